@@ -1,0 +1,3 @@
+DROP TABLE pages;
+DROP TABLE access_tokens;
+DROP TABLE users;

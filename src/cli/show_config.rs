@@ -1,0 +1,9 @@
+//! `latchkey config`.
+
+use super::Outcome;
+use crate::config::Settings;
+
+pub(super) fn print(settings: &Settings) -> Outcome {
+    print!("{settings}");
+    Ok(())
+}

@@ -1,0 +1,351 @@
+//! Settings: built-in defaults, then a file, then the environment. An unknown key or a value out of range is an error
+//! that names the key.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize, Serializer};
+
+/// The documented defaults, which are the built-in ones.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+const PREFIX: &str = "LATCHKEY__";
+/// Settings that may come from a file named by `<variable>_FILE`.
+const SECRETS: [&str; 2] = ["LATCHKEY__DATABASE__URL", "LATCHKEY__AUTH__API_KEY_TOKEN"];
+
+/// All settings. `config/default.toml` says what each means.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// `[server]`
+    pub server: ServerSettings,
+    /// `[database]`
+    pub database: DatabaseSettings,
+    /// `[http]`
+    pub http: HttpSettings,
+    /// `[auth]`
+    pub auth: AuthSettings,
+    /// `[log]`
+    pub log: LogSettings,
+}
+
+/// `[server]`: where and how to listen.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSettings {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Threads that serve requests; 0 means one per core.
+    pub workers: usize,
+    /// Seconds for requests under way after SIGTERM.
+    pub shutdown_timeout: u64,
+}
+
+/// `[database]`: which database and how many connections.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// SQLite or PostgreSQL, by scheme.
+    pub url: DatabaseUrl,
+    /// Connections at most.
+    pub pool_size: u32,
+    /// Apply pending migrations at start.
+    pub migrate_on_start: bool,
+}
+
+/// `[http]`: how answers look.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpSettings {
+    /// Which status an unknown caller gets.
+    pub status_codes: StatusProfile,
+    /// Where clients reach this server; empty if unknown.
+    pub public_url: String,
+}
+
+/// Which status codes an unknown caller gets (DESIGN: the status profile).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+pub enum StatusProfile {
+    /// As FastAPI's security helpers answered for years: 403 without a credential.
+    Fastapi,
+    /// As RFC 6749, 6750 and 9110 say.
+    Rfc,
+}
+
+impl TryFrom<String> for StatusProfile {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        match name.as_str() {
+            "fastapi" => Ok(Self::Fastapi),
+            "rfc" => Ok(Self::Rfc),
+            _ => Err("use \"fastapi\" or \"rfc\""),
+        }
+    }
+}
+
+/// `[auth]`: passwords and tokens.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthSettings {
+    /// Seconds that a sign-in token lives.
+    pub token_ttl: i64,
+    /// bcrypt cost of new hashes.
+    pub bcrypt_cost: u32,
+    /// Threads that hash passwords; 0 means one per core.
+    pub hash_threads: usize,
+    /// Hashes that may wait for a thread.
+    pub hash_queue: usize,
+    /// Shortest new password in characters.
+    pub password_min_length: usize,
+    /// Longest new password in characters.
+    pub password_max_length: usize,
+    /// The constant key, if there is one.
+    #[serde(default)]
+    pub api_key_token: ConstantKey,
+}
+
+/// `[log]`: how log lines look.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    /// For people or for programs.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line of text.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl TryFrom<String> for LogFormat {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        match name.as_str() {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("use \"text\" or \"json\""),
+        }
+    }
+}
+
+/// The constant key of C6. It prints as `***`; an empty one is none.
+#[derive(Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct ConstantKey(String);
+
+impl ConstantKey {
+    /// The key, if one is set.
+    pub fn get(&self) -> Option<&str> {
+        (!self.0.is_empty()).then_some(self.0.as_str())
+    }
+}
+
+impl From<&str> for ConstantKey {
+    fn from(key: &str) -> Self {
+        Self(key.to_owned())
+    }
+}
+
+impl fmt::Debug for ConstantKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "" } else { "***" })
+    }
+}
+
+impl Serialize for ConstantKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{self:?}"))
+    }
+}
+
+/// A database address whose scheme is known. It prints with its password masked.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum DatabaseUrl {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A libpq URI.
+    Postgres(String),
+}
+
+impl TryFrom<String> for DatabaseUrl {
+    type Error = String;
+
+    fn try_from(url: String) -> Result<Self, String> {
+        let (scheme, rest) = match url.split_once(':') {
+            Some((scheme, rest)) if !scheme.is_empty() && !scheme.contains('/') => (scheme, rest),
+            _ => ("", url.as_str()),
+        };
+        match scheme {
+            "postgres" | "postgresql" if rest.starts_with("//") => Ok(Self::Postgres(url)),
+            "sqlite" => sqlite_file(rest.strip_prefix("//").unwrap_or(rest)),
+            // What the diesel command line takes for SQLite, too. A libpq keyword string is not a file name.
+            "" if !rest.contains('=') => sqlite_file(rest),
+            _ => Err("use sqlite://FILE, a plain file path, or postgres://USER@HOST/NAME".to_owned()),
+        }
+    }
+}
+
+fn sqlite_file(path: &str) -> Result<DatabaseUrl, String> {
+    match path {
+        "" => Err("the SQLite file name is missing".to_owned()),
+        path if path.contains(":memory:") => {
+            Err("an in-memory SQLite database would differ in every connection".to_owned())
+        }
+        path if path.contains(['?', '#']) => Err("a SQLite address takes no parameters".to_owned()),
+        path => Ok(DatabaseUrl::Sqlite(PathBuf::from(path))),
+    }
+}
+
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
+            Self::Postgres(url) => f.write_str(&masked(url)),
+        }
+    }
+}
+
+/// The address without its password, wherever libpq lets one stand: after the user, or as a parameter.
+fn masked(url: &str) -> String {
+    let Ok(mut parsed) = url::Url::parse(url) else {
+        return "postgres://***".to_owned();
+    };
+    if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
+        return "postgres://***".to_owned();
+    }
+    let shown: Vec<(String, String)> = parsed
+        .query_pairs()
+        .map(|(key, value)| {
+            let value = if key.contains("password") { "***".into() } else { value };
+            (key.into_owned(), value.into_owned())
+        })
+        .collect();
+    if !shown.is_empty() {
+        parsed.query_pairs_mut().clear().extend_pairs(shown);
+    }
+    parsed.into()
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for DatabaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Why the settings were refused; names the key.
+#[derive(Debug, thiserror::Error)]
+#[error("settings: {0}")]
+pub struct ConfigError(String);
+
+impl Settings {
+    /// The settings in force: defaults, `file`, then `environment` (variable → value).
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut builder =
+            config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
+        if let Some(file) = file {
+            builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
+        }
+        let environment: HashMap<String, String> = environment.into_iter().collect();
+        if let Some(url) = environment.get("DATABASE_URL") {
+            builder = builder.set_override("database.url", url.as_str()).map_err(refused)?;
+        }
+        for (key, value) in overrides(&environment)? {
+            builder = builder.set_override(key, value).map_err(refused)?;
+        }
+        let settings: Self = builder.build().map_err(refused)?.try_deserialize().map_err(refused)?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// The built-in defaults, unchecked by any environment: what tests start from.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        Self::load(None, [])
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let auth = &self.auth;
+        within("server.workers", self.server.workers, 0, 1024)?;
+        within("server.shutdown_timeout", self.server.shutdown_timeout, 0, 300)?;
+        within("database.pool_size", self.database.pool_size, 2, 1024)?;
+        within("auth.token_ttl", auth.token_ttl, 1, 31_536_000)?;
+        within("auth.bcrypt_cost", auth.bcrypt_cost, 10, 31)?;
+        within("auth.hash_threads", auth.hash_threads, 0, 256)?;
+        within("auth.hash_queue", auth.hash_queue, 1, 100_000)?;
+        within("auth.password_min_length", auth.password_min_length, 1, 1024)?;
+        within("auth.password_max_length", auth.password_max_length, auth.password_min_length, 1024)?;
+        let key = auth.api_key_token.get().unwrap_or("unset");
+        if key.len() > 512 || !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
+            return Err(ConfigError(
+                "auth.api_key_token: use 1 to 512 visible ASCII characters without comma".to_owned(),
+            ));
+        }
+        let public_url = &self.http.public_url;
+        let usable = public_url.is_empty()
+            || url::Url::parse(public_url).is_ok_and(|url| {
+                matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none()
+            });
+        if !usable {
+            return Err(ConfigError("http.public_url: use http(s)://HOST[/PATH] without query or fragment".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn within<T: PartialOrd + fmt::Display + Copy>(key: &str, value: T, least: T, most: T) -> Result<(), ConfigError> {
+    if value < least || value > most {
+        return Err(ConfigError(format!("{key}: {value} is out of range, use {least} to {most}")));
+    }
+    Ok(())
+}
+
+/// `LATCHKEY__SECTION__KEY` → (`section.key`, value), with `…_FILE` replaced by what the file holds.
+fn overrides(environment: &HashMap<String, String>) -> Result<Vec<(String, String)>, ConfigError> {
+    let key_of = |variable: &str| variable.strip_prefix(PREFIX).map(|path| path.to_lowercase().replace("__", "."));
+    let mut found = Vec::new();
+    for (variable, value) in environment {
+        let secret = variable.strip_suffix("_FILE").filter(|secret| SECRETS.contains(secret));
+        if let Some(secret) = secret {
+            if environment.contains_key(secret) {
+                return Err(ConfigError(format!("{secret} and {variable} are both set, keep one")));
+            }
+            let held = std::fs::read_to_string(value)
+                .map_err(|error| ConfigError(format!("{variable}: cannot read {value}: {error}")))?;
+            found.extend(key_of(secret).map(|key| (key, held.trim_end_matches(['\r', '\n']).to_owned())));
+        } else {
+            found.extend(key_of(variable).map(|key| (key, value.clone())));
+        }
+    }
+    Ok(found)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+fn refused(error: config::ConfigError) -> ConfigError {
+    ConfigError(error.to_string())
+}
+
+/// The settings as TOML, secrets masked.
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&toml::to_string(self).map_err(|_unlikely| fmt::Error)?)
+    }
+}

@@ -1,0 +1,161 @@
+//! Two kinds of connection behind one type, and all that differs between them.
+
+use std::fs::OpenOptions;
+use std::path::Path;
+
+use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager, TransactionManagerStatus};
+use diesel::prelude::*;
+
+use crate::config::DatabaseUrl;
+use crate::error::AppError;
+
+pub use self::either::Conn;
+
+mod either {
+    #![expect(clippy::disallowed_methods, reason = "the derive's own `establish`, which nobody calls")]
+
+    use diesel::prelude::*;
+
+    /// A connection to either database.
+    #[derive(diesel::MultiConnection)]
+    pub enum Conn {
+        /// PostgreSQL, through libpq.
+        Postgres(PgConnection),
+        /// SQLite, built in.
+        Sqlite(SqliteConnection),
+    }
+}
+
+/// Runs one expression on the connection inside, compiled once per database: for what diesel cannot say about both
+/// at once (`ON CONFLICT`, `FOR UPDATE`, `as_returning`).
+macro_rules! on_backend {
+    ($conn:ident => $query:expr) => {
+        match $conn {
+            crate::db::Conn::Postgres($conn) => $query,
+            crate::db::Conn::Sqlite($conn) => $query,
+        }
+    };
+}
+pub(super) use on_backend;
+
+/// Makes connections to the database that the URL's scheme names, and to no other.
+#[derive(Debug)]
+pub(super) struct Manager {
+    url: DatabaseUrl,
+}
+
+impl Manager {
+    pub(super) fn new(url: DatabaseUrl) -> Self {
+        Self { url }
+    }
+}
+
+/// `busy_timeout` comes first, because the change to WAL may have to wait. Foreign keys are off unless asked for.
+/// FULL: a commit that was acknowledged survives a power cut.
+const SQLITE_SETUP: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+     PRAGMA foreign_keys = ON;";
+
+/// A statement that hangs is ended before its caller gives up.
+const POSTGRES_SETUP: &str = "SET TIME ZONE 'UTC'; SET statement_timeout = '5s'; SET lock_timeout = '2s';
+     SET idle_in_transaction_session_timeout = '10s';";
+
+/// So that a vanished server is noticed: seconds, and milliseconds for the last.
+const POSTGRES_TIMEOUTS: [(&str, &str); 5] = [
+    ("connect_timeout", "2"),
+    ("keepalives_idle", "5"),
+    ("keepalives_interval", "2"),
+    ("keepalives_count", "2"),
+    ("tcp_user_timeout", "5000"),
+];
+
+impl r2d2::ManageConnection for Manager {
+    type Connection = Conn;
+    type Error = ConnectionError;
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    fn connect(&self) -> Result<Conn, ConnectionError> {
+        let (mut conn, setup) = match &self.url {
+            DatabaseUrl::Sqlite(path) => {
+                create_private(path)?;
+                let path =
+                    path.to_str().ok_or_else(|| ConnectionError::BadConnection("the path is not UTF-8".into()))?;
+                (Conn::Sqlite(SqliteConnection::establish(path)?), SQLITE_SETUP)
+            }
+            DatabaseUrl::Postgres(url) => {
+                (Conn::Postgres(PgConnection::establish(&with_timeouts(url))?), POSTGRES_SETUP)
+            }
+        };
+        conn.batch_execute(setup).map_err(ConnectionError::CouldntSetupConfiguration)?;
+        Ok(conn)
+    }
+
+    fn is_valid(&self, conn: &mut Conn) -> Result<(), ConnectionError> {
+        conn.batch_execute("SELECT 1").map_err(ConnectionError::CouldntSetupConfiguration)
+    }
+
+    fn has_broken(&self, conn: &mut Conn) -> bool {
+        std::thread::panicking()
+            || match conn {
+                Conn::Postgres(conn) => is_mid_transaction(conn),
+                Conn::Sqlite(conn) => is_mid_transaction(conn),
+            }
+    }
+}
+
+/// Creates a missing SQLite file for its owner's eyes only: it holds password hashes. SQLite gives its side files the
+/// same permissions.
+fn create_private(path: &Path) -> Result<(), ConnectionError> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let opened = options.open(path);
+    opened.map(drop).map_err(|error| ConnectionError::BadConnection(format!("cannot open the file: {error}")))
+}
+
+fn is_mid_transaction<C>(conn: &mut C) -> bool
+where
+    C: Connection<TransactionManager = AnsiTransactionManager>,
+{
+    match AnsiTransactionManager::transaction_manager_status_mut(conn) {
+        TransactionManagerStatus::Valid(status) => status.transaction_depth().is_some(),
+        TransactionManagerStatus::InError => true,
+    }
+}
+
+/// The URI with our time-outs, except where it states its own.
+fn with_timeouts(url: &str) -> String {
+    let mut url = url.to_owned();
+    for (key, value) in POSTGRES_TIMEOUTS {
+        if !url.contains(&format!("{key}=")) {
+            let separator = if url.contains('?') { '&' } else { '?' };
+            url.push_str(&format!("{separator}{key}={value}"));
+        }
+    }
+    url
+}
+
+/// Runs `change` in one transaction. On SQLite it begins IMMEDIATE: a transaction that reads first and then wants to
+/// write fails with "database is locked" at once, however long the busy timeout (DESIGN, decision 4).
+pub(super) fn write_transaction<T>(
+    conn: &mut Conn,
+    change: impl FnOnce(&mut Conn) -> Result<T, AppError>,
+) -> Result<T, AppError> {
+    match conn {
+        Conn::Postgres(conn) => AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN")?,
+        Conn::Sqlite(conn) => AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?,
+    }
+    let answer = change(conn);
+    let ended = match (&answer, &mut *conn) {
+        (Ok(_), Conn::Postgres(conn)) => AnsiTransactionManager::commit_transaction(conn),
+        (Ok(_), Conn::Sqlite(conn)) => AnsiTransactionManager::commit_transaction(conn),
+        (Err(_), Conn::Postgres(conn)) => AnsiTransactionManager::rollback_transaction(conn),
+        (Err(_), Conn::Sqlite(conn)) => AnsiTransactionManager::rollback_transaction(conn),
+    };
+    match (answer, ended) {
+        (Ok(value), Ok(())) => Ok(value),
+        (Ok(_), Err(error)) => Err(error.into()),
+        // The first failure is the one to tell of; a connection that cannot roll back is thrown away by the pool.
+        (Err(error), _) => Err(error),
+    }
+}

@@ -1,0 +1,239 @@
+//! Passwords and their hashes.
+//!
+//! New hashes are in passlib's `bcrypt_sha256` format, version 2:
+//! `$bcrypt-sha256$v=2,t=2b,r=<cost>$<22 characters of salt>$<31 characters of checksum>`, where bcrypt's input is
+//! `base64(HMAC-SHA-256(key = the 22 characters of salt, message = the password))`. So every byte of a password of any
+//! length counts; plain bcrypt stops at 72 bytes and at a NUL.
+//! Plain `$2a$`, `$2b$` and `$2y$` hashes that were brought from elsewhere verify too, and ask to be renewed.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::GeneralPurpose;
+use base64::engine::general_purpose::{NO_PAD, STANDARD};
+use hmac::{Hmac, KeyInit, Mac};
+use rand::TryRng;
+use rand::rngs::SysRng;
+use sha2::Sha256;
+
+const BCRYPT_BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD);
+const SALT_CHARACTERS: usize = 22;
+const CHECKSUM_CHARACTERS: usize = 31;
+
+/// A password in clear, exactly as received. It prints as `***`.
+#[derive(Clone)]
+pub struct Password(String);
+
+impl Password {
+    /// Takes a password as it came.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// Its length as people count it: Unicode code points.
+    pub fn length(&self) -> usize {
+        self.0.chars().count()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A password hash as stored. It prints as `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(String);
+
+impl PasswordHash {
+    /// Hashes `password` with a fresh salt. Takes 2^`cost` rounds of processor time.
+    pub fn create(password: &Password, cost: u32) -> Result<Self, HashError> {
+        let mut salt = [0; 16];
+        SysRng.try_fill_bytes(&mut salt)?;
+        let salt_text = BCRYPT_BASE64.encode(salt);
+        let hashed = bcrypt::hash_with_salt(prehash(&salt_text, password)?, cost, salt)?.to_string();
+        // bcrypt's own form is `$2b$12$` + salt + checksum.
+        let checksum = hashed.get(hashed.len().saturating_sub(CHECKSUM_CHARACTERS)..).unwrap_or_default();
+        Ok(Self(format!("$bcrypt-sha256$v=2,t=2b,r={cost}${salt_text}${checksum}")))
+    }
+
+    /// A hash that no password matches, and that takes as long to compare as a real one: an unknown e-mail must not
+    /// answer faster than a wrong password.
+    pub fn decoy(cost: u32) -> Self {
+        let (salt, checksum) = (".".repeat(SALT_CHARACTERS), ".".repeat(CHECKSUM_CHARACTERS));
+        Self(format!("$bcrypt-sha256$v=2,t=2b,r={cost}${salt}${checksum}"))
+    }
+
+    /// Whether `password` is the one that was hashed. An unreadable hash is an error, never a match.
+    pub fn verify(&self, password: &Password) -> Result<bool, HashError> {
+        match self.parts().ok_or(HashError::Unreadable)? {
+            Parts::BcryptSha256 { cost, salt, checksum } => {
+                let bcrypt_form = format!("$2b${cost:02}${salt}{checksum}");
+                Ok(bcrypt::verify(prehash(salt, password)?, &bcrypt_form)?)
+            }
+            // Raw bcrypt takes "ab" and "ab\0ab" for one password.
+            Parts::Bcrypt => Ok(!password.0.contains('\0') && bcrypt::verify(&password.0, &self.0)?),
+        }
+    }
+
+    /// Whether a fresh hash at `cost` should take this one's place.
+    pub fn is_outdated(&self, cost: u32) -> bool {
+        !matches!(self.parts(), Some(Parts::BcryptSha256 { cost: own, .. }) if own == cost)
+    }
+
+    /// The stored form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn parts(&self) -> Option<Parts<'_>> {
+        if let Some(rest) = self.0.strip_prefix("$bcrypt-sha256$v=2,t=2b,r=") {
+            let mut fields = rest.split('$');
+            let (cost, salt, checksum) = (fields.next()?, fields.next()?, fields.next()?);
+            let complete =
+                salt.len() == SALT_CHARACTERS && checksum.len() == CHECKSUM_CHARACTERS && fields.next().is_none();
+            return complete.then_some(Parts::BcryptSha256 { cost: cost.parse().ok()?, salt, checksum });
+        }
+        ["$2a$", "$2b$", "$2y$"].iter().any(|prefix| self.0.starts_with(prefix)).then_some(Parts::Bcrypt)
+    }
+}
+
+impl From<String> for PasswordHash {
+    fn from(stored: String) -> Self {
+        Self(stored)
+    }
+}
+
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+enum Parts<'a> {
+    BcryptSha256 { cost: u32, salt: &'a str, checksum: &'a str },
+    Bcrypt,
+}
+
+/// Why a password could not be hashed or compared.
+#[derive(Debug, thiserror::Error)]
+pub enum HashError {
+    /// The stored hash is in no known format.
+    #[error("the stored password hash is in no known format")]
+    Unreadable,
+    /// bcrypt refused its input.
+    #[error(transparent)]
+    Bcrypt(#[from] bcrypt::BcryptError),
+    /// The operating system gave no random bytes.
+    #[error(transparent)]
+    Random(#[from] rand::rngs::SysError),
+    /// HMAC refused its key; it accepts any, so this does not happen.
+    #[error(transparent)]
+    Key(#[from] hmac::digest::InvalidLength),
+}
+
+/// 44 characters that depend on every byte of the password, without NUL.
+fn prehash(salt: &str, password: &Password) -> Result<String, hmac::digest::InvalidLength> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(salt.as_bytes())?;
+    mac.update(password.0.as_bytes());
+    Ok(STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hash(text: &str) -> PasswordHash {
+        PasswordHash::create(&Password::new(text.to_owned()), 4).unwrap()
+    }
+
+    fn verifies(hash: &PasswordHash, text: &str) -> bool {
+        hash.verify(&Password::new(text.to_owned())).unwrap()
+    }
+
+    /// Made by passlib 1.7.4: `bcrypt_sha256.using(rounds=4).hash(…)`, and `bcrypt` for the plain ones.
+    #[test]
+    fn hashes_made_by_passlib_verify() {
+        let emoji = "\u{1f600}".repeat(64);
+        let long = "0123456789abcdef".repeat(8);
+        for (password, stored) in [
+            ("password", "$bcrypt-sha256$v=2,t=2b,r=4$Ezd0yHc/McVzpSb7FLryyO$gt6FcgzQaLx1oYO7LjIEcDyTy/fAOpy"),
+            ("abcdefgh", "$bcrypt-sha256$v=2,t=2b,r=4$ifWAvsM0zoxcWRpz08mE7e$1XDDmSknJdwwe5GyCrU7D7SoXAyyARG"),
+            (
+                "p\u{e4}ssw\u{f6}rd \u{20ac}",
+                "$bcrypt-sha256$v=2,t=2b,r=4$R0Cj4w9gXjgRw4GH0CKA3e$ExlCmQRdA7kv6LSxKlerCunD17sZsp.",
+            ),
+            (&*emoji, "$bcrypt-sha256$v=2,t=2b,r=4$dzL6259tAa7foMgYidc7Hu$HJzWuCeomN5gfYPE/iLX0D4se86HrRW"),
+            (&*long, "$bcrypt-sha256$v=2,t=2b,r=4$iot6I5HMO6fS92xlcgQVC.$WL3BwrQB2V/HfVGm8G9WbkS13VWITGO"),
+            ("password", "$2b$04$NffPZaD64qB7IaQWoSmKd.RU6ufQfwLC/Uc3LbWxrADycjB8lb8Am"),
+            ("password", "$2y$04$eZLoZCMqNPeTd9UOMe1lgOg9B369G9OlatHJwgl29Ofv2lVHAZ6JS"),
+            ("password", "$2a$04$Ys10xJaLghmaW2WWAWemtuPFc2921pFfUd/QH24oi0IK2.BVF.sSy"),
+        ] {
+            let stored = PasswordHash::from(stored.to_owned());
+            assert!(verifies(&stored, password), "{password:?}");
+            assert!(!verifies(&stored, &format!("{password}x")), "{password:?} and one character more");
+            assert!(!verifies(&stored, ""), "nothing instead of {password:?}");
+        }
+    }
+
+    #[test]
+    fn every_byte_of_a_password_counts() {
+        for (right, wrong) in [
+            ("ab", "ab\0ab"),
+            ("\0", "\0\0"),
+            (&*"x".repeat(128), &*"x".repeat(127)),
+            (&*"\u{1f600}".repeat(64), &*"\u{1f600}".repeat(63)),
+            (&*format!("{}a", "y".repeat(72)), &*format!("{}b", "y".repeat(72))),
+        ] {
+            let stored = hash(right);
+            assert!(verifies(&stored, right), "{right:?}");
+            assert!(!verifies(&stored, wrong), "{right:?} against {wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_decoy_is_readable_and_matches_nothing() {
+        for text in ["", "password", "correct horse"] {
+            assert!(!verifies(&PasswordHash::decoy(4), text));
+        }
+    }
+
+    #[test]
+    fn plain_bcrypt_and_another_cost_ask_to_be_renewed() {
+        let current = hash("correct horse");
+        assert!(!current.is_outdated(4));
+        assert!(current.is_outdated(5));
+        let plain = PasswordHash::from(bcrypt::hash("correct horse", 4).unwrap());
+        assert!(verifies(&plain, "correct horse"));
+        assert!(!verifies(&plain, "correct horse\0correct horse"));
+        assert!(plain.is_outdated(4));
+    }
+
+    #[test]
+    fn a_damaged_hash_is_an_error_and_never_a_match() {
+        let whole = hash("correct horse").as_str().to_owned();
+        for damaged in
+            ["", "plain text", "$2b$99$", "$argon2id$v=19$m=1$x$y", &format!("{whole}."), &format!("{whole}$")]
+        {
+            let damaged = PasswordHash::from(damaged.to_owned());
+            assert!(damaged.verify(&Password::new("correct horse".into())).is_err(), "{}", damaged.as_str());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn any_password_verifies_against_its_own_hash(text in "\\PC{0,200}") {
+            prop_assert!(verifies(&hash(&text), &text));
+        }
+
+        #[test]
+        fn reading_a_stored_hash_never_panics(stored in "(\\$2b\\$|\\$bcrypt-sha256\\$v=2,t=2b,r=)?\\PC{0,70}") {
+            let _ = PasswordHash::from(stored).is_outdated(12);
+        }
+    }
+}

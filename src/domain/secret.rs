@@ -1,0 +1,187 @@
+//! Tokens: random secrets that their holder shows, and that we keep as digests only.
+//!
+//! A token is `<prefix>_` + 43 base62 characters (32 random bytes) + 6 base62 characters (CRC-32 of all before them).
+//! A double click selects it whole, a secret scanner finds it by its prefix, and a mistyped one is refused by its
+//! checksum before the database is asked. The checksum is a courtesy, not a defence.
+
+use std::fmt;
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// 62^43 > 2^256: the least number of characters that holds 32 bytes.
+const BODY_LENGTH: usize = 43;
+/// 62^6 > 2^32.
+const CHECKSUM_LENGTH: usize = 6;
+
+/// What a token is for; it shows in the prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretKind {
+    /// One per user, made by signing in.
+    SignIn,
+}
+
+impl SecretKind {
+    /// The part before the underscore. To change one is to revoke every token that carries it.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::SignIn => "lkt",
+        }
+    }
+}
+
+/// A token in clear. It prints as `***` and can only be shown once ([`Secret::reveal`]) or turned into a [`Digest`].
+pub struct Secret(String);
+
+impl Secret {
+    /// A new token from the operating system's random source, which is the only thing that can fail.
+    pub fn generate(kind: SecretKind) -> Result<Self, rand::rngs::SysError> {
+        let mut bytes = [0; 32];
+        SysRng.try_fill_bytes(&mut bytes)?;
+        let mut text = format!("{}_", kind.prefix());
+        push_base62(&mut text, bytes, BODY_LENGTH);
+        let checksum = crc32fast::hash(text.as_bytes());
+        push_base62(&mut text, checksum.to_be_bytes(), CHECKSUM_LENGTH);
+        Ok(Self(text))
+    }
+
+    /// Reads a token that somebody presents; `None` unless prefix, length, alphabet and checksum are right.
+    pub fn parse(text: &str) -> Option<(SecretKind, Self)> {
+        let (signed, checksum) = text.split_at_checked(text.len().checked_sub(CHECKSUM_LENGTH)?)?;
+        let (prefix, body) = signed.split_once('_')?;
+        let kind = [SecretKind::SignIn].into_iter().find(|kind| kind.prefix() == prefix)?;
+        let well_formed = body.len() == BODY_LENGTH && body.bytes().all(|byte| ALPHABET.contains(&byte));
+        let mut expected = String::with_capacity(CHECKSUM_LENGTH);
+        push_base62(&mut expected, crc32fast::hash(signed.as_bytes()).to_be_bytes(), CHECKSUM_LENGTH);
+        (well_formed && checksum == expected).then(|| (kind, Self(text.to_owned())))
+    }
+
+    /// What is stored, and what is looked up.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.0)
+    }
+
+    /// The token in clear, for the one answer that delivers it.
+    pub fn reveal(self) -> String {
+        self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// SHA-256 of a secret. Unsalted is right for 256 random bits (ASVS 5.0, 6.5.2). Compared in constant time.
+#[derive(Clone, Copy)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of any secret text.
+    pub fn of(text: &str) -> Self {
+        Self(Sha256::digest(text.as_bytes()).into())
+    }
+
+    /// 64 lower-case hexadecimal digits, as the database holds it.
+    pub fn to_hex(self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl PartialEq for Digest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Digest {}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Appends a big-endian number in `width` base62 digits, most significant first.
+fn push_base62<const N: usize>(text: &mut String, mut number: [u8; N], width: usize) {
+    let mut digits = vec!['0'; width];
+    for digit in digits.iter_mut().rev() {
+        let mut remainder = 0u16;
+        for byte in &mut number {
+            let value = (remainder << 8) | u16::from(*byte);
+            // Always fits: the remainder is below 62, so the quotient is below 256.
+            *byte = u8::try_from(value / 62).unwrap_or(u8::MAX);
+            remainder = value % 62;
+        }
+        *digit = ALPHABET.get(usize::from(remainder)).copied().map_or('0', char::from);
+    }
+    text.extend(digits);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sign_in_token() -> String {
+        Secret::generate(SecretKind::SignIn).unwrap().reveal()
+    }
+
+    #[test]
+    fn a_token_has_its_documented_form_and_reads_back() {
+        let token = sign_in_token();
+        assert_eq!(token.len(), 4 + 43 + 6);
+        assert!(token.starts_with("lkt_"));
+        assert!(token.bytes().skip(4).all(|byte| byte.is_ascii_alphanumeric()));
+        let (kind, secret) = Secret::parse(&token).unwrap();
+        assert_eq!(kind, SecretKind::SignIn);
+        assert_eq!(secret.digest(), Digest::of(&token));
+    }
+
+    #[test]
+    fn base62_is_exact_at_its_ends() {
+        let mut text = String::new();
+        push_base62(&mut text, [0xff; 4], 6);
+        assert_eq!(text, "4gfFC3"); // 4294967295 in base 62
+        text.clear();
+        push_base62(&mut text, [0; 32], 43);
+        assert_eq!(text, "0".repeat(43));
+    }
+
+    #[test]
+    fn any_single_changed_character_is_noticed() {
+        let token = sign_in_token();
+        for position in 0..token.len() {
+            let mut changed = token.clone().into_bytes();
+            changed[position] = if changed[position] == b'x' { b'y' } else { b'x' };
+            let changed = String::from_utf8(changed).unwrap();
+            assert!(Secret::parse(&changed).is_none(), "position {position}");
+        }
+    }
+
+    #[test]
+    fn ten_thousand_tokens_are_ten_thousand_different_ones() {
+        let tokens: HashSet<String> = (0..10_000).map(|_| sign_in_token()).collect();
+        assert_eq!(tokens.len(), 10_000);
+    }
+
+    #[test]
+    fn a_secret_and_its_digest_never_print() {
+        let secret = Secret::generate(SecretKind::SignIn).unwrap();
+        assert_eq!(format!("{secret:?} {:?}", secret.digest()), "*** ***");
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics(text in "\\PC{0,80}") {
+            prop_assert!(Secret::parse(&text).is_none());
+        }
+    }
+}

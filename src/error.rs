@@ -1,0 +1,117 @@
+//! What can go wrong in a use case, in the words of the domain. How it looks in HTTP is decided in `http::problem`.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use validator::ValidationErrors;
+
+use crate::domain::scope::Scope;
+
+/// The error of every use case.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The named thing does not exist, or the caller may not know that it does.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// The request contradicts what is stored.
+    #[error("conflict: {detail}")]
+    Conflict {
+        /// Stable, for programs.
+        code: &'static str,
+        /// For people.
+        detail: &'static str,
+    },
+    /// Well-formed input with unacceptable values.
+    #[error("invalid input in {} field(s)", .0.len())]
+    Invalid(Vec<FieldError>),
+    /// Nobody we know.
+    #[error("unauthenticated: {0:?}")]
+    Unauthenticated(Reason),
+    /// Somebody we know, who may not do this.
+    #[error("forbidden: {0:?}")]
+    Forbidden(Denial),
+    /// The caller's condition (`If-Match`) does not hold.
+    #[error("the object has changed since it was read")]
+    Stale,
+    /// Not now: the database is away or a queue is full. Worth another try.
+    #[error("{0}")]
+    Busy(Source),
+    /// A defect or a broken installation.
+    #[error("{0}")]
+    Internal(Source),
+}
+
+/// The cause of a failure: for the log only, never for the caller.
+pub type Source = Box<dyn Error + Send + Sync>;
+
+/// One unacceptable value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// The field's name in the request.
+    pub field: String,
+    /// Stable, for programs.
+    pub code: &'static str,
+    /// What to change, for people.
+    pub message: String,
+}
+
+impl FieldError {
+    /// A complaint about `field`.
+    pub fn new(field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
+        Self { field: field.into(), code, message: message.into() }
+    }
+}
+
+/// The rules of `validator` name their codes with literals, so none is lost.
+impl From<ValidationErrors> for AppError {
+    fn from(errors: ValidationErrors) -> Self {
+        let mut broken: Vec<FieldError> = Vec::new();
+        for (field, errors) in errors.field_errors() {
+            // A rule about the whole has no field.
+            let field = if field == "__all__" { "" } else { field.as_ref() };
+            broken.extend(errors.iter().map(|error| {
+                let code = if let Cow::Borrowed(code) = error.code { code } else { "value" };
+                FieldError::new(field, code, error.message.as_deref().unwrap_or("This value is not allowed."))
+            }));
+        }
+        broken.sort_by(|one, other| one.field.cmp(&other.field));
+        Self::Invalid(broken)
+    }
+}
+
+impl From<FieldError> for AppError {
+    fn from(error: FieldError) -> Self {
+        Self::Invalid(vec![error])
+    }
+}
+
+/// Why a caller is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No credential at all.
+    Missing,
+    /// A credential that resolves to nobody: malformed, unknown, expired or revoked.
+    BadCredential(Carrier),
+    /// An unknown e-mail or a wrong password; which of them is nobody's business.
+    BadPassword,
+}
+
+/// The header that carried a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// `Token: …`
+    Token,
+    /// `Authorization: Bearer …`
+    Bearer,
+}
+
+/// Why a known caller may not do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// The credential lacks this scope (RFC 6750, section 3.1: `insufficient_scope`).
+    Scope(Scope),
+    /// Only the owner may do this.
+    NotOwner,
+    /// The constant key stands for no user, and this needs one.
+    NeedsUser,
+}

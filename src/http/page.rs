@@ -1,0 +1,221 @@
+//! The page scope: a resource behind the guard.
+
+use std::future::{Ready, ready};
+
+use actix_web::dev::Payload;
+use actix_web::http::header::{EntityTag, Header, IF_MATCH, IfMatch};
+use actix_web::{FromRequest, HttpRequest};
+use chrono::{DateTime, Utc};
+use paperclip::actix::{Apiv2Schema, OperationModifier, api_v2_operation, web};
+use paperclip::v2::models::{DataType, DefaultOperationRaw, Either, Parameter, ParameterIn};
+use serde::{Deserialize, Serialize};
+
+use super::body::{self, Json, Query};
+use super::path::PathId;
+use super::principal::{Caller, ReadPages, User, WritePages};
+use super::problem::Fault;
+use super::reply::{NoContent, Reply};
+use crate::domain::id::PageId;
+use crate::service::Service;
+use crate::service::page::{ExpectedVersions, ListRange, NewPage, Page, PageEdit};
+
+/// A whole page.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct PageRequest {
+    /// Title
+    title: String,
+    /// Text, at most 65,536 bytes in UTF-8
+    body: String,
+}
+
+/// Parts of a page; what is absent stays as it is.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct PagePatch {
+    /// Title
+    title: Option<String>,
+    /// Text, at most 65,536 bytes in UTF-8
+    body: Option<String>,
+}
+
+/// Which part of the list.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct ListQuery {
+    /// Page number, from 1
+    page: Option<i64>,
+    /// Items on a page
+    size: Option<i64>,
+}
+
+/// A page and its history in brief.
+#[derive(Serialize, Apiv2Schema)]
+pub struct PageResponse {
+    /// Never reused
+    id: i64,
+    /// Title
+    title: String,
+    /// Text
+    body: String,
+    /// The id of the user who created it and alone may change it
+    owner: i64,
+    /// When it was created
+    created_at: DateTime<Utc>,
+    /// When it last changed
+    updated_at: DateTime<Utc>,
+    /// The id of the user who changed it last
+    updated_by: i64,
+    /// 1 at first, one more with each change; also the `ETag`
+    version: i64,
+}
+
+impl From<Page> for PageResponse {
+    fn from(page: Page) -> Self {
+        Self {
+            id: page.id.0,
+            title: page.title,
+            body: page.body,
+            owner: page.owner_id.0,
+            created_at: page.created_at.utc(),
+            updated_at: page.updated_at.utc(),
+            updated_by: page.updated_by.0,
+            version: page.version,
+        }
+    }
+}
+
+fn reply<const STATUS: u16>(page: Page) -> Reply<PageResponse, STATUS> {
+    let version = page.version;
+    Reply::new(PageResponse::from(page)).version(version)
+}
+
+/// One page of the list.
+#[derive(Serialize, Apiv2Schema)]
+pub struct PageListResponse {
+    /// The page number that was asked for
+    page: i64,
+    /// Items on a page
+    size: i64,
+    /// How many pages there are in all
+    total: i64,
+    /// These, by id
+    items: Vec<PageResponse>,
+}
+
+/// The versions that `If-Match` allows (RFC 9110, section 13.1.1).
+pub struct ExpectedVersion(ExpectedVersions);
+
+impl FromRequest for ExpectedVersion {
+    type Error = Fault;
+    type Future = Ready<Result<Self, Fault>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        if !request.headers().contains_key(IF_MATCH) {
+            return ready(Ok(Self(None)));
+        }
+        ready(match IfMatch::parse(request) {
+            Ok(IfMatch::Any) => Ok(Self(None)),
+            // If-Match compares strongly, so a weak tag matches nothing; nor does one that we never gave.
+            Ok(IfMatch::Items(tags)) if !tags.is_empty() => Ok(Self(Some(tags.iter().filter_map(version).collect()))),
+            Ok(IfMatch::Items(_)) | Err(_) => {
+                let detail = "Send If-Match as the ETag of the version that you read, in quotation marks.";
+                Err(Fault::Malformed { code: "malformed_if_match", detail: detail.into() })
+            }
+        })
+    }
+}
+
+fn version(tag: &EntityTag) -> Option<i64> {
+    tag.tag().parse::<i64>().ok().filter(|version| !tag.weak && version.to_string() == tag.tag())
+}
+
+impl paperclip::v2::schema::Apiv2Schema for ExpectedVersion {}
+
+impl OperationModifier for ExpectedVersion {
+    fn update_parameter(operation: &mut DefaultOperationRaw) {
+        operation.parameters.push(Either::Right(Parameter {
+            name: "If-Match".to_owned(),
+            in_: ParameterIn::Header,
+            description: Some("Change only this version: the `ETag` that you read".to_owned()),
+            data_type: Some(DataType::String),
+            ..Parameter::default()
+        }));
+    }
+}
+
+/// List pages
+#[api_v2_operation(operation_id = "listPages", tags(page))]
+pub async fn list(
+    service: web::Data<Service>,
+    _caller: Caller<ReadPages>,
+    query: Query<ListQuery>,
+) -> Result<Reply<PageListResponse>, Fault> {
+    let range = ListRange::new(query.0.page, query.0.size);
+    let list = service.pages(range).await?;
+    let items = list.items.into_iter().map(PageResponse::from).collect();
+    Ok(Reply::new(PageListResponse { page: range.page, size: range.size, total: list.total, items }))
+}
+
+/// Create a page
+#[api_v2_operation(operation_id = "createPage", tags(page))]
+pub async fn create(
+    service: web::Data<Service>,
+    caller: User<WritePages>,
+    body: Json<PageRequest, { body::PAGE }>,
+) -> Result<Reply<PageResponse, 201>, Fault> {
+    let page = service.create_page(caller.0.user_id, NewPage { title: body.0.title, body: body.0.body }).await?;
+    let location = format!("/page/{}", page.id);
+    Ok(reply(page).location(location))
+}
+
+/// Read a page
+#[api_v2_operation(operation_id = "readPage", tags(page))]
+pub async fn read(
+    service: web::Data<Service>,
+    _caller: Caller<ReadPages>,
+    id: PathId<PageId>,
+) -> Result<Reply<PageResponse>, Fault> {
+    Ok(reply(service.page(id.0).await?))
+}
+
+/// Replace a page
+///
+/// Only the owner may.
+#[api_v2_operation(operation_id = "replacePage", tags(page))]
+pub async fn replace(
+    service: web::Data<Service>,
+    caller: User<WritePages>,
+    id: PathId<PageId>,
+    expected: ExpectedVersion,
+    body: Json<PageRequest, { body::PAGE }>,
+) -> Result<Reply<PageResponse>, Fault> {
+    let edit = PageEdit { title: Some(body.0.title), body: Some(body.0.body) };
+    Ok(reply(service.edit_page(caller.0.user_id, id.0, edit, expected.0).await?))
+}
+
+/// Change a page
+///
+/// Only the owner may.
+#[api_v2_operation(operation_id = "editPage", tags(page))]
+pub async fn edit(
+    service: web::Data<Service>,
+    caller: User<WritePages>,
+    id: PathId<PageId>,
+    expected: ExpectedVersion,
+    body: Json<PagePatch, { body::PAGE }>,
+) -> Result<Reply<PageResponse>, Fault> {
+    let edit = PageEdit { title: body.0.title, body: body.0.body };
+    Ok(reply(service.edit_page(caller.0.user_id, id.0, edit, expected.0).await?))
+}
+
+/// Delete a page
+///
+/// Only the owner may.
+#[api_v2_operation(operation_id = "deletePage", tags(page))]
+pub async fn delete(
+    service: web::Data<Service>,
+    caller: User<WritePages>,
+    id: PathId<PageId>,
+    expected: ExpectedVersion,
+) -> Result<NoContent, Fault> {
+    service.delete_page(caller.0.user_id, id.0, expected.0).await?;
+    Ok(NoContent)
+}

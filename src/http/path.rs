@@ -1,0 +1,35 @@
+//! The `{id}` of a path.
+
+use std::future::{Ready, ready};
+
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, web};
+use paperclip::actix::OperationModifier;
+use paperclip::v2::models::DefaultOperationRaw;
+use paperclip::v2::schema::Apiv2Schema;
+
+use super::problem::Fault;
+use crate::domain::id::Id;
+use crate::error::AppError;
+
+/// An identifier, written as we write it. Whatever else stands there names nothing: 404.
+pub struct PathId<T>(pub T);
+
+impl<T: Id> FromRequest for PathId<T> {
+    type Error = Fault;
+    type Future = Ready<Result<Self, Fault>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let text = request.match_info().query("id");
+        let id = text.parse::<i64>().ok().filter(|id| *id >= 1 && id.to_string() == text);
+        ready(id.map(|id| Self(id.into())).ok_or_else(|| AppError::NotFound(T::KIND).into()))
+    }
+}
+
+impl<T> Apiv2Schema for PathId<T> {}
+
+impl<T> OperationModifier for PathId<T> {
+    fn update_parameter(operation: &mut DefaultOperationRaw) {
+        web::Path::<i64>::update_parameter(operation);
+    }
+}

@@ -1,0 +1,314 @@
+//! Errors in HTTP. This is the one place that turns an error into a status and a body.
+//!
+//! Handlers, extractors and the guard answer a [`Fault`]. [`present`] puts it into words at the edge, where the request
+//! id and the status profile are known: RFC 9457 everywhere but under `/token`, which speaks RFC 6749, section 5.2.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
+use paperclip::v2::schema::Apiv2Errors;
+use serde_json::json;
+
+use super::edge::RequestId;
+use super::openapi::{AllowedMethods, Document};
+use crate::config::StatusProfile;
+use crate::domain::scope::Scope;
+use crate::error::{AppError, Denial, FieldError, Reason};
+
+/// Seconds after which to try again.
+const RETRY_SECONDS: u32 = 1;
+/// Paths whose errors are OAuth 2.0's.
+pub const OAUTH_PATHS: [&str; 1] = ["/token"];
+
+/// What went wrong, on its way to the edge.
+#[derive(Debug)]
+pub enum Fault {
+    /// In a use case.
+    App(AppError),
+    /// The request cannot be read.
+    Malformed {
+        /// Stable, for programs.
+        code: &'static str,
+        /// For people.
+        detail: Cow<'static, str>,
+    },
+    /// More than one credential, or one that is a list.
+    AmbiguousCredential,
+    /// The body is larger than this many bytes.
+    TooLarge(usize),
+    /// The body is not of this media type.
+    WrongMediaType(&'static str),
+    /// The body did not arrive in time.
+    SlowBody,
+    /// What the framework refused without a word.
+    Bare(StatusCode),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl From<AppError> for Fault {
+    fn from(error: AppError) -> Self {
+        Self::App(error)
+    }
+}
+
+/// Only a carrier: the edge puts the real answer in place of this one.
+impl ResponseError for Fault {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::INTERNAL_SERVER_ERROR
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        HttpResponse::new(self.status_code())
+    }
+}
+
+/// Error answers are documented in `openapi`, operation by operation.
+impl Apiv2Errors for Fault {}
+
+/// What [`present`] needs to know beside the fault.
+pub struct Presentation {
+    profile: StatusProfile,
+    allowed: AllowedMethods,
+}
+
+impl Presentation {
+    /// Answers in `profile`; `document` knows the methods of each path.
+    pub fn new(profile: StatusProfile, document: &Document) -> Self {
+        Self { profile, allowed: document.allowed_methods() }
+    }
+
+    /// Whether the token endpoint serves this grant. In the profile `fastapi` it may go unsaid.
+    pub fn check_grant_type(&self, grant_type: Option<&str>) -> Result<(), Fault> {
+        let (code, detail) = match (grant_type, self.profile) {
+            (Some("password"), _) | (None, StatusProfile::Fastapi) => return Ok(()),
+            (None, StatusProfile::Rfc) => ("invalid_request", "Send grant_type=password."),
+            (Some(_), _) => ("unsupported_grant_type", "The only grant type is password."),
+        };
+        Err(Fault::Malformed { code, detail: detail.into() })
+    }
+}
+
+/// The answer that tells `request`'s sender of `fault`. Causes are logged under the request id and stay here.
+pub fn present(fault: &Fault, request: &HttpRequest, id: &RequestId) -> HttpResponse<BoxBody> {
+    let presentation = request.app_data::<web::Data<Presentation>>();
+    let profile = presentation.map_or(StatusProfile::Fastapi, |presentation| presentation.profile);
+    let pattern = request.match_pattern();
+    let allowed = presentation.zip(pattern).and_then(|(presentation, pattern)| presentation.allowed.of(&pattern));
+
+    // A method that nobody has here is not allowed, whoever asks.
+    let unknown_caller = matches!(fault, Fault::App(AppError::Unauthenticated(_)));
+    let not_allowed = unknown_caller && allowed.is_some_and(|allowed| !allowed.contains(request.method()));
+    let answer = if not_allowed { bare(StatusCode::METHOD_NOT_ALLOWED) } else { words(fault, profile) };
+    log_cause(fault, id);
+
+    let mut response = HttpResponse::build(answer.status);
+    if let Some(challenge) = &answer.challenge {
+        response.insert_header((WWW_AUTHENTICATE, challenge.as_str()));
+    }
+    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+        response.insert_header((RETRY_AFTER, RETRY_SECONDS));
+    }
+    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
+        response.insert_header((ALLOW, allowed.map_or_else(|| "GET, HEAD".to_owned(), ToString::to_string)));
+    }
+    if OAUTH_PATHS.contains(&request.path()) { answer.oauth(&mut response) } else { answer.problem(&mut response, id) }
+}
+
+/// One error, before it takes either shape.
+struct Answer {
+    status: StatusCode,
+    code: &'static str,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    challenge: Option<String>,
+}
+
+impl Answer {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, detail: detail.into(), errors: Vec::new(), challenge: None }
+    }
+
+    fn challenge(mut self, parameters: &str) -> Self {
+        self.challenge = Some(format!("Bearer realm=\"latchkey\"{parameters}"));
+        self
+    }
+
+    /// RFC 9457, with a stable `code`, the request id, and the fields that are wrong.
+    fn problem(self, response: &mut actix_web::HttpResponseBuilder, id: &RequestId) -> HttpResponse<BoxBody> {
+        let mut body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": id.as_str(),
+        });
+        if let Some(body) = body.as_object_mut().filter(|_| !self.errors.is_empty()) {
+            let errors = self
+                .errors
+                .iter()
+                .map(|error| json!({ "field": error.field, "code": error.code, "message": error.message }));
+            body.insert("errors".to_owned(), errors.collect());
+        }
+        response.content_type("application/problem+json").body(body.to_string())
+    }
+
+    /// RFC 6749, section 5.2, with a `detail` for people.
+    fn oauth(self, response: &mut actix_web::HttpResponseBuilder) -> HttpResponse<BoxBody> {
+        let (status, error) = match (self.status, self.code) {
+            (_, "invalid_grant" | "invalid_token" | "unsupported_grant_type" | "insufficient_scope") => {
+                (self.status, self.code)
+            }
+            (StatusCode::UNPROCESSABLE_ENTITY, _) => {
+                let scope = self.errors.iter().any(|error| error.code == "invalid_scope");
+                (StatusCode::BAD_REQUEST, if scope { "invalid_scope" } else { "invalid_request" })
+            }
+            (StatusCode::SERVICE_UNAVAILABLE, _) => (self.status, "temporarily_unavailable"),
+            (StatusCode::INTERNAL_SERVER_ERROR, _) => (self.status, "server_error"),
+            _ => (self.status, "invalid_request"),
+        };
+        let detail = match self.errors.as_slice() {
+            [] => self.detail,
+            errors => {
+                let complaints = errors.iter().map(|error| format!("{}: {}", error.field, error.message));
+                complaints.collect::<Vec<_>>().join(" ").into()
+            }
+        };
+        let body = json!({ "error": error, "error_description": description(&detail), "detail": detail });
+        response.status(status).content_type("application/json").body(body.to_string())
+    }
+}
+
+/// `error_description` takes printable ASCII without quotation mark and backslash (RFC 6749, section 5.2).
+fn description(detail: &str) -> String {
+    detail.chars().filter(|character| matches!(character, ' '..='~') && !matches!(character, '"' | '\\')).collect()
+}
+
+fn words(fault: &Fault, profile: StatusProfile) -> Answer {
+    match fault {
+        Fault::App(error) => app_error(error, profile),
+        Fault::Malformed { code, detail } => Answer::new(StatusCode::BAD_REQUEST, code, detail.clone()),
+        Fault::AmbiguousCredential => {
+            let detail = "Send one credential, in one header: Token, or Authorization: Bearer.";
+            Answer::new(StatusCode::BAD_REQUEST, "ambiguous_credential", detail)
+                .challenge(", error=\"invalid_request\"")
+        }
+        Fault::TooLarge(limit) => {
+            let detail = format!("The body is larger than {limit} bytes.");
+            Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+        }
+        Fault::WrongMediaType(expected) => {
+            let detail = format!("Send the body as {expected} and say so in Content-Type.");
+            Answer::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+        }
+        Fault::SlowBody => Answer::new(StatusCode::REQUEST_TIMEOUT, "slow_body", "The body did not arrive in time."),
+        Fault::Bare(status) => bare(*status),
+    }
+}
+
+fn bare(status: StatusCode) -> Answer {
+    match status {
+        StatusCode::NOT_FOUND => Answer::new(status, "no_such_route", "There is nothing at this address."),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Answer::new(status, "method_not_allowed", "This address takes the methods in the Allow header.")
+        }
+        status if status.is_server_error() => internal(),
+        status => Answer::new(status, "bad_request", status.canonical_reason().unwrap_or("The request was refused.")),
+    }
+}
+
+fn app_error(error: &AppError, profile: StatusProfile) -> Answer {
+    match error {
+        AppError::NotFound(what) => {
+            Answer::new(StatusCode::NOT_FOUND, "not_found", format!("There is no such {what}."))
+        }
+        AppError::Conflict { code, detail } => Answer::new(StatusCode::CONFLICT, code, *detail),
+        AppError::Invalid(errors) => {
+            let detail = match errors.as_slice() {
+                [whole] if whole.field.is_empty() => whole.message.clone(),
+                errors => {
+                    let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+                    format!("Change these fields: {}.", fields.join(", "))
+                }
+            };
+            let answer = Answer::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail);
+            Answer { errors: errors.clone(), ..answer }
+        }
+        AppError::Unauthenticated(reason) => unauthenticated(*reason, profile),
+        AppError::Forbidden(denial) => forbidden(*denial),
+        AppError::Stale => {
+            let detail = "The object has changed since you read it. Read it again and repeat your change.";
+            Answer::new(StatusCode::PRECONDITION_FAILED, "stale", detail)
+        }
+        AppError::Busy(_) => {
+            Answer::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "The server cannot do this just now. Try again.")
+        }
+        AppError::Internal(_) => internal(),
+    }
+}
+
+fn internal() -> Answer {
+    Answer::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server failed. The request id leads to its log.")
+}
+
+/// The status profile (DESIGN, section 2): what a caller gets whom we do not know.
+fn unauthenticated(reason: Reason, profile: StatusProfile) -> Answer {
+    use crate::error::Carrier::{Bearer, Token};
+    let status = match (profile, reason) {
+        (StatusProfile::Fastapi, Reason::Missing | Reason::BadCredential(Token)) => StatusCode::FORBIDDEN,
+        (StatusProfile::Fastapi, Reason::BadCredential(Bearer) | Reason::BadPassword) => StatusCode::UNAUTHORIZED,
+        (StatusProfile::Rfc, Reason::Missing | Reason::BadCredential(_)) => StatusCode::UNAUTHORIZED,
+        (StatusProfile::Rfc, Reason::BadPassword) => StatusCode::BAD_REQUEST,
+    };
+    match reason {
+        Reason::Missing => Answer::new(status, "not_authenticated", "Not authenticated").challenge(""),
+        Reason::BadCredential(Token) => {
+            Answer::new(status, "invalid_token", "Not authenticated").challenge(", error=\"invalid_token\"")
+        }
+        Reason::BadCredential(Bearer) => {
+            let detail = "The token is malformed, unknown, expired or revoked. Sign in again.";
+            Answer::new(status, "invalid_token", detail).challenge(", error=\"invalid_token\"")
+        }
+        Reason::BadPassword => {
+            let answer = Answer::new(status, "invalid_grant", "Incorrect e-mail or password");
+            if status == StatusCode::UNAUTHORIZED { answer.challenge("") } else { answer }
+        }
+    }
+}
+
+fn forbidden(denial: Denial) -> Answer {
+    let status = StatusCode::FORBIDDEN;
+    match denial {
+        Denial::Scope(scope) => {
+            let detail = format!("The credential lacks the scope {}.", scope.name());
+            Answer::new(status, "insufficient_scope", detail).challenge(&insufficient(scope))
+        }
+        Denial::NotOwner => Answer::new(status, "not_owner", "Only its owner may do this."),
+        Denial::NeedsUser => {
+            let detail = "This takes a user's token; the constant key stands for nobody.";
+            Answer::new(status, "user_required", detail).challenge(", error=\"insufficient_scope\"")
+        }
+    }
+}
+
+fn insufficient(scope: Scope) -> String {
+    format!(", error=\"insufficient_scope\", scope=\"{}\"", scope.name())
+}
+
+fn log_cause(fault: &Fault, id: &RequestId) {
+    match fault {
+        Fault::App(AppError::Internal(source)) => log::error!(request_id = id.as_str(); "internal: {source}"),
+        Fault::App(AppError::Busy(source)) => log::warn!(request_id = id.as_str(); "busy: {source}"),
+        Fault::Bare(status) if status.is_server_error() => log::error!(request_id = id.as_str(); "bare {status}"),
+        _ => {}
+    }
+}

@@ -1,0 +1,92 @@
+//! Success answers: JSON with its status and headers, documented by their type.
+
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ETAG, HeaderName, LOCATION};
+use actix_web::{HttpRequest, HttpResponse, Responder};
+use paperclip::actix::OperationModifier;
+use paperclip::v2::models::{DefaultOperationRaw, DefaultSchemaRaw, Either, Response};
+use paperclip::v2::schema::Apiv2Schema;
+use serde::Serialize;
+
+/// A JSON body under `STATUS`.
+pub struct Reply<T, const STATUS: u16 = 200> {
+    body: T,
+    headers: Vec<(HeaderName, String)>,
+}
+
+impl<T, const STATUS: u16> Reply<T, STATUS> {
+    /// `body` without headers of its own.
+    pub fn new(body: T) -> Self {
+        Self { body, headers: Vec::new() }
+    }
+
+    /// Says where what was created is found.
+    #[must_use]
+    pub fn location(mut self, path: String) -> Self {
+        self.headers.push((LOCATION, path));
+        self
+    }
+
+    /// Says which version of an object this is, as a strong entity tag (RFC 9110, section 8.8.3).
+    #[must_use]
+    pub fn version(mut self, version: i64) -> Self {
+        self.headers.push((ETAG, format!("\"{version}\"")));
+        self
+    }
+}
+
+impl<T: Serialize, const STATUS: u16> Responder for Reply<T, STATUS> {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse<BoxBody> {
+        let mut response = HttpResponse::build(StatusCode::from_u16(STATUS).unwrap_or(StatusCode::OK));
+        for header in self.headers {
+            response.insert_header(header);
+        }
+        response.json(self.body)
+    }
+}
+
+impl<T: Apiv2Schema, const STATUS: u16> Apiv2Schema for Reply<T, STATUS> {
+    fn name() -> Option<String> {
+        T::name()
+    }
+
+    fn raw_schema() -> DefaultSchemaRaw {
+        T::raw_schema()
+    }
+}
+
+impl<T: Apiv2Schema, const STATUS: u16> OperationModifier for Reply<T, STATUS> {
+    fn update_response(operation: &mut DefaultOperationRaw) {
+        let mut schema = T::schema_with_ref();
+        schema.retain_ref();
+        document(operation, STATUS, Some(schema));
+    }
+}
+
+/// 204: done, and nothing to say.
+pub struct NoContent;
+
+impl Responder for NoContent {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse<BoxBody> {
+        HttpResponse::NoContent().finish()
+    }
+}
+
+impl Apiv2Schema for NoContent {}
+
+impl OperationModifier for NoContent {
+    fn update_response(operation: &mut DefaultOperationRaw) {
+        document(operation, StatusCode::NO_CONTENT.as_u16(), None);
+    }
+}
+
+fn document(operation: &mut DefaultOperationRaw, status: u16, schema: Option<DefaultSchemaRaw>) {
+    let phrase = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let response = Response { description: phrase.map(str::to_owned), schema, ..Response::default() };
+    operation.responses.insert(status.to_string(), Either::Right(response));
+}

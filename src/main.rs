@@ -1,0 +1,7 @@
+//! The `latchkey` program: see `latchkey --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    latchkey::cli::run()
+}

@@ -1,0 +1,94 @@
+//! Builds the state and starts the server.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::db::Db;
+use crate::error::AppError;
+use crate::http;
+use crate::service::Service;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database is not there, or is not what this program needs.
+    #[error("cannot use the database {url}: {cause}")]
+    Database {
+        /// With its password masked.
+        url: String,
+        /// What it said.
+        cause: AppError,
+    },
+    /// The schema is old and may not be touched.
+    #[error("the database schema is not up to date: run `latchkey migrate up`, or set database.migrate_on_start")]
+    NotMigrated,
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}")]
+    Listen {
+        /// From the settings.
+        address: SocketAddr,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// Something else that the process needs.
+    #[error(transparent)]
+    Other(AppError),
+}
+
+/// A server that listens, and serves once it is run.
+pub struct Server {
+    address: SocketAddr,
+    running: http::RunningServer,
+}
+
+impl Server {
+    /// Connects, migrates if it should, and listens.
+    pub async fn start(settings: &Settings, clock: Clock) -> Result<Self, StartError> {
+        let service = Arc::new(open_service(settings, clock).await?);
+        let address = settings.server.listen;
+        let listen = || -> std::io::Result<(SocketAddr, http::RunningServer)> {
+            let listener = TcpListener::bind(address)?;
+            let bound = listener.local_addr()?;
+            Ok((bound, http::serve(listener, service, settings)?))
+        };
+        let (address, running) = listen().map_err(|cause| StartError::Listen { address, cause })?;
+        log::info!("listening on http://{address}");
+        log::info!("database {}", settings.database.url);
+        log::info!("documentation on http://{address}/docs/");
+        Ok(Self { address, running })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle that stops it from elsewhere.
+    pub fn handle(&self) -> http::ServerHandle {
+        self.running.handle()
+    }
+
+    /// Serves until SIGTERM or SIGINT.
+    pub async fn run(self) -> std::io::Result<()> {
+        self.running.await
+    }
+}
+
+/// The use cases on a database whose schema is up to date.
+pub async fn open_service(settings: &Settings, clock: Clock) -> Result<Service, StartError> {
+    let refused = |cause| StartError::Database { url: settings.database.url.to_string(), cause };
+    let db = Db::open(&settings.database).map_err(refused)?;
+    if settings.database.migrate_on_start {
+        for name in db.migrate_up().await.map_err(refused)? {
+            log::info!("applied migration {name}");
+        }
+    } else if !db.is_migrated().await.map_err(refused)? {
+        return Err(StartError::NotMigrated);
+    }
+    if settings.auth.api_key_token.get().is_some_and(|key| key.len() < 32) {
+        log::warn!("auth.api_key_token has fewer than 32 characters: a short constant key can be guessed");
+    }
+    Service::new(db, clock, settings.auth.clone()).map_err(StartError::Other)
+}

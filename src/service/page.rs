@@ -1,0 +1,171 @@
+//! Pages: everybody who may read sees all of them, only the owner changes one.
+
+use validator::{Validate, ValidationError};
+
+use super::Service;
+use crate::db::pages::{self, PageChange, PageRow};
+use crate::domain::id::{PageId, UserId};
+use crate::error::{AppError, Denial};
+
+pub use crate::db::pages::Page;
+
+/// Longest title in characters.
+pub const TITLE_MAX: u64 = 200;
+/// Longest text in bytes of UTF-8.
+pub const BODY_MAX: usize = 64 * 1024;
+/// Highest page number of the list.
+pub const NUMBER_MAX: i64 = 1_000_000_000;
+/// Most items on one page of the list.
+pub const SIZE_MAX: i64 = 100;
+/// Items on one page of the list unless asked otherwise.
+pub const SIZE_DEFAULT: i64 = 20;
+
+/// Which part of the list of pages.
+#[derive(Clone, Copy, Debug, Validate)]
+pub struct ListRange {
+    /// Page number, from 1.
+    #[validate(range(min = 1, max = NUMBER_MAX, message = "Use 1 to 1000000000."))]
+    pub page: i64,
+    /// Items on a page.
+    #[validate(range(min = 1, max = SIZE_MAX, message = "Use 1 to 100."))]
+    pub size: i64,
+}
+
+impl ListRange {
+    /// What was asked for, or the beginning.
+    pub fn new(page: Option<i64>, size: Option<i64>) -> Self {
+        Self { page: page.unwrap_or(1), size: size.unwrap_or(SIZE_DEFAULT) }
+    }
+}
+
+/// One page of the list of pages.
+#[derive(Debug)]
+pub struct PageList {
+    /// How many there are in all.
+    pub total: i64,
+    /// These ones, by id.
+    pub items: Vec<Page>,
+}
+
+/// A page to be.
+#[derive(Debug, Validate)]
+pub struct NewPage {
+    /// Its title.
+    #[validate(length(min = 1, max = TITLE_MAX, message = "Use 1 to 200 characters."))]
+    pub title: String,
+    /// Its text.
+    #[validate(custom(function = at_most_64_kib))]
+    pub body: String,
+}
+
+/// What a change sets; `None` leaves it.
+#[derive(Debug, Validate)]
+#[validate(schema(function = something_to_change))]
+pub struct PageEdit {
+    /// The new title.
+    #[validate(length(min = 1, max = TITLE_MAX, message = "Use 1 to 200 characters."))]
+    pub title: Option<String>,
+    /// The new text.
+    #[validate(custom(function = at_most_64_kib))]
+    pub body: Option<String>,
+}
+
+fn at_most_64_kib(text: &str) -> Result<(), ValidationError> {
+    if text.len() > BODY_MAX {
+        return Err(ValidationError::new("length").with_message("Use at most 65536 bytes of UTF-8.".into()));
+    }
+    Ok(())
+}
+
+fn something_to_change(edit: &PageEdit) -> Result<(), ValidationError> {
+    if edit.title.is_none() && edit.body.is_none() {
+        return Err(ValidationError::new("missing").with_message("Send a title, a body, or both.".into()));
+    }
+    Ok(())
+}
+
+/// The versions that a caller is prepared to change (`If-Match`); `None` means any.
+pub type ExpectedVersions = Option<Vec<i64>>;
+
+impl Service {
+    /// One part of the list.
+    pub async fn pages(&self, range: ListRange) -> Result<PageList, AppError> {
+        range.validate()?;
+        let offset = (range.page - 1) * range.size;
+        let (total, items) = self.db.read(move |conn| pages::list(conn, offset, range.size)).await?;
+        Ok(PageList { total, items })
+    }
+
+    /// The page with this id.
+    pub async fn page(&self, id: PageId) -> Result<Page, AppError> {
+        self.db.read(move |conn| pages::find(conn, id)).await?.ok_or(AppError::NotFound("page"))
+    }
+
+    /// Stores a new page of `owner`.
+    pub async fn create_page(&self, owner: UserId, new: NewPage) -> Result<Page, AppError> {
+        new.validate()?;
+        let now = self.clock.now().naive();
+        let created = self.db.write(move |conn| {
+            pages::insert(
+                conn,
+                &PageRow {
+                    owner_id: owner.0,
+                    title: &new.title,
+                    body: &new.body,
+                    version: 1,
+                    created_at: now,
+                    updated_at: now,
+                    updated_by: owner.0,
+                },
+            )
+        });
+        created.await
+    }
+
+    /// Changes a page. Errors: not found, not the owner's, or [`AppError::Stale`] for an unexpected version.
+    pub async fn edit_page(
+        &self,
+        caller: UserId,
+        id: PageId,
+        edit: PageEdit,
+        expected: ExpectedVersions,
+    ) -> Result<Page, AppError> {
+        edit.validate()?;
+        let now = self.clock.now().naive();
+        let changed = self.db.write(move |conn| {
+            let page = changeable(pages::lock(conn, id)?, caller, expected.as_deref())?;
+            pages::update(
+                conn,
+                id,
+                &PageChange {
+                    title: edit.title.as_deref(),
+                    body: edit.body.as_deref(),
+                    version: page.version + 1,
+                    updated_at: now,
+                    updated_by: caller.0,
+                },
+            )
+        });
+        changed.await
+    }
+
+    /// Removes a page, with the same errors as [`Self::edit_page`].
+    pub async fn delete_page(&self, caller: UserId, id: PageId, expected: ExpectedVersions) -> Result<(), AppError> {
+        let removed = self.db.write(move |conn| {
+            changeable(pages::lock(conn, id)?, caller, expected.as_deref())?;
+            pages::delete(conn, id)
+        });
+        removed.await
+    }
+}
+
+fn changeable(page: Option<Page>, caller: UserId, expected: Option<&[i64]>) -> Result<Page, AppError> {
+    let page = page.ok_or(AppError::NotFound("page"))?;
+    if page.owner_id != caller {
+        return Err(AppError::Forbidden(Denial::NotOwner));
+    }
+    if expected.is_some_and(|versions| !versions.contains(&page.version)) {
+        return Err(AppError::Stale);
+    }
+    Ok(page)
+}

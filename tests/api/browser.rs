@@ -1,0 +1,163 @@
+//! The documentation page in a real browser, headless Chromium (C9): lock → Authorize → Try it out → 200, without any
+//! address but the server's own.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+use thirtyfour::error::WebDriverResult;
+use thirtyfour::prelude::*;
+
+use crate::support::app::PASSWORD;
+use crate::support::{App, Backend, Profile};
+
+/// ChromeDriver on a free port, killed when dropped.
+struct Driver {
+    child: Child,
+    url: String,
+}
+
+impl Driver {
+    /// `None`, after one clear line, if there is no browser.
+    fn start() -> Option<Self> {
+        let installed = |program: &str| {
+            Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+        };
+        if !installed("chromedriver") || !installed("chromium") {
+            let required = std::env::var("REQUIRE_BROWSER").is_ok_and(|value| value == "1");
+            assert!(!required, "REQUIRE_BROWSER=1, but chromium and chromedriver are not installed");
+            eprintln!("browser tests are skipped: install chromium and chromedriver");
+            return None;
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Some(Self { child, url: format!("http://127.0.0.1:{port}") })
+    }
+
+    async fn open(&self, profile: &std::path::Path) -> WebDriver {
+        let mut capabilities = DesiredCapabilities::chrome();
+        for argument in [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--window-size=1400,2000",
+        ] {
+            capabilities.add_arg(argument).unwrap();
+        }
+        capabilities.add_arg(&format!("--user-data-dir={}", profile.display())).unwrap();
+        for _ in 0..100 {
+            if let Ok(browser) = WebDriver::new(&self.url, capabilities.clone()).await {
+                return browser;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("ChromeDriver does not answer");
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The element, once it is there and can be clicked.
+async fn find(browser: &WebDriver, css: &str) -> WebDriverResult<WebElement> {
+    browser.query(By::Css(css)).wait(Duration::from_secs(20), Duration::from_millis(50)).and_clickable().first().await
+}
+
+async fn click(browser: &WebDriver, css: &str) -> WebDriverResult<()> {
+    find(browser, css).await?.click().await
+}
+
+async fn fill(browser: &WebDriver, css: &str, text: &str) -> WebDriverResult<()> {
+    let field = find(browser, css).await?;
+    field.clear().await?;
+    field.send_keys(text).await
+}
+
+const OPERATION: &str = "#operations-user-protectedRoute";
+const TOKEN_FIELD: &str = "#api_key_value";
+const FORGET: &str = ".modal-ux button[aria-label='Remove authorization']";
+const CLOSE: &str = ".modal-ux .btn-done";
+
+/// The status that *Try it out* → *Execute* shows, and the body.
+async fn try_it_out(browser: &WebDriver) -> WebDriverResult<(String, String)> {
+    click(browser, &format!("{OPERATION} .execute")).await?;
+    let answer = format!("{OPERATION} .live-responses-table .response");
+    let status = find(browser, &format!("{answer} .response-col_status")).await?.text().await?;
+    let body = find(browser, &format!("{answer} .highlight-code")).await?.text().await?;
+    click(browser, &format!("{OPERATION} .btn-clear")).await?;
+    Ok((status, body))
+}
+
+async fn specification(app: &App, browser: &WebDriver) -> WebDriverResult<()> {
+    let token = app.token_of("ada@example.org").await;
+    browser.goto(app.url("/docs/")).await?;
+    click(browser, &format!("{OPERATION} .opblock-summary-control")).await?;
+    let (status, body) = try_it_out(browser).await?;
+    assert_eq!(status, app.expected.no_credential.to_string(), "without a credential: {body}");
+
+    // A token.
+    click(browser, &format!("{OPERATION} .authorization__btn")).await?;
+    fill(browser, TOKEN_FIELD, &token).await?;
+    click(browser, &format!(".auth-container:has({TOKEN_FIELD}) .authorize")).await?;
+    click(browser, CLOSE).await?;
+    let (status, body) = try_it_out(browser).await?;
+    assert_eq!(status, "200", "with a token: {body}");
+    assert!(body.contains("Adaline"), "{body}");
+
+    // No token, but e-mail and password.
+    click(browser, &format!("{OPERATION} .authorization__btn")).await?;
+    click(browser, FORGET).await?;
+    fill(browser, "#oauth_username", "ada@example.org").await?;
+    fill(browser, "#oauth_password", PASSWORD).await?;
+    click(browser, ".auth-container:has(#oauth_username) .authorize").await?;
+    find(browser, FORGET).await?;
+    click(browser, CLOSE).await?;
+    let (status, body) = try_it_out(browser).await?;
+    assert_eq!(status, "200", "with e-mail and password: {body}");
+
+    // The first token was replaced by that sign-in.
+    let old = app.get("/me", &crate::support::Credential::Bearer(token)).await;
+    assert_eq!(old.status, 401, "{old:?}");
+
+    // Everything came from this server.
+    let loaded = "return performance.getEntriesByType('resource').map(one => new URL(one.name).host)";
+    let hosts = browser.execute(loaded, vec![]).await?;
+    let hosts = hosts.json().as_array().unwrap().clone();
+    assert!(hosts.len() >= 4, "{hosts:?}");
+    assert!(hosts.iter().all(|host| *host == json!(app.address.to_string())), "{hosts:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn authorize_and_try_it_out_answer_200_by_token_and_by_password() {
+    let Some(driver) = Driver::start() else { return };
+    for profile in [Profile::Fastapi, Profile::Rfc] {
+        let app = App::start(Backend::Sqlite, profile).await.unwrap();
+        let home = tempfile::TempDir::new().unwrap();
+        let browser = driver.open(home.path()).await;
+        let outcome = specification(&app, &browser).await;
+        if let Err(error) = &outcome {
+            let picture = std::env::temp_dir().join("latchkey-browser.png");
+            let _ = browser.screenshot(&picture).await;
+            eprintln!("{error}; see {}", picture.display());
+        }
+        browser.quit().await.unwrap();
+        outcome.unwrap();
+    }
+}

@@ -1,0 +1,277 @@
+//! The binary: commands, settings, start and stop.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::support::app::PASSWORD;
+use crate::support::specify_database;
+
+/// The program in an empty directory and an empty environment.
+fn latchkey(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
+    command.env_clear().env("LATCHKEY__AUTH__BCRYPT_COST", "10").current_dir(directory).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().expect("the program runs")
+}
+
+fn with_input(command: &mut Command, input: &str) -> Output {
+    let mut child = command.stdin(Stdio::piped()).spawn().expect("the program runs");
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// What a command that must fail says on standard error.
+fn failure(output: &Output) -> String {
+    assert!(!output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A serving process, killed when dropped.
+struct Serving {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Serving {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.env("LATCHKEY__SERVER__LISTEN", "127.0.0.1:0").spawn().expect("the program runs");
+        let (sender, lines) = channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines }
+    }
+
+    /// The next line of the log that contains `text`.
+    fn line(&self, text: &str) -> String {
+        loop {
+            let line =
+                self.lines.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("no line with {text:?}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn address(&self) -> String {
+        let line = self.line("listening on http://");
+        let (_, address) = line.split_once("http://").unwrap();
+        address.trim_end_matches(['"', '}']).split('"').next().unwrap().to_owned()
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+specify_database! {
+    async fn users_are_managed_from_the_command_line(database: Database) {
+        let home = TempDir::new().unwrap();
+        let user = |arguments: &[&str]| {
+            let mut command = latchkey(home.path(), arguments);
+            command.env("DATABASE_URL", &database.url);
+            command
+        };
+        let created = with_input(&mut user(&["user", "create", "Ada@example.org", "--name", "Adaline"]), PASSWORD);
+        assert_eq!(out(&created), "created user 1 Ada@example.org\n");
+        assert_eq!(out(&run(&mut user(&["user", "list"]))), "1\tAda@example.org\tAdaline\t\n");
+
+        let known = with_input(&mut user(&["user", "create", "ada@EXAMPLE.org", "--name", "Adaline"]), PASSWORD);
+        assert!(failure(&known).contains("already exists"), "{known:?}");
+        let bad = failure(&with_input(&mut user(&["user", "create", "nobody", "--name", "Ada"]), "short"));
+        for field in ["email:", "name:", "password:"] {
+            assert!(bad.contains(field), "{bad}");
+        }
+
+        let hash = "SELECT hashed_password AS row FROM users";
+        let before = database.rows(hash).await;
+        assert!(before[0].starts_with("$bcrypt-sha256$v=2,t=2b,r=10$"), "{before:?}");
+        let changed = with_input(&mut user(&["user", "set-password", "ada@example.org"]), "another password\n");
+        assert!(out(&changed).starts_with("changed the password"));
+        assert_ne!(database.rows(hash).await, before);
+        let unknown = with_input(&mut user(&["user", "set-password", "eve@example.org"]), PASSWORD);
+        assert!(failure(&unknown).contains("user not found"), "{unknown:?}");
+
+        assert_eq!(out(&run(&mut user(&["user", "delete", "ADA@example.org"]))), "deleted ADA@example.org\n");
+        assert_eq!(out(&run(&mut user(&["user", "list"]))), "");
+        assert!(failure(&run(&mut user(&["user", "delete", "ada@example.org"]))).contains("user not found"));
+    }
+
+    async fn migrations_are_applied_reverted_and_listed(database: Database) {
+        let home = TempDir::new().unwrap();
+        let migrate = |step: &str| {
+            let mut command = latchkey(home.path(), &["migrate", step]);
+            run(command.env("DATABASE_URL", &database.url))
+        };
+        assert!(failure(&migrate("status")).contains("not up to date"));
+        assert!(out(&migrate("up")).contains("applied 2026"));
+        assert!(out(&migrate("status")).starts_with("applied 2026-11-23-000000_users_tokens_pages"));
+        assert!(out(&migrate("down")).contains("reverted 2026"));
+        assert!(failure(&migrate("status")).contains("pending 2026") || !out(&migrate("up")).is_empty());
+        assert!(out(&migrate("up")).contains("is up to date"));
+
+        let mut old = latchkey(home.path(), &["serve"]);
+        out(&migrate("down"));
+        old.env("DATABASE_URL", &database.url).env("LATCHKEY__DATABASE__MIGRATE_ON_START", "false");
+        assert!(failure(&run(&mut old)).contains("latchkey migrate up"));
+    }
+
+    async fn the_server_says_where_it_is_and_stops_when_told(database: Database) {
+        let home = TempDir::new().unwrap();
+        for (format, signal) in [("text", "-TERM"), ("json", "-INT")] {
+            let mut command = latchkey(home.path(), &[]);
+            command.env("DATABASE_URL", &database.url).env("LATCHKEY__LOG__FORMAT", format);
+            let mut serving = Serving::start(&mut command);
+            let address = serving.address();
+            serving.line("database ");
+            serving.line("/docs/");
+
+            let mut health = latchkey(home.path(), &["health"]);
+            health.env("LATCHKEY__SERVER__LISTEN", &address);
+            assert_eq!(out(&run(&mut health)), "ready\n");
+
+            let http = reqwest::Client::builder().no_proxy().build().unwrap();
+            let request = http.get(format!("http://{address}/me?token=secret")).header("X-Request-Id", "request-17");
+            assert!(request.send().await.unwrap().status().is_client_error());
+            let line = serving.line("request-17");
+            assert!(!line.contains("secret"), "{line}");
+            if format == "json" {
+                let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+                assert_eq!(line["request_id"], "request-17");
+                assert_eq!((&line["path"], &line["status"]), (&"/me".into(), &403.into()));
+                for key in ["time", "level", "target", "message"] {
+                    assert!(line[key].is_string(), "{key} in {line}");
+                }
+            }
+
+            serving.signal(signal);
+            assert!(serving.child.wait().unwrap().success(), "{signal}");
+            assert!(failure(&run(&mut health)).contains("refused"));
+        }
+    }
+}
+
+#[test]
+fn a_wrong_setting_refuses_to_start_and_names_its_key() {
+    let home = TempDir::new().unwrap();
+    for (variable, value, named) in [
+        ("LATCHKEY__SERVER__LISTN", "127.0.0.1:1", "listn"),
+        ("LATCHKEY__SERVE__LISTEN", "127.0.0.1:1", "serve"),
+        ("LATCHKEY__SERVER__LISTEN", "nowhere", "server.listen"),
+        ("LATCHKEY__SERVER__WORKERS", "-1", "server.workers"),
+        ("LATCHKEY__SERVER__WORKERS", "100000", "server.workers"),
+        ("LATCHKEY__AUTH__TOKEN_TTL", "0", "auth.token_ttl"),
+        ("LATCHKEY__AUTH__TOKEN_TTL", "18446744073709551615", "auth.token_ttl"),
+        ("LATCHKEY__AUTH__TOKEN_TTL", "a day", "auth.token_ttl"),
+        ("LATCHKEY__AUTH__BCRYPT_COST", "9", "auth.bcrypt_cost"),
+        ("LATCHKEY__AUTH__BCRYPT_COST", "32", "auth.bcrypt_cost"),
+        ("LATCHKEY__AUTH__PASSWORD_MAX_LENGTH", "7", "auth.password_max_length"),
+        ("LATCHKEY__AUTH__API_KEY_TOKEN", "two words", "auth.api_key_token"),
+        ("LATCHKEY__HTTP__STATUS_CODES", "teapot", "http.status_codes"),
+        ("LATCHKEY__HTTP__PUBLIC_URL", "auth.example.com", "http.public_url"),
+        ("LATCHKEY__DATABASE__POOL_SIZE", "1", "database.pool_size"),
+        ("LATCHKEY__DATABASE__URL", "mysql://localhost/x", "database.url"),
+        ("LATCHKEY__LOG__FORMAT", "xml", "log.format"),
+        ("DATABASE_URL", "host=localhost", "database.url"),
+        ("LATCHKEY__DATABASE__URL_FILE", "/nonexistent", "LATCHKEY__DATABASE__URL_FILE"),
+    ] {
+        let said = failure(&run(latchkey(home.path(), &["serve"]).env(variable, value)));
+        assert!(said.starts_with("latchkey: settings: ") && said.contains(named), "{variable}={value}: {said}");
+    }
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was created");
+}
+
+#[test]
+fn settings_come_from_defaults_then_file_then_environment() {
+    let home = TempDir::new().unwrap();
+    let file = home.path().join("latchkey.toml");
+    std::fs::write(&file, "[auth]\ntoken_ttl = 60\npassword_min_length = 12\n").unwrap();
+    std::fs::write(home.path().join("key"), "key-from-a-file\n").unwrap();
+    let mut command = latchkey(home.path(), &["config", "--config", file.to_str().unwrap()]);
+    command
+        .env("LATCHKEY__AUTH__TOKEN_TTL", "120")
+        .env("LATCHKEY__AUTH__API_KEY_TOKEN_FILE", home.path().join("key"))
+        .env("DATABASE_URL", "postgres://ada:hunter2@localhost/x");
+    let shown = out(&run(&mut command));
+    for line in [
+        "listen = \"127.0.0.1:8080\"",
+        "token_ttl = 120",
+        "password_min_length = 12",
+        "bcrypt_cost = 10",
+        "api_key_token = \"***\"",
+        "url = \"postgres://ada:***@localhost/x\"",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line} in:\n{shown}");
+    }
+    command.env("LATCHKEY__DATABASE__URL", "sqlite://other.db");
+    assert!(out(&run(&mut command)).contains("url = \"sqlite://other.db\""), "the longer name wins");
+
+    std::fs::write(&file, "[auth]\ntoken_life = 60\n").unwrap();
+    let said = failure(&run(&mut command));
+    assert!(said.contains("token_life"), "{said}");
+    let said = failure(&run(&mut latchkey(home.path(), &["config", "--config", "missing.toml"])));
+    assert!(said.contains("missing.toml"), "{said}");
+}
+
+#[test]
+fn the_documented_defaults_name_every_setting() {
+    let documented = latchkey::config::DEFAULTS;
+    let shown = latchkey::config::Settings::defaults().unwrap().to_string();
+    for line in shown.lines().filter(|line| !line.is_empty()) {
+        let found = documented.lines().any(|documented| documented.trim_start_matches("# ") == line);
+        assert!(found, "config/default.toml lacks {line:?}");
+    }
+}
+
+#[test]
+fn a_database_that_is_not_there_is_an_error_and_never_another_one() {
+    let home = TempDir::new().unwrap();
+    for (url, cause) in [
+        ("postgres://localhost:1/x", "refused"),
+        ("postgres:///x?host=/nonexistent", "No such file"),
+        ("sqlite:///nonexistent/latchkey.db", "cannot open the file"),
+    ] {
+        for command in [&["serve"][..], &["migrate", "up"], &["user", "list"]] {
+            let said = failure(&run(latchkey(home.path(), command).env("DATABASE_URL", url)));
+            assert!(said.contains("cannot use the database") && said.contains(cause), "{url}: {said}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was created");
+}
+
+#[test]
+fn an_address_in_use_is_a_clear_error() {
+    let home = TempDir::new().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let said = failure(&run(latchkey(home.path(), &[]).env("LATCHKEY__SERVER__LISTEN", &address)));
+    assert!(said.contains("cannot listen on") && said.contains(&address), "{said}");
+}
+
+#[test]
+fn the_openapi_document_is_printed() {
+    let home = TempDir::new().unwrap();
+    let printed = out(&run(&mut latchkey(home.path(), &["openapi"])));
+    assert_eq!(printed, std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json")).unwrap());
+}

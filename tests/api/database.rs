@@ -1,0 +1,166 @@
+//! Addresses, migrations and the schema.
+
+use std::collections::BTreeMap;
+
+use latchkey::config::DatabaseUrl;
+
+use crate::support::{Backend, specify_database};
+
+const SCHEMA: &str = include_str!("../../src/db/schema.rs");
+
+/// table.column → diesel type, from the text of `src/db/schema.rs`.
+fn declared() -> BTreeMap<String, String> {
+    let mut columns = BTreeMap::new();
+    let mut table = "";
+    for line in SCHEMA.lines().map(str::trim) {
+        if let Some((name, _)) = line.split_once(" (").filter(|_| line.ends_with(") {")) {
+            table = name;
+        } else if let Some((column, kind)) =
+            line.trim_end_matches(',').split_once(" -> ").filter(|_| line.ends_with(','))
+        {
+            columns.insert(format!("{table}.{column}"), kind.to_owned());
+        }
+    }
+    columns
+}
+
+/// table.column → diesel type, from the migrated database.
+async fn migrated(database: &crate::support::database::Database) -> BTreeMap<String, String> {
+    let query = match database.backend {
+        Backend::Sqlite => {
+            "SELECT t.name || '.' || c.name || ' ' || lower(c.type) || CASE WHEN c.\"notnull\" THEN '' ELSE ' null' END AS row \
+             FROM sqlite_master t JOIN pragma_table_info(t.name) c \
+             WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite%' AND t.name NOT LIKE '__diesel%'"
+        }
+        Backend::Postgres => {
+            "SELECT table_name || '.' || column_name || ' ' || data_type || CASE WHEN is_nullable = 'NO' THEN '' ELSE ' null' END AS row \
+             FROM information_schema.columns WHERE table_schema = current_schema() AND table_name NOT LIKE '\\_\\_diesel%'"
+        }
+    };
+    let rows = database.rows(query).await;
+    rows.iter()
+        .map(|row| {
+            let (column, kind) = row.split_once(' ').unwrap();
+            let (kind, nullable) = kind.strip_suffix(" null").map_or((kind, false), |kind| (kind, true));
+            let kind = match kind {
+                "integer" | "bigint" => "BigInt",
+                "text" => "Text",
+                "timestamp" | "timestamp without time zone" => "Timestamp",
+                other => panic!("{column} is of a type that the schema may not have: {other}"),
+            };
+            (column.to_owned(), if nullable { format!("Nullable<{kind}>") } else { kind.to_owned() })
+        })
+        .collect()
+}
+
+specify_database! {
+    async fn the_schema_file_agrees_with_the_migrated_database(database: Database) {
+        assert!(declared().len() >= 20, "the schema file is understood");
+        database.open().migrate_up().await.unwrap();
+        assert_eq!(migrated(&database).await, declared());
+    }
+
+    async fn migrations_go_up_down_and_up_again(database: Database) {
+        let db = database.open();
+        assert!(!db.is_migrated().await.unwrap());
+        let applied = db.migrate_up().await.unwrap();
+        assert!(!applied.is_empty());
+        assert!(db.is_migrated().await.unwrap());
+        assert!(db.migrate_up().await.unwrap().is_empty(), "nothing is left to do");
+        for _ in &applied {
+            assert!(db.migrate_down().await.unwrap().is_some());
+        }
+        assert_eq!(db.migrate_down().await.unwrap(), None);
+        assert!(migrated(&database).await.is_empty(), "nothing is left behind");
+        assert_eq!(db.migrate_up().await.unwrap().len(), applied.len());
+        assert!(db.migration_status().await.unwrap().iter().all(|migration| migration.applied));
+    }
+
+    async fn replicas_that_start_together_migrate_once(database: Database) {
+        let running: Vec<_> = (0..8).map(|_| database.open()).map(|db| tokio::spawn(async move { db.migrate_up().await })).collect();
+        let mut applied = 0;
+        for replica in running {
+            applied += replica.await.unwrap().unwrap().len();
+        }
+        let all = database.open().migration_status().await.unwrap();
+        assert_eq!(applied, all.len());
+        assert!(all.iter().all(|migration| migration.applied));
+    }
+
+    async fn a_failed_write_leaves_nothing_behind(database: Database) {
+        use diesel::RunQueryDsl;
+        use latchkey::error::AppError;
+
+        database.execute("CREATE TABLE things (name TEXT)").await;
+        let db = database.open();
+        let answer: Result<(), AppError> = db
+            .write(|conn| {
+                diesel::sql_query("INSERT INTO things VALUES ('half')").execute(conn)?;
+                Err(AppError::NotFound("other half"))
+            })
+            .await;
+        assert!(matches!(answer, Err(AppError::NotFound(_))));
+        assert_eq!(database.number("SELECT count(*) FROM things").await, 0);
+        db.write(|conn| Ok(diesel::sql_query("INSERT INTO things VALUES ('whole')").execute(conn)?)).await.unwrap();
+        assert_eq!(database.number("SELECT count(*) FROM things").await, 1, "the connection is usable afterwards");
+    }
+}
+
+#[tokio::test]
+async fn sqlite_connections_are_set_up_to_be_safe() {
+    let database = crate::support::database::Database::create(Backend::Sqlite).unwrap();
+    for (pragma, value) in
+        [("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1"), ("busy_timeout", "5000")]
+    {
+        let column = if pragma == "busy_timeout" { "timeout" } else { pragma };
+        let rows = database.rows(format!("SELECT CAST({column} AS TEXT) AS row FROM pragma_{pragma}")).await;
+        assert_eq!(rows, [value], "{pragma}");
+    }
+}
+
+#[test]
+fn the_database_is_chosen_by_scheme_and_nothing_else() {
+    let parse = |url: &str| DatabaseUrl::try_from(url.to_owned());
+    for (url, file) in [
+        ("sqlite://latchkey.db", "latchkey.db"),
+        ("sqlite:latchkey.db", "latchkey.db"),
+        ("sqlite:///var/lib/latchkey.db", "/var/lib/latchkey.db"),
+        ("latchkey.db", "latchkey.db"),
+        ("./data/latchkey.db", "./data/latchkey.db"),
+        ("/var/lib/a:b.db", "/var/lib/a:b.db"),
+    ] {
+        assert_eq!(parse(url), Ok(DatabaseUrl::Sqlite(file.into())), "{url}");
+    }
+    for url in ["postgres://localhost/x", "postgresql://u:p@h:1/x", "postgres:///x?host=/run/postgresql"] {
+        assert_eq!(parse(url), Ok(DatabaseUrl::Postgres(url.to_owned())), "{url}");
+    }
+    for url in [
+        "",
+        "mysql://localhost/x",
+        "http://x",
+        "host=localhost dbname=x",
+        "sqlite://",
+        ":memory:",
+        "sqlite::memory:",
+        "file:latchkey.db",
+        "postgres:x",
+        "Postgres://x",
+    ] {
+        assert!(parse(url).is_err(), "{url}");
+    }
+}
+
+#[test]
+fn a_database_address_prints_without_its_password() {
+    for (url, shown) in [
+        ("postgres://ada:hunter2@db/x", "postgres://ada:***@db/x"),
+        ("postgres://ada@db/x?password=hunter2&sslmode=require", "postgres://ada@db/x?password=***&sslmode=require"),
+        ("postgres://ada@db/x?sslpassword=hunter2", "postgres://ada@db/x?sslpassword=***"),
+        ("postgres://ada@db:5432/x", "postgres://ada@db:5432/x"),
+        ("latchkey.db", "sqlite://latchkey.db"),
+    ] {
+        let url = DatabaseUrl::try_from(url.to_owned()).unwrap();
+        assert_eq!(url.to_string(), shown);
+        assert_eq!(format!("{url:?}"), shown);
+    }
+}

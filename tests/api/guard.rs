@@ -1,0 +1,141 @@
+use crate::support::app::CONSTANT_KEY;
+use crate::support::{Credential, specify};
+
+specify! {
+    async fn both_headers_open_the_protected_route(app: App) {
+        let token = app.token_of("ada@example.org").await;
+        for credential in [Credential::Token(token.clone()), Credential::Bearer(token.clone())] {
+            let answer = app.get("/protected-route", &credential).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            assert_eq!(answer.text, r#"{"hello":"Adaline"}"#);
+            assert_eq!(answer.header("cache-control"), "no-store");
+            assert_eq!(answer.header("vary"), "Authorization, Token");
+        }
+        for scheme in ["bearer", "BEARER", "BeArEr"] {
+            let request = app.request("GET", "/me").header("Authorization", &format!("{scheme} {token}"));
+            assert_eq!(request.send().await.status, 200, "{scheme}");
+        }
+    }
+
+    async fn the_constant_key_opens_the_protected_route_and_nothing_else(app: App) {
+        for key in [Credential::Token(CONSTANT_KEY.into()), Credential::Bearer(CONSTANT_KEY.into())] {
+            let answer = app.get("/protected-route", &key).await;
+            assert_eq!(answer.text, r#"{"hello":"constant key"}"#, "{answer:?}");
+            app.get("/me", &key).await.assert_error(403, "user_required");
+            app.get("/page/", &key).await.assert_error(403, "insufficient_scope");
+            let answer = app.request("DELETE", "/token").credential(&key).send().await;
+            assert_eq!(answer.status, 403, "{answer:?}");
+        }
+    }
+
+    async fn without_a_credential_the_guard_challenges(app: App) {
+        let none = [("Accept", "*/*"), ("Token", ""), ("Authorization", ""), ("Authorization", "Basic YTpi"), ("Authorization", "Digest x")];
+        for (header, value) in none {
+            let answer = app.request("GET", "/protected-route").header(header, value).send().await;
+            answer.assert_error(app.expected.no_credential, "not_authenticated");
+            assert_eq!(answer.body["detail"], "Not authenticated");
+            assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="latchkey""#, "{header}: {value}");
+        }
+    }
+
+    async fn a_bad_credential_is_refused_without_saying_why(app: App) {
+        let token = app.token_of("ada@example.org").await;
+        let stranger = latchkey::domain::secret::Secret::generate(latchkey::domain::secret::SecretKind::SignIn).unwrap();
+        let flipped = format!("{}x", &token[..token.len() - 1]);
+        for bad in ["x", "lkt_", "undefined", "Bearer", &flipped, &stranger.reveal(), &"a".repeat(513), &"a".repeat(50_000)] {
+            let answer = app.get("/protected-route", &Credential::Token(bad.to_owned())).await;
+            answer.assert_error(app.expected.bad_token_header, "invalid_token");
+            assert_eq!(answer.body["detail"], "Not authenticated");
+            let challenge = r#"Bearer realm="latchkey", error="invalid_token""#;
+            assert_eq!(answer.header("www-authenticate"), challenge);
+
+            let answer = app.get("/protected-route", &Credential::Bearer(bad.to_owned())).await;
+            answer.assert_error(app.expected.bad_bearer, "invalid_token");
+            assert_eq!(answer.header("www-authenticate"), challenge);
+        }
+        for raw in [&b"\xff\xfe"[..], b"caf\xc3\xa9"] {
+            let answer = app.request("GET", "/me").raw_header("Token", raw).send().await;
+            answer.assert_error(app.expected.bad_token_header, "invalid_token");
+        }
+        let empty = app.request("GET", "/me").header("Authorization", "Bearer").send().await;
+        empty.assert_error(app.expected.bad_bearer, "invalid_token");
+    }
+
+    async fn more_than_one_credential_is_a_bad_request(app: App) {
+        let ada = app.token_of("ada@example.org").await;
+        let eve = app.token_of("eve@example.org").await;
+        let (bearer_ada, bearer_eve) = (format!("Bearer {ada}"), format!("Bearer {eve}"));
+        let list = format!("{ada}, {eve}");
+        let bearer_list = format!("Bearer {ada}, Bearer {eve}");
+        for headers in [
+            vec![("Token", &ada), ("Authorization", &bearer_eve)],
+            vec![("Token", &ada), ("Token", &eve)],
+            vec![("Token", &ada), ("Token", &ada)],
+            vec![("Authorization", &bearer_ada), ("Authorization", &bearer_eve)],
+            vec![("Token", &list)],
+            vec![("Authorization", &bearer_list)],
+        ] {
+            let request = headers.iter().fold(app.request("GET", "/me"), |request, (name, value)| request.header(name, value));
+            let answer = request.send().await;
+            answer.assert_error(400, "ambiguous_credential");
+            assert_eq!(answer.header("www-authenticate"), r#"Bearer realm="latchkey", error="invalid_request""#);
+        }
+        // The same one twice is one: Swagger UI sends all that it has been given.
+        let same = app.request("GET", "/me").header("Token", &ada).header("Authorization", &bearer_ada).send().await;
+        assert_eq!(same.status, 200, "{same:?}");
+        // Another scheme belongs to somebody else, say a proxy.
+        let basic = app.request("GET", "/me").header("Token", &ada).header("Authorization", "Basic YTpi").send().await;
+        assert_eq!(basic.status, 200, "{basic:?}");
+    }
+
+    async fn a_token_in_the_query_is_no_credential(app: App) {
+        let token = app.token_of("ada@example.org").await;
+        for path in [format!("/me?access_token={token}"), format!("/me?token={token}")] {
+            app.get(&path, &Credential::None).await.assert_error(app.expected.no_credential, "not_authenticated");
+        }
+    }
+
+    async fn malformed_tokens_never_reach_the_database(app: App) {
+        let token = app.token_of("ada@example.org").await;
+        // Any query would now fail, and answer 503.
+        app.database.execute("DROP TABLE access_tokens").await;
+        for malformed in ["x", &token[1..], &token.to_lowercase(), &"a".repeat(600)] {
+            let answer = app.get("/me", &Credential::Bearer(malformed.to_owned())).await;
+            answer.assert_error(app.expected.bad_bearer, "invalid_token");
+        }
+        let answer = app.get("/me", &Credential::Bearer(token)).await;
+        assert!(answer.status >= 500, "a well-formed token is looked up: {answer:?}");
+    }
+
+    async fn me_is_the_caller(app: App) {
+        let registered = app.register("ada@example.org").await;
+        let token = app.new_token_of("ada@example.org").await;
+        app.register("eve@example.org").await;
+        let me = app.get("/me", &Credential::Token(token)).await;
+        assert_eq!(me.status, 200, "{me:?}");
+        assert_eq!(me.body, registered.body);
+    }
+
+    async fn head_answers_like_get_without_a_body(app: App) {
+        let ada = app.user("ada@example.org").await;
+        for path in ["/me", "/protected-route", "/page/", "/health/live", "/docs/", "/openapi.json"] {
+            let get = app.get(path, &ada).await;
+            let head = app.request("HEAD", path).credential(&ada).send().await;
+            assert_eq!((head.status, head.text.as_str()), (200, ""), "{path}");
+            assert_eq!(head.header("content-length"), get.text.len().to_string(), "{path}");
+            assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
+        }
+    }
+
+    async fn a_request_keeps_its_id(app: App) {
+        let with_id = |id: &str| app.request("GET", "/health/live").header("X-Request-Id", id);
+        for valid in ["a", "0b1c-2d_3e.4F", &"x".repeat(128)] {
+            assert_eq!(with_id(valid).send().await.header("x-request-id"), valid);
+        }
+        for invalid in ["", "two words", "quote\"", &"x".repeat(129), "a,b"] {
+            let answer = with_id(invalid).send().await;
+            let given = answer.header("x-request-id");
+            assert_eq!(given.len(), 32, "{invalid:?} → {given:?}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The specification of the API. Each test has a real server on a free port and a database of its own, and runs on
+//! SQLite and on PostgreSQL, in both status profiles.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::indexing_slicing, clippy::string_slice, reason = "tests fail by panicking")]
+#![expect(unreachable_pub, reason = "a test binary exports nothing")]
+#![expect(clippy::allow_attributes, reason = "the modules that `specify!` makes differ in what they use")]
+
+mod support;
+
+mod browser;
+mod cli;
+mod database;
+mod guard;
+mod health;
+mod input;
+mod openapi;
+mod page;
+mod races;
+mod register;
+mod token;

@@ -1,0 +1,174 @@
+//! The OpenAPI document against the server that it describes.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::app::{PASSWORD, registration};
+use crate::support::{App, Credential, specify};
+
+/// Operations that need no credential. This list only ever shrinks.
+const PUBLIC: [(&str, &str); 4] =
+    [("get", "/health/live"), ("get", "/health/ready"), ("post", "/register"), ("post", "/token")];
+
+async fn document(app: &App) -> Value {
+    let answer = app.get("/openapi.json", &Credential::None).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    answer.body
+}
+
+fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
+    let paths = document["paths"].as_object().unwrap();
+    paths
+        .iter()
+        .flat_map(|(path, item)| {
+            item.as_object().unwrap().iter().map(|(method, operation)| (method.as_str(), path.as_str(), operation))
+        })
+        .collect()
+}
+
+fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
+    match value["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.strip_prefix('#').unwrap()).unwrap(),
+        None => value,
+    }
+}
+
+specify! {
+    async fn guarded_operations_have_locks_and_refuse_strangers_and_no_others_do(app: App) {
+        let document = document(&app).await;
+        let locks = json!(["token", "password"]);
+        let mut public = BTreeSet::new();
+        for (method, path, operation) in operations(&document) {
+            let answer = app.request(&method.to_uppercase(), &path.replace("{id}", "1")).send().await;
+            if PUBLIC.contains(&(method, path)) {
+                public.insert((method, path));
+                assert!(operation.get("security").is_none(), "{method} {path} has a lock");
+                assert_ne!(answer.status, app.expected.no_credential, "{method} {path}");
+            } else {
+                assert_eq!(answer.status, app.expected.no_credential, "{method} {path}: {answer:?}");
+                let schemes: Vec<&String> =
+                    operation["security"].as_array().unwrap().iter().flat_map(|one| one.as_object().unwrap().keys()).collect();
+                assert_eq!(json!(schemes), locks, "{method} {path}: either scheme opens it");
+            }
+        }
+        assert_eq!(public, BTreeSet::from(PUBLIC), "the list of public operations is exact");
+        let schemes = &document["components"]["securitySchemes"];
+        assert_eq!((&schemes["token"]["type"], &schemes["token"]["in"], &schemes["token"]["name"]), (&json!("apiKey"), &json!("header"), &json!("Token")));
+        assert_eq!(schemes["password"]["flows"]["password"]["tokenUrl"], "/token");
+    }
+
+    async fn each_success_has_exactly_the_documented_members(app: App) {
+        let document = document(&app).await;
+        let ada = app.user("ada@example.org").await;
+        let page = json!({ "title": "t", "body": "b" });
+        let mut seen = BTreeSet::new();
+        let form = [("grant_type", "password"), ("username", "ada@example.org"), ("password", PASSWORD)];
+        let of = |method: &str, path: &str| app.request(&method.to_uppercase(), path).credential(&ada);
+        for (method, path, request) in [
+            ("post", "/register", of("post", "/register").json(&registration("eve@example.org"))),
+            ("post", "/page/", of("post", "/page/").json(&page)),
+            ("get", "/page/", of("get", "/page/")),
+            ("get", "/page/{id}", of("get", "/page/1")),
+            ("put", "/page/{id}", of("put", "/page/1").json(&page)),
+            ("patch", "/page/{id}", of("patch", "/page/1").json(&page)),
+            ("delete", "/page/{id}", of("delete", "/page/1")),
+            ("get", "/me", of("get", "/me")),
+            ("get", "/protected-route", of("get", "/protected-route")),
+            ("get", "/health/live", of("get", "/health/live")),
+            ("get", "/health/ready", of("get", "/health/ready")),
+            ("delete", "/token", of("delete", "/token")),
+            ("post", "/token", app.request("POST", "/token").form(&form)),
+        ] {
+            let answer = request.send().await;
+            seen.insert((method, path));
+            let response = resolve(&document, &document["paths"][path][method]["responses"][answer.status.to_string()]);
+            assert!(answer.status < 300 && response.is_object(), "{method} {path}: {answer:?}");
+            let documented_headers = response["headers"].as_object().into_iter().flat_map(|headers| headers.keys());
+            for header in documented_headers {
+                assert_ne!(answer.header(header), "", "{method} {path} sends {header}");
+            }
+            let schema = resolve(&document, &response["content"]["application/json"]["schema"]);
+            if schema.is_null() {
+                assert_eq!(answer.text, "", "{method} {path}");
+                continue;
+            }
+            let documented: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(answer.members(), documented, "{method} {path}");
+            assert_eq!(schema["required"].as_array().unwrap().len(), documented.len(), "{method} {path}: all are required");
+        }
+        let all: BTreeSet<_> = operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
+        assert_eq!(seen, all, "every operation has been tried");
+    }
+
+    async fn the_document_has_no_holes(app: App) {
+        fn holes(value: &Value, path: &str, found: &mut Vec<String>) {
+            match value {
+                Value::Null => found.push(path.to_owned()),
+                Value::Object(members) => members.iter().for_each(|(name, value)| holes(value, &format!("{path}/{name}"), found)),
+                Value::Array(items) => items.iter().for_each(|item| holes(item, path, found)),
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        holes(&document(&app).await, "", &mut found);
+        assert_eq!(found, [""; 0], "Swagger UI stumbles over null");
+    }
+
+    async fn every_bound_of_a_text_is_enforced(app: App) {
+        let document = document(&app).await;
+        let ada = app.user("ada@example.org").await;
+        for (method, path, operation) in operations(&document) {
+            let schema = resolve(&document, &operation["requestBody"]["content"]["application/json"]["schema"]);
+            for (field, rules) in schema["properties"].as_object().into_iter().flatten() {
+                let most = rules["maxLength"].as_u64().unwrap_or_else(|| panic!("{path} {field} has no maxLength"));
+                let over = "a".repeat(usize::try_from(most).unwrap() + 1);
+                let answer = app.request(&method.to_uppercase(), &path.replace("{id}", "1"))
+                    .credential(&ada)
+                    .json(&json!({ field: over }))
+                    .send()
+                    .await;
+                assert_eq!(answer.status, 422, "{method} {path} {field}: {answer:?}");
+            }
+        }
+    }
+
+    async fn documented_errors_are_the_ones_that_come(app: App) {
+        let document = document(&app).await;
+        let ada = app.user("ada@example.org").await;
+        let none = &Credential::None;
+        for (method, path, answer) in [
+            ("get", "/me", app.get("/me", none).await),
+            ("get", "/me", app.get("/me", &Credential::Bearer("x".into())).await),
+            ("post", "/register", app.register("ada@example.org").await),
+            ("post", "/register", app.post("/register", none, &json!({})).await),
+            ("post", "/register", app.request("POST", "/register").body("text/plain", "x").send().await),
+            ("post", "/register", app.request("POST", "/register").body("application/json", "x").send().await),
+            ("post", "/token", app.sign_in("ada@example.org", "wrong").await),
+            ("delete", "/token", app.request("DELETE", "/token").send().await),
+            ("get", "/page/", app.get("/page/?page=0", &ada).await),
+            ("get", "/page/{id}", app.get("/page/1", &ada).await),
+        ] {
+            let response = resolve(&document, &document["paths"][path][method]["responses"][answer.status.to_string()]);
+            let schema = resolve(&document, &response["content"][answer.header("content-type")]["schema"]);
+            let known = schema["properties"].as_object().unwrap_or_else(|| panic!("{method} {path}: {answer:?}"));
+            let required: Vec<&str> = schema["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+            let members = answer.members();
+            assert!(members.iter().all(|member| known.contains_key(*member)), "{method} {path}: {answer:?}");
+            assert!(required.iter().all(|member| members.contains(member)), "{method} {path}: {answer:?}");
+        }
+    }
+}
+
+/// `UPDATE_SNAPSHOTS=1 cargo test openapi` writes it anew.
+#[test]
+fn the_document_is_the_checked_in_one() {
+    let settings = latchkey::config::Settings::defaults().unwrap();
+    let current = latchkey::http::openapi::Document::build(&settings.http, &settings.auth);
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json");
+    if std::env::var("UPDATE_SNAPSHOTS").is_ok_and(|value| value == "1") {
+        std::fs::write(file, current.json()).unwrap();
+    }
+    let stored = std::fs::read_to_string(file).unwrap();
+    assert!(stored == current.json(), "docs/openapi.json is out of date: UPDATE_SNAPSHOTS=1 cargo test openapi");
+}

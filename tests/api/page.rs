@@ -1,0 +1,171 @@
+use serde_json::json;
+
+use crate::support::specify;
+
+specify! {
+    async fn a_page_is_created_read_changed_and_deleted(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let created = app.post("/page/", &ada, &json!({ "title": "First", "body": "Text" })).await;
+        assert_eq!(created.status, 201, "{created:?}");
+        assert_eq!(created.header("location"), "/page/1");
+        assert_eq!(created.header("etag"), "\"1\"");
+        let members = ["body", "created_at", "id", "owner", "title", "updated_at", "updated_by", "version"];
+        assert_eq!(created.members(), members);
+        assert_eq!(created.body["owner"], 1);
+        assert_eq!(created.body["updated_by"], 1);
+        assert_eq!(created.body["version"], 1);
+
+        let read = app.get("/page/1", &ada).await;
+        assert_eq!((read.status, &read.body), (200, &created.body));
+
+        app.clock.advance(10);
+        let replaced = app.request("PUT", "/page/1").credential(&ada).json(&json!({ "title": "Second", "body": "" })).send().await;
+        assert_eq!(replaced.status, 200, "{replaced:?}");
+        assert_eq!((&replaced.body["title"], &replaced.body["body"]), (&json!("Second"), &json!("")));
+        assert_eq!(replaced.header("etag"), "\"2\"");
+        assert_eq!(replaced.body["created_at"], created.body["created_at"]);
+        assert_ne!(replaced.body["updated_at"], created.body["updated_at"]);
+
+        let edited = app.request("PATCH", "/page/1").credential(&ada).json(&json!({ "body": "New text" })).send().await;
+        assert_eq!(edited.status, 200, "{edited:?}");
+        assert_eq!((&edited.body["title"], &edited.body["body"]), (&json!("Second"), &json!("New text")));
+        assert_eq!(edited.body["version"], 3);
+
+        let deleted = app.request("DELETE", "/page/1").credential(&ada).send().await;
+        assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));
+        app.get("/page/1", &ada).await.assert_error(404, "not_found");
+        let next = app.post("/page/", &ada, &json!({ "title": "Third", "body": "" })).await;
+        assert_eq!(next.body["id"], 2, "ids are never reused");
+    }
+
+    async fn the_list_has_pages_that_end(app: App) {
+        let ada = app.user("ada@example.org").await;
+        for number in 1..=5 {
+            app.post("/page/", &ada, &json!({ "title": format!("Page {number}"), "body": "" })).await;
+        }
+        for path in ["/page/", "/page"] {
+            let list = app.get(path, &ada).await;
+            assert_eq!(list.status, 200, "{list:?}");
+            assert_eq!(list.members(), ["items", "page", "size", "total"]);
+            assert_eq!((&list.body["page"], &list.body["size"], &list.body["total"]), (&json!(1), &json!(20), &json!(5)));
+            assert_eq!(list.body["items"].as_array().unwrap().len(), 5);
+        }
+        for (query, titles) in [
+            ("page=1&size=2", vec!["Page 1", "Page 2"]),
+            ("page=3&size=2", vec!["Page 5"]),
+            ("page=4&size=2", vec![]),
+            ("page=1000000000&size=100", vec![]),
+            ("size=100", vec!["Page 1", "Page 2", "Page 3", "Page 4", "Page 5"]),
+        ] {
+            let list = app.get(&format!("/page/?{query}"), &ada).await;
+            let found: Vec<_> = list.body["items"].as_array().unwrap().iter().map(|item| item["title"].as_str().unwrap()).collect();
+            assert_eq!(found, titles, "{query}");
+            assert_eq!(list.body["total"], 5);
+        }
+        for (query, field) in [
+            ("page=0", "page"), ("page=-1", "page"), ("page=1000000001", "page"), ("page=9223372036854775808", "page"),
+            ("page=one", "page"), ("page=", "page"), ("page=1.5", "page"), ("page=1&page=2", "page"),
+            ("size=0", "size"), ("size=101", "size"), ("size=1000000000", "size"), ("size=%31%zz", ""),
+        ] {
+            let answer = app.get(&format!("/page/?{query}"), &ada).await;
+            if field.is_empty() {
+                answer.assert_error(400, "malformed_encoding");
+            } else {
+                answer.assert_error(422, "invalid");
+                assert_eq!(answer.bad_fields(), [field], "{query}");
+            }
+        }
+    }
+
+    async fn everybody_reads_and_only_the_owner_changes(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let eve = app.user("eve@example.org").await;
+        app.post("/page/", &ada, &json!({ "title": "Ada's", "body": "" })).await;
+        assert_eq!(app.get("/page/1", &eve).await.status, 200);
+        assert_eq!(app.get("/page/", &eve).await.body["total"], 1);
+        let body = json!({ "title": "Eve's", "body": "" });
+        for method in ["PUT", "PATCH"] {
+            app.request(method, "/page/1").credential(&eve).json(&body).send().await.assert_error(403, "not_owner");
+        }
+        app.request("DELETE", "/page/1").credential(&eve).send().await.assert_error(403, "not_owner");
+        assert_eq!(app.get("/page/1", &ada).await.body["title"], "Ada's");
+    }
+
+    async fn what_names_no_page_is_not_found(app: App) {
+        let ada = app.user("ada@example.org").await;
+        app.post("/page/", &ada, &json!({ "title": "One", "body": "" })).await;
+        let body = json!({ "title": "t", "body": "" });
+        for id in ["2", "0", "-1", "01", "+1", "1.0", "x", "9223372036854775807", "9223372036854775808", "%31%00", "1e0"] {
+            let path = format!("/page/{id}");
+            app.get(&path, &ada).await.assert_error(404, "not_found");
+            app.request("PUT", &path).credential(&ada).json(&body).send().await.assert_error(404, "not_found");
+            app.request("DELETE", &path).credential(&ada).send().await.assert_error(404, "not_found");
+        }
+    }
+
+    async fn if_match_guards_against_lost_updates(app: App) {
+        let ada = app.user("ada@example.org").await;
+        app.post("/page/", &ada, &json!({ "title": "One", "body": "" })).await;
+        let put = |tag: &'static str, title: &'static str| {
+            app.request("PUT", "/page/1").credential(&ada).header("If-Match", tag).json(&json!({ "title": title, "body": "" }))
+        };
+        assert_eq!(put("\"1\"", "Two").send().await.status, 200);
+        for stale in ["\"1\"", "\"3\"", "W/\"2\"", "\"x\"", "\"1\", \"3\""] {
+            put(stale, "Lost").send().await.assert_error(412, "stale");
+        }
+        for malformed in ["2", "two words"] {
+            put(malformed, "Lost").send().await.assert_error(400, "malformed_if_match");
+        }
+        assert_eq!(app.get("/page/1", &ada).await.body["title"], "Two");
+        assert_eq!(put("\"1\", \"2\"", "Three").send().await.status, 200);
+        assert_eq!(put("*", "Four").send().await.status, 200);
+        let stale = app.request("DELETE", "/page/1").credential(&ada).header("If-Match", "\"1\"").send().await;
+        stale.assert_error(412, "stale");
+        let fresh = app.request("DELETE", "/page/1").credential(&ada).header("If-Match", "\"4\"").send().await;
+        assert_eq!(fresh.status, 204, "{fresh:?}");
+    }
+
+    async fn title_and_body_have_exact_bounds(app: App) {
+        let ada = app.user("ada@example.org").await;
+        for (title, body, status) in [
+            (1, 0, 201), (200, 65_536, 201), (0, 0, 422), (201, 0, 422), (1, 65_537, 422),
+        ] {
+            let page = json!({ "title": "t".repeat(title), "body": "b".repeat(body) });
+            let answer = app.post("/page/", &ada, &page).await;
+            assert_eq!(answer.status, status, "{title} and {body}: {:?}", answer.bad_fields());
+        }
+        let wide = json!({ "title": "\u{1f600}".repeat(200), "body": "\u{e9}".repeat(32_768) });
+        assert_eq!(app.post("/page/", &ada, &wide).await.status, 201);
+        let edit = |body: serde_json::Value| app.request("PATCH", "/page/1").credential(&ada).json(&body).send();
+        edit(json!({})).await.assert_error(422, "invalid");
+        edit(json!({ "title": null })).await.assert_error(422, "invalid");
+        edit(json!({ "title": "" })).await.assert_error(422, "invalid");
+        edit(json!({ "owner": 2, "title": "t" })).await.assert_error(422, "invalid");
+    }
+
+    async fn pages_are_behind_the_guard(app: App) {
+        for (method, path) in [
+            ("GET", "/page"), ("GET", "/page/"), ("POST", "/page/"), ("GET", "/page/1"), ("PUT", "/page/1"),
+            ("PATCH", "/page/1"), ("DELETE", "/page/1"), ("GET", "/page/1/nothing"),
+        ] {
+            let answer = app.request(method, path).send().await;
+            answer.assert_error(app.expected.no_credential, "not_authenticated");
+        }
+        let ada = app.user("ada@example.org").await;
+        app.get("/page/1/nothing", &ada).await.assert_error(404, "no_such_route");
+    }
+
+    async fn a_deleted_users_pages_go_with_them(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let eve = app.user("eve@example.org").await;
+        app.post("/page/", &ada, &json!({ "title": "Ada's", "body": "" })).await;
+        app.post("/page/", &eve, &json!({ "title": "Eve's", "body": "" })).await;
+        app.database.execute("DELETE FROM users WHERE email = 'ada@example.org'").await;
+        app.get("/me", &ada).await.assert_error(app.expected.bad_token_header, "invalid_token");
+        let list = app.get("/page/", &eve).await;
+        assert_eq!(list.body["total"], 1, "{list:?}");
+        assert_eq!(app.database.number("SELECT count(*) FROM access_tokens").await, 1);
+        let again = app.register("ada@example.org").await;
+        assert_eq!(again.body["id"], 3, "ids are never reused");
+    }
+}

@@ -1,0 +1,106 @@
+//! A database for each test: a SQLite file, or a schema on PostgreSQL.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, PgConnection};
+use latchkey::config::{DatabaseSettings, Settings};
+use latchkey::db::{Conn, Db};
+use tempfile::TempDir;
+
+use super::postgres;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+pub struct Database {
+    pub backend: Backend,
+    pub url: String,
+    place: Place,
+}
+
+/// What is removed with the database.
+enum Place {
+    Directory { _kept: TempDir },
+    Schema { server: &'static str, name: String },
+}
+
+impl Database {
+    /// An empty database; `None` if there is no PostgreSQL.
+    pub fn create(backend: Backend) -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let (url, place) = match backend {
+            Backend::Sqlite => {
+                let directory = TempDir::with_prefix("latchkey-").unwrap();
+                (
+                    format!("sqlite://{}", directory.path().join("test.db").display()),
+                    Place::Directory { _kept: directory },
+                )
+            }
+            Backend::Postgres => {
+                let server = postgres::url()?;
+                let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+                on_server(server, &format!("CREATE SCHEMA {name}"));
+                let separator = if server.contains('?') { '&' } else { '?' };
+                (format!("{server}{separator}options=-csearch_path%3D{name}"), Place::Schema { server, name })
+            }
+        };
+        Some(Self { backend, url, place })
+    }
+
+    pub fn settings(&self) -> DatabaseSettings {
+        let defaults = Settings::defaults().unwrap().database;
+        DatabaseSettings { url: self.url.clone().try_into().unwrap(), pool_size: 4, ..defaults }
+    }
+
+    pub fn open(&self) -> Db {
+        Db::open(&self.settings()).unwrap()
+    }
+
+    /// Runs SQL that is not the program's.
+    pub async fn execute(&self, sql: impl Into<String>) {
+        let sql = sql.into();
+        self.open()
+            .read(move |conn| match conn {
+                Conn::Postgres(conn) => Ok(conn.batch_execute(&sql)?),
+                Conn::Sqlite(conn) => Ok(conn.batch_execute(&sql)?),
+            })
+            .await
+            .unwrap();
+    }
+
+    /// The one number that a query answers.
+    pub async fn number(&self, sql: impl Into<String>) -> i64 {
+        self.rows(format!("SELECT CAST(({}) AS TEXT) AS row", sql.into())).await[0].parse().unwrap()
+    }
+
+    /// The column `row` of a query, as text.
+    pub async fn rows(&self, sql: impl Into<String>) -> Vec<String> {
+        #[derive(diesel::QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = diesel::sql_types::Text)]
+            row: String,
+        }
+        let sql = sql.into();
+        let rows: Vec<Row> =
+            self.open().read(move |conn| Ok(diesel::RunQueryDsl::load(diesel::sql_query(sql), conn)?)).await.unwrap();
+        rows.into_iter().map(|row| row.row).collect()
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Place::Schema { server, name } = &self.place {
+            on_server(server, &format!("DROP SCHEMA {name} CASCADE"));
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "tests reach the server beside the program")]
+fn on_server(server: &str, sql: &str) {
+    let mut conn = PgConnection::establish(server).expect("the test server answers");
+    conn.batch_execute(&format!("SET client_min_messages = warning; {sql}")).unwrap();
+}

@@ -1,0 +1,80 @@
+//! A server for each test, and clients that talk to it.
+
+pub mod app;
+pub mod client;
+pub mod database;
+pub mod postgres;
+
+pub use app::{App, Profile};
+pub use client::{Answer, Credential};
+pub use database::Backend;
+
+/// Runs each test on both databases and in both status profiles.
+macro_rules! specify {
+    ($($(#[$attribute:meta])* async fn $name:ident($app:ident: App) $body:block)*) => {
+        $(
+            mod $name {
+                #[allow(unused_imports, reason = "not every test needs all")]
+                use super::*;
+                use crate::support::{App, Backend, Profile};
+
+                $(#[$attribute])*
+                async fn specified($app: App) $body
+
+                #[tokio::test]
+                async fn sqlite_fastapi() {
+                    specified(App::start(Backend::Sqlite, Profile::Fastapi).await.unwrap()).await;
+                }
+
+                #[tokio::test]
+                async fn sqlite_rfc() {
+                    specified(App::start(Backend::Sqlite, Profile::Rfc).await.unwrap()).await;
+                }
+
+                #[tokio::test]
+                async fn postgres_fastapi() {
+                    if let Some(app) = App::start(Backend::Postgres, Profile::Fastapi).await {
+                        specified(app).await;
+                    }
+                }
+
+                #[tokio::test]
+                async fn postgres_rfc() {
+                    if let Some(app) = App::start(Backend::Postgres, Profile::Rfc).await {
+                        specified(app).await;
+                    }
+                }
+            }
+        )*
+    };
+}
+pub(crate) use specify;
+
+/// Runs each test on both databases, without a server: it gets a fresh, empty database.
+macro_rules! specify_database {
+    ($($(#[$attribute:meta])* async fn $name:ident($database:ident: Database) $body:block)*) => {
+        $(
+            mod $name {
+                #[allow(unused_imports, reason = "not every test needs all")]
+                use super::*;
+                use crate::support::{Backend, database::Database};
+
+                $(#[$attribute])*
+                async fn specified($database: Database) $body
+
+                #[tokio::test]
+                async fn sqlite() {
+                    specified(Database::create(Backend::Sqlite).unwrap()).await;
+                }
+
+                #[tokio::test]
+                async fn postgres() {
+                    if let Some(database) = Database::create(Backend::Postgres) {
+                        specified(database).await;
+                    }
+                }
+            }
+        )*
+    };
+}
+pub(crate) use specify_database;
