@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::conn::Conn;
 use self::conn::{Manager, write_transaction};
@@ -58,10 +58,8 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        let permit = permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await?;
-        let answer = self.on_blocking_pool(query).await;
-        drop(permit);
-        answer
+        let permits = vec![permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await?];
+        self.on_blocking_pool(permits, query).await
     }
 
     /// Runs `change` in one transaction: all of it is stored when this answers `Ok`, and none of it otherwise.
@@ -70,35 +68,39 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        let turn = match &self.single_writer {
-            Some(writer) => Some(permit(writer, WRITE_WAIT, "another write takes too long").await?),
-            None => None,
-        };
-        let answer = self.read(|conn| write_transaction(conn, change)).await;
-        drop(turn);
-        answer
+        let mut permits = Vec::with_capacity(2);
+        if let Some(writer) = &self.single_writer {
+            permits.push(permit(writer, WRITE_WAIT, "another write takes too long").await?);
+        }
+        permits.push(permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await?);
+        self.on_blocking_pool(permits, |conn| write_transaction(conn, change)).await
     }
 
-    async fn on_blocking_pool<T, F>(&self, work: F) -> Result<T, AppError>
+    /// The permits go with the work: it runs to its end even if its caller is gone.
+    async fn on_blocking_pool<T, F>(&self, permits: Vec<OwnedSemaphorePermit>, work: F) -> Result<T, AppError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
         let pool = self.pool.clone();
         let task = tokio::task::spawn_blocking(move || {
-            let mut conn = pool.get().map_err(|error| AppError::Busy(error.into()))?;
-            work(&mut conn)
+            let answer = match pool.get() {
+                Ok(mut conn) => work(&mut conn),
+                Err(error) => Err(AppError::Busy(error.into())),
+            };
+            drop(permits);
+            answer
         });
         task.await.map_err(|error| AppError::Internal(error.into()))?
     }
 }
 
-async fn permit<'a>(
-    semaphore: &'a Semaphore,
+async fn permit(
+    semaphore: &Arc<Semaphore>,
     patience: Duration,
     complaint: &'static str,
-) -> Result<SemaphorePermit<'a>, AppError> {
-    match tokio::time::timeout(patience, semaphore.acquire()).await {
+) -> Result<OwnedSemaphorePermit, AppError> {
+    match tokio::time::timeout(patience, Arc::clone(semaphore).acquire_owned()).await {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(closed)) => Err(AppError::Internal(closed.into())),
         Err(_) => Err(AppError::Busy(complaint.into())),

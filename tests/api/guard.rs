@@ -139,3 +139,31 @@ specify! {
         }
     }
 }
+
+/// What the handlers do where nobody has mounted the guard.
+#[tokio::test]
+async fn a_guarded_handler_outside_the_guard_fails_closed() {
+    use actix_web::middleware::from_fn;
+    use actix_web::{App, test, web};
+    use latchkey::http::{edge, page, user};
+
+    let database = crate::support::database::Database::create(crate::support::Backend::Sqlite).unwrap();
+    let mut settings = latchkey::config::Settings::defaults().unwrap();
+    settings.database = database.settings();
+    let service = latchkey::server::open_service(&settings, latchkey::clock::Clock::default()).await.unwrap();
+    let app = App::new()
+        .app_data(web::Data::new(service))
+        .wrap(from_fn(edge::edge))
+        .route("/me", web::get().to(user::me))
+        .route("/protected-route", web::get().to(user::protected_route))
+        .route("/page/", web::get().to(page::list))
+        .route("/page/{id}", web::delete().to(page::delete));
+    let app = test::init_service(app).await;
+    for (method, path) in [("GET", "/me"), ("GET", "/protected-route"), ("GET", "/page/"), ("DELETE", "/page/1")] {
+        let request = test::TestRequest::with_uri(path)
+            .method(method.parse().unwrap())
+            .insert_header(("Token", CONSTANT_KEY))
+            .to_request();
+        assert_eq!(test::call_service(&app, request).await.status(), 403, "{method} {path}");
+    }
+}

@@ -1,4 +1,5 @@
-use crate::support::{Credential, specify};
+use crate::support::app::PASSWORD;
+use crate::support::{App, Backend, Credential, Profile, specify};
 
 specify! {
     async fn a_fresh_server_is_live_and_ready(app: App) {
@@ -31,4 +32,47 @@ specify! {
             }
         }
     }
+}
+
+/// PostgreSQL behind a symbolic link to its socket: without the link, and with all sessions ended, it is away.
+#[tokio::test]
+async fn while_the_database_is_away_everything_is_busy_and_nobody_is_refused() {
+    let Some(server) = crate::support::postgres::own_socket() else { return };
+    let link = tempfile::TempDir::new().unwrap();
+    let link = link.path().join("socket");
+    std::os::unix::fs::symlink(&server, &link).unwrap();
+
+    let away = |settings: &mut latchkey::config::Settings| {
+        let url = settings.database.url.clone();
+        settings.database.url = match url {
+            latchkey::config::DatabaseUrl::Postgres(url) => {
+                let url = url.replace(&format!("host={}", server.display()), &format!("host={}", link.display()));
+                assert!(url.contains("socket"), "{url}");
+                format!("{url}&application_name=goes_away").try_into().unwrap()
+            }
+            sqlite => sqlite,
+        };
+    };
+    let app = App::start_with(Backend::Postgres, Profile::Fastapi, away).await.unwrap();
+    let ada = app.user("ada@example.org").await;
+    std::fs::remove_file(&link).unwrap();
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'goes_away'";
+    app.database.number(end).await;
+
+    for answer in [
+        app.get("/me", &ada).await,
+        app.get("/page/", &ada).await,
+        app.register("eve@example.org").await,
+        app.get("/health/ready", &Credential::None).await,
+    ] {
+        answer.assert_error(503, "busy");
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    app.sign_in("ada@example.org", PASSWORD).await.assert_error(503, "temporarily_unavailable");
+    let signed_out = app.request("DELETE", "/token").credential(&ada).send().await;
+    signed_out.assert_error(503, "temporarily_unavailable");
+    assert_eq!(app.get("/health/live", &Credential::None).await.status, 200);
+
+    std::os::unix::fs::symlink(&server, &link).unwrap();
+    assert_eq!(app.get("/me", &ada).await.status, 200, "it comes back without a restart");
 }

@@ -60,6 +60,10 @@ specify! {
             answer.assert_error(422, "invalid");
         }
         assert_eq!(stored(&app).await, 0);
+        let ada = app.user("ada@example.org").await;
+        let within_the_limit = format!("{{\"title\":{}", "[".repeat(70_000));
+        let answer = app.request("POST", "/page/").credential(&ada).body(JSON, within_the_limit).send().await;
+        answer.assert_error(400, "malformed_json");
     }
 
     async fn each_field_takes_its_type_only(app: App) {

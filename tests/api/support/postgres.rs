@@ -35,6 +35,12 @@ pub fn url() -> Option<&'static str> {
     URL.get_or_init(find).as_deref()
 }
 
+/// The directory of the throw-away cluster's socket; `None` if the server is another one.
+pub fn own_socket() -> Option<PathBuf> {
+    let (_, home) = url()?.split_once("&host=")?;
+    Path::new(home).join("data").is_dir().then(|| PathBuf::from(home))
+}
+
 fn server_binaries() -> Option<PathBuf> {
     let on_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
