@@ -113,21 +113,25 @@ const DESCRIPTION: &str = "Register, sign in for a token, and open guarded route
     Send the token as `Token: …` or as `Authorization: Bearer …`, once. Errors are problem details (RFC 9457) with a \
     stable `code`; `/token` answers errors of OAuth 2.0 (RFC 6749). Each answer names its request in `X-Request-Id`.";
 
+const NO_NUL: &str = r"^[^\u0000]*$";
+const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#;
+
 /// Request bodies and parameters with their bounds. What they do not name is refused.
 fn requests(document: &mut Value, http: &HttpSettings, auth: &AuthSettings) {
-    let text = json!({ "maxLength": user::TEXT_MAX });
-    let title = json!({ "minLength": 1, "maxLength": page::TITLE_MAX });
-    let body = json!({ "maxLength": page::BODY_MAX });
+    let title = json!({ "minLength": 1, "maxLength": page::TITLE_MAX, "pattern": NO_NUL });
+    let body = json!({ "maxLength": page::BODY_MAX, "pattern": NO_NUL });
     let schemas = &mut document["components"]["schemas"];
     bound(
         &mut schemas["RegisterRequest"],
         json!({
-            "name": { "minLength": user::NAME_MIN, "maxLength": user::TEXT_MAX },
-            "surname": text,
+            "name": { "minLength": user::NAME_MIN, "maxLength": user::TEXT_MAX, "pattern": NO_CONTROL },
+            "surname": { "maxLength": user::TEXT_MAX, "pattern": NO_CONTROL },
             "email": { "maxLength": email::MAX_LENGTH, "format": "email" },
-            "website": text,
+            "website": { "maxLength": user::TEXT_MAX, "pattern": NO_NUL },
             "password": {
-                "minLength": auth.password_min_length, "maxLength": auth.password_max_length, "format": "password",
+                "minLength": auth.password_min_length, "maxLength": auth.password_max_length, "pattern": NO_NUL,
+                "format": "password",
             },
         }),
     );
@@ -167,6 +171,7 @@ fn requests(document: &mut Value, http: &HttpSettings, auth: &AuthSettings) {
             let bounds = match parameter["name"].as_str() {
                 Some("id") => json!({ "minimum": 1 }),
                 Some("page") => json!({ "minimum": 1, "maximum": page::NUMBER_MAX, "default": 1 }),
+                Some("If-Match") => json!({ "pattern": ENTITY_TAGS }),
                 Some("size") => json!({ "minimum": 1, "maximum": page::SIZE_MAX, "default": page::SIZE_DEFAULT }),
                 _ => continue,
             };
