@@ -7,7 +7,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, HttpResponse};
+use actix_web::{Error, HttpResponse};
 
 use super::problem::{self, Fault};
 
@@ -16,7 +16,6 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID: usize = 128;
 
 /// The name of a request in the answer and in every log line about it.
-#[derive(Clone)]
 pub struct RequestId(String);
 
 impl RequestId {
@@ -41,7 +40,6 @@ pub async fn edge<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
     let id = RequestId::of(request.headers());
-    request.extensions_mut().insert(id.clone());
     let method = request.method().clone();
     if method == Method::HEAD {
         // Routed as GET (RFC 9110, section 9.1). The connection remembers to leave the body out.

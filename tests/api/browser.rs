@@ -10,7 +10,7 @@ use thirtyfour::error::WebDriverResult;
 use thirtyfour::prelude::*;
 
 use crate::support::app::PASSWORD;
-use crate::support::{App, Backend, Profile};
+use crate::support::{App, Backend, Profile, announce};
 
 /// ChromeDriver on a free port, killed when dropped.
 struct Driver {
@@ -27,7 +27,7 @@ impl Driver {
         if !installed("chromedriver") || !installed("chromium") {
             let required = std::env::var("REQUIRE_BROWSER").is_ok_and(|value| value == "1");
             assert!(!required, "REQUIRE_BROWSER=1, but chromium and chromedriver are not installed");
-            eprintln!("browser tests are skipped: install chromium and chromedriver");
+            announce("browser tests are skipped: install chromium and chromedriver");
             return None;
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

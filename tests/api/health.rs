@@ -1,5 +1,5 @@
 use crate::support::app::PASSWORD;
-use crate::support::{App, Backend, Credential, Profile, specify};
+use crate::support::{App, Backend, Credential, Profile, announce, specify};
 
 specify! {
     async fn a_fresh_server_is_live_and_ready(app: App) {
@@ -37,7 +37,9 @@ specify! {
 /// PostgreSQL behind a symbolic link to its socket: without the link, and with all sessions ended, it is away.
 #[tokio::test]
 async fn while_the_database_is_away_everything_is_busy_and_nobody_is_refused() {
-    let Some(server) = crate::support::postgres::own_socket() else { return };
+    let Some(server) = crate::support::postgres::own_socket() else {
+        return announce("skipped: only the tests' own PostgreSQL server can be taken away");
+    };
     let link = tempfile::TempDir::new().unwrap();
     let link = link.path().join("socket");
     std::os::unix::fs::symlink(&server, &link).unwrap();

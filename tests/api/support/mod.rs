@@ -5,9 +5,16 @@ pub mod client;
 pub mod database;
 pub mod postgres;
 
+use std::io::Write;
+
 pub use app::{App, Profile};
 pub use client::{Answer, Credential};
 pub use database::Backend;
+
+/// Tells the person at the terminal. The test runner swallows `eprintln!` of tests that pass.
+pub fn announce(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
 
 /// Runs each test on both databases and in both status profiles.
 macro_rules! specify {

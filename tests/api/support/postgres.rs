@@ -28,7 +28,7 @@ pub fn url() -> Option<&'static str> {
                 !required,
                 "REQUIRE_POSTGRES=1, but TEST_POSTGRES_URL is unset and no PostgreSQL server is installed"
             );
-            eprintln!("PostgreSQL tests are skipped: set TEST_POSTGRES_URL or install a PostgreSQL server");
+            super::announce("PostgreSQL tests are skipped: set TEST_POSTGRES_URL or install a PostgreSQL server");
         }
         found
     };
