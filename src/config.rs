@@ -263,7 +263,7 @@ impl Settings {
         let mut builder =
             config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
         if let Some(file) = file {
-            builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
+            builder = builder.add_source(config::File::from_str(&readable(file)?, config::FileFormat::Toml));
         }
         let environment: HashMap<String, String> = environment.into_iter().collect();
         if let Some(url) = environment.get("DATABASE_URL") {
@@ -291,8 +291,8 @@ impl Settings {
         within("auth.bcrypt_cost", auth.bcrypt_cost, 10, 31)?;
         within("auth.hash_threads", auth.hash_threads, 0, 256)?;
         within("auth.hash_queue", auth.hash_queue, 1, 100_000)?;
-        within("auth.password_min_length", auth.password_min_length, 1, 1024)?;
-        within("auth.password_max_length", auth.password_max_length, auth.password_min_length, 1024)?;
+        within("auth.password_min_length", auth.password_min_length, 1, 512)?;
+        within("auth.password_max_length", auth.password_max_length, auth.password_min_length, 512)?;
         let key = auth.api_key_token.get().unwrap_or("unset");
         if key.len() > 512 || !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
             return Err(ConfigError(
@@ -309,6 +309,18 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// The text of a settings file that is TOML. A parser's own message would quote the line, and so, it may be, a secret.
+fn readable(file: &Path) -> Result<String, ConfigError> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file).map_err(|error| ConfigError(format!("cannot read {name}: {error}")))?;
+    if let Err(error) = text.parse::<toml::Table>() {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        return Err(ConfigError(format!("{name}, line {line}: {}", error.message())));
+    }
+    Ok(text)
 }
 
 fn within<T: PartialOrd + fmt::Display + Copy>(key: &str, value: T, least: T, most: T) -> Result<(), ConfigError> {

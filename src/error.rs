@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 
-use validator::ValidationErrors;
+use validator::{ValidationError, ValidationErrors};
 
 use crate::domain::scope::Scope;
 
@@ -62,20 +62,35 @@ impl FieldError {
     }
 }
 
-/// The rules of `validator` name their codes with literals, so none is lost.
 impl From<ValidationErrors> for AppError {
     fn from(errors: ValidationErrors) -> Self {
-        let mut broken: Vec<FieldError> = Vec::new();
-        for (field, errors) in errors.field_errors() {
-            // A rule about the whole has no field.
-            let field = if field == "__all__" { "" } else { field.as_ref() };
-            broken.extend(errors.iter().map(|error| {
-                let code = if let Cow::Borrowed(code) = error.code { code } else { "value" };
-                FieldError::new(field, code, error.message.as_deref().unwrap_or("This value is not allowed."))
-            }));
-        }
-        broken.sort_by(|one, other| one.field.cmp(&other.field));
-        Self::Invalid(broken)
+        Self::Invalid(broken_rules(&errors))
+    }
+}
+
+/// All that `validator` found, by field.
+pub fn broken_rules(errors: &ValidationErrors) -> Vec<FieldError> {
+    let mut broken: Vec<FieldError> = Vec::new();
+    for (field, errors) in errors.field_errors() {
+        // A rule about the whole has no field.
+        let field = if field == "__all__" { "" } else { field.as_ref() };
+        broken.extend(errors.iter().map(|error| {
+            // Rules name their codes with literals, so none is lost.
+            let code = if let Cow::Borrowed(code) = error.code { code } else { "value" };
+            FieldError::new(field, code, error.message.as_deref().map_or_else(|| bounds(error), str::to_owned))
+        }));
+    }
+    broken.sort_by(|one, other| one.field.cmp(&other.field));
+    broken
+}
+
+/// The message of a rule about length or range, from its own bounds.
+fn bounds(error: &ValidationError) -> String {
+    let unit = if error.code == "length" { " characters" } else { "" };
+    match (error.params.get("min"), error.params.get("max")) {
+        (Some(min), Some(max)) => format!("Use {min} to {max}{unit}."),
+        (None, Some(max)) => format!("Use at most {max}{unit}."),
+        _ => "This value is not allowed.".to_owned(),
     }
 }
 

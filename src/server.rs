@@ -1,6 +1,6 @@
 //! Builds the state and starts the server.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::clock::Clock;
@@ -48,12 +48,8 @@ impl Server {
     pub async fn start(settings: &Settings, clock: Clock) -> Result<Self, StartError> {
         let service = Arc::new(open_service(settings, clock).await?);
         let address = settings.server.listen;
-        let listen = || -> std::io::Result<(SocketAddr, http::RunningServer)> {
-            let listener = TcpListener::bind(address)?;
-            let bound = listener.local_addr()?;
-            Ok((bound, http::serve(listener, service, settings)?))
-        };
-        let (address, running) = listen().map_err(|cause| StartError::Listen { address, cause })?;
+        let started = http::serve(service, settings);
+        let (address, running) = started.map_err(|cause| StartError::Listen { address, cause })?;
         log::info!("listening on http://{address}");
         log::info!("database {}", settings.database.url);
         log::info!("documentation on http://{address}/docs/");

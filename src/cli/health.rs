@@ -18,8 +18,7 @@ pub(super) fn ask(settings: &Settings) -> Outcome {
     stream.read_to_string(&mut answer)?;
     let status = answer.lines().next().unwrap_or_default();
     if status.starts_with("HTTP/1.1 200 ") {
-        println!("ready");
-        return Ok(());
+        return super::print("ready\n");
     }
     Err(format!("not ready: {status}").into())
 }

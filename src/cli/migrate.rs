@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::Outcome;
+use super::{Outcome, print};
 use crate::config::Settings;
 use crate::db::Db;
 
@@ -22,18 +22,18 @@ pub(super) async fn migrate(settings: &Settings, command: &Migrate) -> Outcome {
     match command {
         Migrate::Up => {
             for name in db.migrate_up().await? {
-                println!("applied {name}");
+                print(format_args!("applied {name}\n"))?;
             }
-            println!("{url} is up to date");
+            print(format_args!("{url} is up to date\n"))?;
         }
         Migrate::Down => match db.migrate_down().await? {
-            Some(name) => println!("reverted {name}"),
-            None => println!("{url} has no migration to revert"),
+            Some(name) => print(format_args!("reverted {name}\n"))?,
+            None => print(format_args!("{url} has no migration to revert\n"))?,
         },
         Migrate::Status => {
             let migrations = db.migration_status().await?;
             for migration in &migrations {
-                println!("{} {}", if migration.applied { "applied" } else { "pending" }, migration.name);
+                print(format_args!("{} {}\n", if migration.applied { "applied" } else { "pending" }, migration.name))?;
             }
             if migrations.iter().any(|migration| !migration.applied) {
                 return Err("the schema is not up to date: run `latchkey migrate up`".into());

@@ -9,6 +9,8 @@ mod user;
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -47,6 +49,14 @@ enum Command {
     Config,
     /// Ask a running server whether it is ready; the exit code tells
     Health,
+}
+
+/// Prints to standard output. Whoever stopped reading has read enough.
+fn print(text: impl Display) -> Outcome {
+    match write!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
 }
 
 /// Runs the command that the process was started with.

@@ -5,6 +5,5 @@ use crate::config::Settings;
 use crate::http::openapi::Document;
 
 pub(super) fn print(settings: &Settings) -> Outcome {
-    print!("{}", Document::build(&settings.http, &settings.auth).json());
-    Ok(())
+    super::print(Document::build(&settings.http, &settings.auth).json())
 }

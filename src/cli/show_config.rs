@@ -4,6 +4,5 @@ use super::Outcome;
 use crate::config::Settings;
 
 pub(super) fn print(settings: &Settings) -> Outcome {
-    print!("{settings}");
-    Ok(())
+    super::print(settings)
 }

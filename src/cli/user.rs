@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Read};
 
 use clap::{Args, Subcommand};
 
-use super::Outcome;
+use super::{Outcome, print};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::domain::email::EmailAddress;
@@ -63,7 +63,7 @@ async fn create(service: &Service, user: Create) -> Outcome {
     let Create { email, name, surname, website } = user;
     let registration = Registration { name, surname, email, website, password: read_password()? };
     let user = service.register(registration).await.map_err(explain)?;
-    println!("created user {} {}", user.id, user.email);
+    print(format_args!("created user {} {}\n", user.id, user.email))?;
     Ok(())
 }
 
@@ -76,20 +76,20 @@ async fn list(service: &Service) -> Outcome {
         };
         after = last.id;
         for user in users {
-            println!("{}\t{}\t{}\t{}", user.id, user.email, user.name, user.surname);
+            print(format_args!("{}\t{}\t{}\t{}\n", user.id, user.email, user.name, user.surname))?;
         }
     }
 }
 
 async fn set_password(service: &Service, email: &str) -> Outcome {
     service.set_password(&address(email)?, read_password()?).await.map_err(explain)?;
-    println!("changed the password of {email}; the token is ended");
+    print(format_args!("changed the password of {email}; the token is ended\n"))?;
     Ok(())
 }
 
 async fn delete(service: &Service, email: &str) -> Outcome {
     service.delete_user(&address(email)?).await.map_err(explain)?;
-    println!("deleted {email}");
+    print(format_args!("deleted {email}\n"))?;
     Ok(())
 }
 

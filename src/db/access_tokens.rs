@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel::upsert::excluded;
 
 use super::Conn;
-use super::conn::on_backend;
+use super::conn::{first_locked, on_backend};
 use super::schema::{access_tokens, users};
 use crate::clock::Timestamp;
 use crate::domain::id::UserId;
@@ -71,6 +71,13 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
         scopes: ScopeSet::from_stored(&scopes),
         expiration_date: expiration_date.into(),
     }))
+}
+
+/// Whether the token with this digest is still there; if so, it stays until the transaction ends, and so does its owner.
+pub fn lock(conn: &mut Conn, digest: Digest) -> Result<bool, AppError> {
+    let by_digest = access_tokens::table.filter(access_tokens::access_token.eq(digest.to_hex()));
+    let owner: Option<i64> = first_locked!(conn => by_digest.select(access_tokens::user_id))?;
+    Ok(owner.is_some())
 }
 
 /// Removes the token with this digest.

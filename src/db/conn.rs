@@ -1,8 +1,5 @@
 //! Two kinds of connection behind one type, and all that differs between them.
 
-use std::fs::OpenOptions;
-use std::path::Path;
-
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager, TransactionManagerStatus};
 use diesel::prelude::*;
 
@@ -38,6 +35,18 @@ macro_rules! on_backend {
 }
 pub(super) use on_backend;
 
+/// The first row of a query, which stays as found until the transaction ends. On SQLite a write transaction began
+/// IMMEDIATE, so nobody else writes anyway.
+macro_rules! first_locked {
+    ($conn:ident => $query:expr) => {
+        match $conn {
+            crate::db::Conn::Postgres($conn) => $query.for_update().first($conn).optional(),
+            crate::db::Conn::Sqlite($conn) => $query.first($conn).optional(),
+        }
+    };
+}
+pub(super) use first_locked;
+
 /// Makes connections to the database that the URL's scheme names, and to no other.
 #[derive(Debug)]
 pub(super) struct Manager {
@@ -50,13 +59,13 @@ impl Manager {
     }
 }
 
-/// `busy_timeout` comes first, because the change to WAL may have to wait. Foreign keys are off unless asked for.
+/// Milliseconds; below what a caller waits for. `busy_timeout` comes first, because the change to WAL may have to wait. Foreign keys are off unless asked for.
 /// FULL: a commit that was acknowledged survives a power cut.
-const SQLITE_SETUP: &str = "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+const SQLITE_SETUP: &str = "PRAGMA busy_timeout = 2500; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
      PRAGMA foreign_keys = ON;";
 
-/// A statement that hangs is ended before its caller gives up.
-const POSTGRES_SETUP: &str = "SET TIME ZONE 'UTC'; SET statement_timeout = '5s'; SET lock_timeout = '2s';
+/// A statement that takes too long is ended by the server, before its caller gives up.
+const POSTGRES_SETUP: &str = "SET TIME ZONE 'UTC'; SET statement_timeout = '2500ms'; SET lock_timeout = '2s';
      SET idle_in_transaction_session_timeout = '10s';";
 
 /// So that a vanished server is noticed: seconds, and milliseconds for the last.
@@ -76,13 +85,13 @@ impl r2d2::ManageConnection for Manager {
     fn connect(&self) -> Result<Conn, ConnectionError> {
         let (mut conn, setup) = match &self.url {
             DatabaseUrl::Sqlite(path) => {
-                create_private(path)?;
                 let path =
                     path.to_str().ok_or_else(|| ConnectionError::BadConnection("the path is not UTF-8".into()))?;
                 (Conn::Sqlite(SqliteConnection::establish(path)?), SQLITE_SETUP)
             }
             DatabaseUrl::Postgres(url) => {
-                (Conn::Postgres(PgConnection::establish(&with_timeouts(url))?), POSTGRES_SETUP)
+                let conn = PgConnection::establish(&with_timeouts(url)).map_err(without_secrets)?;
+                (Conn::Postgres(conn), POSTGRES_SETUP)
             }
         };
         conn.batch_execute(setup).map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -102,17 +111,6 @@ impl r2d2::ManageConnection for Manager {
     }
 }
 
-/// Creates a missing SQLite file for its owner's eyes only: it holds password hashes. SQLite gives its side files the
-/// same permissions.
-fn create_private(path: &Path) -> Result<(), ConnectionError> {
-    let mut options = OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let opened = options.open(path);
-    opened.map(drop).map_err(|error| ConnectionError::BadConnection(format!("cannot open the file: {error}")))
-}
-
 fn is_mid_transaction<C>(conn: &mut C) -> bool
 where
     C: Connection<TransactionManager = AnsiTransactionManager>,
@@ -125,14 +123,30 @@ where
 
 /// The URI with our time-outs, except where it states its own.
 fn with_timeouts(url: &str) -> String {
-    let mut url = url.to_owned();
+    let (address, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut parameters: Vec<String> = query.split('&').filter(|one| !one.is_empty()).map(str::to_owned).collect();
     for (key, value) in POSTGRES_TIMEOUTS {
-        if !url.contains(&format!("{key}=")) {
-            let separator = if url.contains('?') { '&' } else { '?' };
-            url.push_str(&format!("{separator}{key}={value}"));
+        let stated = parameters.iter().any(|one| one.split_once('=').is_some_and(|(stated, _)| stated == key));
+        if !stated {
+            parameters.push(format!("{key}={value}"));
         }
     }
-    url
+    format!("{address}?{}", parameters.join("&"))
+}
+
+/// libpq's words about a server that it could not reach. Its words about an address that it could not read quote
+/// pieces of it, and so, it may be, of the password.
+fn without_secrets(error: ConnectionError) -> ConnectionError {
+    let said = error.to_string();
+    if said.contains("connection to server") {
+        return error;
+    }
+    let reason = if said.contains("could not translate host name") {
+        "the name of the server's host cannot be resolved"
+    } else {
+        "libpq cannot read the address: look at its parameters, and write special characters as %XX"
+    };
+    ConnectionError::BadConnection(reason.to_owned())
 }
 
 /// Runs `change` in one transaction. On SQLite it begins IMMEDIATE: a transaction that reads first and then wants to
@@ -141,16 +155,31 @@ pub(super) fn write_transaction<T>(
     conn: &mut Conn,
     change: impl FnOnce(&mut Conn) -> Result<T, AppError>,
 ) -> Result<T, AppError> {
+    transaction(conn, "BEGIN", "BEGIN IMMEDIATE", change)
+}
+
+/// Runs `query` on one snapshot of the database.
+pub(super) fn read_transaction<T>(
+    conn: &mut Conn,
+    query: impl FnOnce(&mut Conn) -> Result<T, AppError>,
+) -> Result<T, AppError> {
+    transaction(conn, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN", query)
+}
+
+fn transaction<T>(
+    conn: &mut Conn,
+    begin_postgres: &str,
+    begin_sqlite: &str,
+    work: impl FnOnce(&mut Conn) -> Result<T, AppError>,
+) -> Result<T, AppError> {
     match conn {
-        Conn::Postgres(conn) => AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN")?,
-        Conn::Sqlite(conn) => AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?,
+        Conn::Postgres(conn) => AnsiTransactionManager::begin_transaction_sql(conn, begin_postgres)?,
+        Conn::Sqlite(conn) => AnsiTransactionManager::begin_transaction_sql(conn, begin_sqlite)?,
     }
-    let answer = change(conn);
-    let ended = match (&answer, &mut *conn) {
-        (Ok(_), Conn::Postgres(conn)) => AnsiTransactionManager::commit_transaction(conn),
-        (Ok(_), Conn::Sqlite(conn)) => AnsiTransactionManager::commit_transaction(conn),
-        (Err(_), Conn::Postgres(conn)) => AnsiTransactionManager::rollback_transaction(conn),
-        (Err(_), Conn::Sqlite(conn)) => AnsiTransactionManager::rollback_transaction(conn),
+    let answer = work(conn);
+    let ended = match answer {
+        Ok(_) => on_backend!(conn => AnsiTransactionManager::commit_transaction(conn)),
+        Err(_) => on_backend!(conn => AnsiTransactionManager::rollback_transaction(conn)),
     };
     match (answer, ended) {
         (Ok(value), Ok(())) => Ok(value),

@@ -20,7 +20,7 @@ const POSTGRES_LOCK: &str = "SET LOCAL lock_timeout = '60s'; SET LOCAL statement
      SELECT pg_advisory_xact_lock(5494872103);";
 /// One replica may wait for another's whole migration.
 const SQLITE_PATIENCE: &str = "PRAGMA busy_timeout = 60000;";
-const SQLITE_USUAL: &str = "PRAGMA busy_timeout = 5000;";
+const SQLITE_USUAL: &str = "PRAGMA busy_timeout = 2500;";
 
 /// One migration and whether it has been applied.
 pub struct Status {
@@ -55,7 +55,7 @@ impl Db {
         &self,
         run: impl FnOnce(&mut Conn) -> Result<T, Source> + Send + 'static,
     ) -> Result<T, AppError> {
-        self.read(|conn| {
+        self.unhurried(|conn| {
             if let Conn::Sqlite(conn) = conn {
                 conn.batch_execute(SQLITE_PATIENCE)?;
             }

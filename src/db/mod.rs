@@ -10,6 +10,8 @@ pub mod pages;
 mod schema;
 pub mod users;
 
+use std::fs::OpenOptions;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +19,14 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::conn::Conn;
-use self::conn::{Manager, write_transaction};
+use self::conn::{Manager, read_transaction, write_transaction};
 use crate::config::{DatabaseSettings, DatabaseUrl};
 use crate::error::AppError;
 
 /// How long a request waits for a connection before it is told to come back (standards: F12).
 const CHECKOUT_WAIT: Duration = Duration::from_secs(1);
+/// How long a caller waits for its query. The server ends a statement sooner; this is for a server that does not answer.
+const QUERY_WAIT: Duration = Duration::from_secs(3);
 /// How long a write waits for its turn on SQLite.
 const WRITE_WAIT: Duration = Duration::from_secs(2);
 
@@ -38,6 +42,9 @@ pub struct Db {
 impl Db {
     /// A pool for `settings`, after one connection has been made: a wrong address fails here, with its cause.
     pub fn open(settings: &DatabaseSettings) -> Result<Self, AppError> {
+        if let DatabaseUrl::Sqlite(path) = &settings.url {
+            create_private(path).map_err(|error| AppError::Busy(format!("cannot create the file: {error}").into()))?;
+        }
         let manager = Manager::new(settings.url.clone());
         r2d2::ManageConnection::connect(&manager).map_err(|error| AppError::Busy(error.into()))?;
         let pool = r2d2::Pool::builder()
@@ -59,7 +66,16 @@ impl Db {
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
         let permits = vec![permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await?];
-        self.on_blocking_pool(permits, query).await
+        in_time(self.on_blocking_pool(permits, query)).await
+    }
+
+    /// Runs `query` on one snapshot of the database.
+    pub async fn read_consistent<T, F>(&self, query: F) -> Result<T, AppError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
+    {
+        self.read(|conn| read_transaction(conn, query)).await
     }
 
     /// Runs `change` in one transaction: all of it is stored when this answers `Ok`, and none of it otherwise.
@@ -73,7 +89,16 @@ impl Db {
             permits.push(permit(writer, WRITE_WAIT, "another write takes too long").await?);
         }
         permits.push(permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await?);
-        self.on_blocking_pool(permits, |conn| write_transaction(conn, change)).await
+        in_time(self.on_blocking_pool(permits, |conn| write_transaction(conn, change))).await
+    }
+
+    /// Runs `work` however long it takes.
+    async fn unhurried<T, F>(&self, work: F) -> Result<T, AppError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
+    {
+        self.on_blocking_pool(Vec::new(), work).await
     }
 
     /// The permits go with the work: it runs to its end even if its caller is gone.
@@ -92,6 +117,28 @@ impl Db {
             answer
         });
         task.await.map_err(|error| AppError::Internal(error.into()))?
+    }
+}
+
+/// The answer, unless the database takes too long over it. What it then does all the same, its caller cannot know.
+async fn in_time<T>(answer: impl Future<Output = Result<T, AppError>>) -> Result<T, AppError> {
+    match tokio::time::timeout(QUERY_WAIT, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(AppError::Busy("the database takes too long to answer".into())),
+    }
+}
+
+/// Creates a missing SQLite file for its owner's eyes only: it holds password hashes. SQLite gives its side files the
+/// same permissions. A file that exists is not even opened: to close it would drop SQLite's own locks on it, and
+/// another process could then delete the write-ahead log under us.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        created => created.map(drop),
     }
 }
 

@@ -4,7 +4,7 @@ use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use super::Conn;
-use super::conn::on_backend;
+use super::conn::{first_locked, on_backend};
 use super::schema::pages;
 use crate::clock::Timestamp;
 use crate::domain::id::{PageId, UserId};
@@ -35,6 +35,13 @@ pub struct Page {
     /// Who changed it last.
     #[diesel(deserialize_as = i64)]
     pub updated_by: UserId,
+}
+
+impl From<Page> for crate::domain::page::Page {
+    fn from(row: Page) -> Self {
+        let Page { id, owner_id: owner, title, body, version, created_at, updated_at, updated_by } = row;
+        Self { id, owner, title, body, version, created_at, updated_at, updated_by }
+    }
 }
 
 /// A row to be.
@@ -88,12 +95,7 @@ pub fn find(conn: &mut Conn, id: PageId) -> Result<Option<Page>, AppError> {
 
 /// The page with this id, which stays as found until the transaction ends.
 pub fn lock(conn: &mut Conn, id: PageId) -> Result<Option<Page>, AppError> {
-    let query = pages::table.find(id.0);
-    Ok(match conn {
-        Conn::Postgres(conn) => query.select(Page::as_select()).for_update().first(conn).optional()?,
-        // The transaction began IMMEDIATE: nobody else writes until it ends.
-        Conn::Sqlite(conn) => query.select(Page::as_select()).first(conn).optional()?,
-    })
+    Ok(first_locked!(conn => pages::table.find(id.0).select(Page::as_select()))?)
 }
 
 /// How many pages there are, and those from `offset` on, by id, at most `limit`.

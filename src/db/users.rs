@@ -4,7 +4,7 @@ use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use super::Conn;
-use super::conn::on_backend;
+use super::conn::{first_locked, on_backend};
 use super::schema::users;
 use crate::clock::Timestamp;
 use crate::domain::id::UserId;
@@ -37,6 +37,13 @@ pub struct User {
     /// When the user last changed.
     #[diesel(deserialize_as = NaiveDateTime)]
     pub updated_at: Timestamp,
+}
+
+impl From<User> for crate::domain::user::User {
+    fn from(row: User) -> Self {
+        let User { id, name, surname, email, website, created_at, updated_at, .. } = row;
+        Self { id, name, surname, email, website, created_at, updated_at }
+    }
 }
 
 /// A row to be.
@@ -85,20 +92,21 @@ pub fn find(conn: &mut Conn, id: UserId) -> Result<Option<User>, AppError> {
 
 /// The stored hash of a user, who stays as found until the transaction ends.
 pub fn lock_password(conn: &mut Conn, id: UserId) -> Result<Option<PasswordHash>, AppError> {
-    let query = users::table.find(id.0).select(users::hashed_password);
-    let hash: Option<String> = match conn {
-        Conn::Postgres(conn) => query.for_update().first(conn).optional()?,
-        // The transaction began IMMEDIATE: nobody else writes until it ends.
-        Conn::Sqlite(conn) => query.first(conn).optional()?,
-    };
+    let hash: Option<String> = first_locked!(conn => users::table.find(id.0).select(users::hashed_password))?;
     Ok(hash.map(PasswordHash::from))
 }
 
-/// Replaces the password hash of a user.
+/// Replaces the password of a user.
 pub fn set_password(conn: &mut Conn, id: UserId, hash: &PasswordHash, now: Timestamp) -> Result<(), AppError> {
     diesel::update(users::table.find(id.0))
         .set((users::hashed_password.eq(hash.as_str()), users::updated_at.eq(now.naive())))
         .execute(conn)?;
+    Ok(())
+}
+
+/// Stores the same password in today's form; for its user nothing has changed.
+pub fn renew_hash(conn: &mut Conn, id: UserId, hash: &PasswordHash) -> Result<(), AppError> {
+    diesel::update(users::table.find(id.0)).set(users::hashed_password.eq(hash.as_str())).execute(conn)?;
     Ok(())
 }
 
@@ -108,7 +116,8 @@ pub fn list(conn: &mut Conn, after: UserId, limit: i64) -> Result<Vec<User>, App
     Ok(rows.select(User::as_select()).load(conn)?)
 }
 
-/// Removes a user with all that belongs to them; whether there was one.
-pub fn delete(conn: &mut Conn, id: UserId) -> Result<bool, AppError> {
-    Ok(diesel::delete(users::table.find(id.0)).execute(conn)? > 0)
+/// Removes a user with all that belongs to them.
+pub fn delete(conn: &mut Conn, id: UserId) -> Result<(), AppError> {
+    diesel::delete(users::table.find(id.0)).execute(conn)?;
+    Ok(())
 }

@@ -2,21 +2,11 @@
 
 use std::fmt;
 
-/// What all identifiers have in common.
-pub trait Id: From<i64> {
-    /// What is identified, in one word for people.
-    const KIND: &'static str;
-}
-
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+    ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(pub i64);
-
-        impl Id for $name {
-            const KIND: &'static str = $kind;
-        }
 
         impl From<i64> for $name {
             fn from(value: i64) -> Self {
@@ -34,11 +24,19 @@ macro_rules! id {
 
 id!(
     /// A row of `users`.
-    UserId,
-    "user"
+    UserId
 );
 id!(
     /// A row of `pages`.
-    PageId,
-    "page"
+    PageId
 );
+
+/// An identifier that stands in a path.
+pub trait InPath: From<i64> {
+    /// What is identified, in one word for people.
+    const KIND: &'static str;
+}
+
+impl InPath for PageId {
+    const KIND: &'static str = "page";
+}

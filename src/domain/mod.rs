@@ -1,8 +1,10 @@
-//! Plain types without I/O: what they hold has been checked, or they could not exist.
+//! Plain types without I/O.
 
 pub mod email;
 pub mod id;
+pub mod page;
 pub mod password;
 pub mod principal;
 pub mod scope;
 pub mod secret;
+pub mod user;

@@ -3,6 +3,7 @@
 use super::id::UserId;
 use super::scope::{Scope, ScopeSet};
 use super::secret::Digest;
+use crate::error::Carrier;
 
 /// The caller of a guarded route.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct SignedIn {
     pub name: String,
     /// The token presented.
     pub token: Digest,
+    /// How it was presented.
+    pub carrier: Carrier,
     /// What the token may be used for.
     pub scopes: ScopeSet,
 }

@@ -15,6 +15,9 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken over from a caller, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 
+/// What logs of the field call the answer that nobody waited for.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
 /// The name of a request in the answer and in every log line about it.
 pub struct RequestId(String);
 
@@ -38,20 +41,24 @@ pub async fn edge<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let started = Instant::now();
-    let id = RequestId::of(request.headers());
-    let method = request.method().clone();
-    if method == Method::HEAD {
+    let mut line = AccessLine {
+        id: RequestId::of(request.headers()),
+        method: request.method().clone(),
+        path: request.path().to_owned(),
+        status: CLIENT_CLOSED_REQUEST,
+        started: Instant::now(),
+    };
+    if line.method == Method::HEAD {
         // Routed as GET (RFC 9110, section 9.1). The connection remembers to leave the body out.
         request.head_mut().method = Method::GET;
     }
     // Handlers, extractors and the guard answer errors as responses; an `Err` here is the framework's own.
     let mut response = next.call(request).await?.map_into_boxed_body();
-    if let Some(presented) = presented(&response, &id) {
+    if let Some(presented) = presented(&response, &line.id) {
         response = response.into_response(presented);
     }
-    finish(response.headers_mut(), &id);
-    log_line(&response, &method, &id, started);
+    finish(response.headers_mut(), &line.id);
+    line.status = response.status().as_u16();
     Ok(response)
 }
 
@@ -79,14 +86,25 @@ fn finish(headers: &mut HeaderMap, id: &RequestId) {
     }
 }
 
-fn log_line(response: &ServiceResponse<BoxBody>, method: &Method, id: &RequestId, started: Instant) {
-    let status = response.status().as_u16();
-    // The path without its query, where a careless client may have put a secret.
-    let path = response.request().path();
-    let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    log::info!(
-        target: "latchkey::access",
-        request_id = id.as_str(), method = method.as_str(), path = path, status = status, micros = micros;
-        "request"
-    );
+/// The log line about a request. A client that goes away takes the request's future with it; then the line is written
+/// as that is dropped, with the status 499.
+struct AccessLine {
+    id: RequestId,
+    method: Method,
+    /// Without the query, where a careless client may have put a secret.
+    path: String,
+    status: u16,
+    started: Instant,
+}
+
+impl Drop for AccessLine {
+    fn drop(&mut self) {
+        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        log::info!(
+            target: "latchkey::access",
+            request_id = self.id.as_str(), method = self.method.as_str(), path = self.path.as_str(),
+            status = self.status, micros = micros;
+            "request"
+        );
+    }
 }

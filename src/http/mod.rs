@@ -13,7 +13,7 @@ pub mod problem;
 pub mod reply;
 pub mod user;
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use actix_web::dev::{Server as RunningServer, ServerHandle};
@@ -57,13 +57,13 @@ fn page_list(path: &str) -> web::Resource {
     web::resource(path).route(web::get().to(page::list)).route(web::post().to(page::create))
 }
 
-/// Starts to serve `service` on `listener`; await the answer to let it run.
-pub fn serve(listener: TcpListener, service: Arc<Service>, settings: &Settings) -> std::io::Result<RunningServer> {
+/// Listens and starts to serve `service`: where, and what to await to let it run.
+pub fn serve(service: Arc<Service>, settings: &Settings) -> std::io::Result<(SocketAddr, RunningServer)> {
     let document = Document::build(&settings.http, &settings.auth);
     let presentation = web::Data::new(Presentation::new(settings.http.status_codes, &document));
     let document = web::Data::new(document);
     let service = web::Data::from(service);
-    let server = HttpServer::new(move || {
+    let mut server = HttpServer::new(move || {
         App::new()
             .app_data(service.clone())
             .app_data(presentation.clone())
@@ -75,9 +75,10 @@ pub fn serve(listener: TcpListener, service: Arc<Service>, settings: &Settings) 
             .build()
     })
     .shutdown_timeout(settings.server.shutdown_timeout)
-    .listen(listener)?;
-    Ok(match settings.server.workers {
-        0 => server.run(),
-        workers => server.workers(workers).run(),
-    })
+    .bind(settings.server.listen)?;
+    if settings.server.workers > 0 {
+        server = server.workers(settings.server.workers);
+    }
+    let address = server.addrs().into_iter().next().unwrap_or(settings.server.listen);
+    Ok((address, server.run()))
 }

@@ -115,7 +115,7 @@ const DESCRIPTION: &str = "Register, sign in for a token, and open guarded route
 
 const NO_NUL: &str = r"^[^\u0000]*$";
 const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
-const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#;
+const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-+--~]*"( *, *(W/)?"[!#-+--~]*")*)$"#;
 
 /// Request bodies and parameters with their bounds. What they do not name is refused.
 fn requests(document: &mut Value, http: &HttpSettings, auth: &AuthSettings) {

@@ -3,7 +3,7 @@
 use std::future::{Ready, ready};
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{EntityTag, Header, IF_MATCH, IfMatch};
+use actix_web::http::header::{EntityTag, HeaderValue, IF_MATCH};
 use actix_web::{FromRequest, HttpRequest};
 use chrono::{DateTime, Utc};
 use paperclip::actix::{Apiv2Schema, OperationModifier, api_v2_operation, web};
@@ -16,8 +16,9 @@ use super::principal::{Caller, ReadPages, User, WritePages};
 use super::problem::Fault;
 use super::reply::{NoContent, Reply};
 use crate::domain::id::PageId;
+use crate::domain::page::Page;
 use crate::service::Service;
-use crate::service::page::{ExpectedVersions, ListRange, NewPage, Page, PageEdit};
+use crate::service::page::{ExpectedVersions, ListRange, NewPage, PageEdit};
 
 /// A whole page.
 #[derive(Deserialize, Apiv2Schema)]
@@ -73,7 +74,7 @@ impl From<Page> for PageResponse {
             id: page.id.0,
             title: page.title,
             body: page.body,
-            owner: page.owner_id.0,
+            owner: page.owner.0,
             created_at: page.created_at.utc(),
             updated_at: page.updated_at.utc(),
             updated_by: page.updated_by.0,
@@ -108,14 +109,11 @@ impl FromRequest for ExpectedVersion {
     type Future = Ready<Result<Self, Fault>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        if !request.headers().contains_key(IF_MATCH) {
-            return ready(Ok(Self(None)));
-        }
-        ready(match IfMatch::parse(request) {
-            Ok(IfMatch::Any) => Ok(Self(None)),
-            // If-Match compares strongly, so a weak tag matches nothing; nor does one that we never gave.
-            Ok(IfMatch::Items(tags)) if !tags.is_empty() => Ok(Self(Some(tags.iter().filter_map(version).collect()))),
-            Ok(IfMatch::Items(_)) | Err(_) => {
+        let versions = request.headers().get_all(IF_MATCH).map(versions).collect::<Option<Vec<_>>>();
+        ready(match versions {
+            Some(lines) if lines.is_empty() || lines.contains(&AllowedVersions::Any) => Ok(Self(None)),
+            Some(lines) => Ok(Self(Some(lines.into_iter().flat_map(AllowedVersions::listed).collect()))),
+            None => {
                 let detail = "Send If-Match as the ETag of the version that you read, in quotation marks.";
                 Err(Fault::Malformed { code: "malformed_if_match", detail: detail.into() })
             }
@@ -123,6 +121,33 @@ impl FromRequest for ExpectedVersion {
     }
 }
 
+#[derive(PartialEq)]
+enum AllowedVersions {
+    Any,
+    These(Vec<i64>),
+}
+
+impl AllowedVersions {
+    fn listed(self) -> Vec<i64> {
+        match self {
+            Self::Any => Vec::new(),
+            Self::These(versions) => versions,
+        }
+    }
+}
+
+/// One line of `If-Match`; `None` if it is malformed. actix would drop the tags that it cannot read.
+fn versions(line: &HeaderValue) -> Option<AllowedVersions> {
+    let line = line.to_str().ok()?.trim();
+    if line == "*" {
+        return Some(AllowedVersions::Any);
+    }
+    let tags: Vec<EntityTag> = line.split(',').map(|tag| tag.trim().parse().ok()).collect::<Option<_>>()?;
+    Some(AllowedVersions::These(tags.iter().filter_map(version).collect()))
+}
+
+/// The version that a tag names. If-Match compares strongly, so a weak tag matches nothing; nor does one that we never
+/// gave.
 fn version(tag: &EntityTag) -> Option<i64> {
     tag.tag().parse::<i64>().ok().filter(|version| !tag.weak && version.to_string() == tag.tag())
 }
@@ -161,7 +186,7 @@ pub async fn create(
     caller: User<WritePages>,
     body: Json<PageRequest, { body::PAGE }>,
 ) -> Result<Reply<PageResponse, 201>, Fault> {
-    let page = service.create_page(caller.0.user_id, NewPage { title: body.0.title, body: body.0.body }).await?;
+    let page = service.create_page(caller.0, NewPage { title: body.0.title, body: body.0.body }).await?;
     let location = format!("/page/{}", page.id);
     Ok(reply(page).location(location))
 }
@@ -188,7 +213,7 @@ pub async fn replace(
     body: Json<PageRequest, { body::PAGE }>,
 ) -> Result<Reply<PageResponse>, Fault> {
     let edit = PageEdit { title: Some(body.0.title), body: Some(body.0.body) };
-    Ok(reply(service.edit_page(caller.0.user_id, id.0, edit, expected.0).await?))
+    Ok(reply(service.edit_page(caller.0, id.0, edit, expected.0).await?))
 }
 
 /// Change a page
@@ -203,7 +228,7 @@ pub async fn edit(
     body: Json<PagePatch, { body::PAGE }>,
 ) -> Result<Reply<PageResponse>, Fault> {
     let edit = PageEdit { title: body.0.title, body: body.0.body };
-    Ok(reply(service.edit_page(caller.0.user_id, id.0, edit, expected.0).await?))
+    Ok(reply(service.edit_page(caller.0, id.0, edit, expected.0).await?))
 }
 
 /// Delete a page
@@ -216,6 +241,6 @@ pub async fn delete(
     id: PathId<PageId>,
     expected: ExpectedVersion,
 ) -> Result<NoContent, Fault> {
-    service.delete_page(caller.0.user_id, id.0, expected.0).await?;
+    service.delete_page(caller.0, id.0, expected.0).await?;
     Ok(NoContent)
 }

@@ -9,13 +9,13 @@ use paperclip::v2::models::DefaultOperationRaw;
 use paperclip::v2::schema::Apiv2Schema;
 
 use super::problem::Fault;
-use crate::domain::id::Id;
+use crate::domain::id::InPath;
 use crate::error::AppError;
 
 /// An identifier, written as we write it. Whatever else stands there names nothing: 404.
 pub struct PathId<T>(pub T);
 
-impl<T: Id> FromRequest for PathId<T> {
+impl<T: InPath> FromRequest for PathId<T> {
     type Error = Fault;
     type Future = Ready<Result<Self, Fault>>;
 

@@ -101,8 +101,8 @@ impl Presentation {
 pub fn present(fault: &Fault, request: &HttpRequest, id: &RequestId) -> HttpResponse<BoxBody> {
     let presentation = request.app_data::<web::Data<Presentation>>();
     let profile = presentation.map_or(StatusProfile::Fastapi, |presentation| presentation.profile);
-    let pattern = request.match_pattern();
-    let allowed = presentation.zip(pattern).and_then(|(presentation, pattern)| presentation.allowed.of(&pattern));
+    let pattern = request.match_pattern().unwrap_or_default();
+    let allowed = presentation.and_then(|presentation| presentation.allowed.of(&pattern));
 
     // A method that nobody has here is not allowed, whoever asks.
     let unknown_caller = matches!(fault, Fault::App(AppError::Unauthenticated(_)));
@@ -120,7 +120,11 @@ pub fn present(fault: &Fault, request: &HttpRequest, id: &RequestId) -> HttpResp
     if answer.status == StatusCode::METHOD_NOT_ALLOWED {
         response.insert_header((ALLOW, allowed.map_or_else(|| "GET, HEAD".to_owned(), ToString::to_string)));
     }
-    if OAUTH_PATHS.contains(&request.path()) { answer.oauth(&mut response) } else { answer.problem(&mut response, id) }
+    if OAUTH_PATHS.contains(&pattern.as_str()) {
+        answer.oauth(&mut response)
+    } else {
+        answer.problem(&mut response, id)
+    }
 }
 
 /// One error, before it takes either shape.

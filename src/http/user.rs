@@ -9,8 +9,9 @@ use super::principal::{Caller, User};
 use super::problem::{Fault, Presentation};
 use super::reply::{NoContent, Reply};
 use crate::domain::password::Password;
+use crate::domain::user::User as Account;
 use crate::service::Service;
-use crate::service::user::{Registration, User as Account};
+use crate::service::user::Registration;
 
 /// What it takes to register.
 #[derive(Deserialize, Apiv2Schema)]
@@ -149,7 +150,7 @@ pub async fn sign_out(service: web::Data<Service>, caller: User) -> Result<NoCon
 /// Who I am
 #[api_v2_operation(operation_id = "me", tags(user))]
 pub async fn me(service: web::Data<Service>, caller: User) -> Result<Reply<UserResponse>, Fault> {
-    let user = service.user(caller.0.user_id).await?;
+    let user = service.me(&caller.0).await?;
     Ok(Reply::new(user.into()))
 }
 

@@ -1,7 +1,7 @@
 //! From a presented credential to a [`Principal`].
 
 use super::Service;
-use crate::db::access_tokens;
+use crate::db::{Conn, access_tokens};
 use crate::domain::principal::{Principal, SignedIn};
 use crate::domain::secret::{Digest, Secret, SecretKind};
 use crate::error::{AppError, Carrier, Reason};
@@ -24,14 +24,23 @@ impl Service {
         }
         match Secret::parse(credential) {
             None => Err(refused),
-            Some((SecretKind::SignIn, secret)) => self.resolve(secret.digest()).await?.ok_or(refused),
+            Some((SecretKind::SignIn, secret)) => self.resolve(secret.digest(), carrier).await?.ok_or(refused),
         }
     }
 
-    async fn resolve(&self, token: Digest) -> Result<Option<Principal>, AppError> {
+    async fn resolve(&self, token: Digest, carrier: Carrier) -> Result<Option<Principal>, AppError> {
         let found = self.db.read(move |conn| access_tokens::resolve(conn, token)).await?;
         Ok(found.filter(|found| self.clock.now() < found.expiration_date).map(|found| {
-            Principal::User(SignedIn { user_id: found.user_id, name: found.name, token, scopes: found.scopes })
+            Principal::User(SignedIn { user_id: found.user_id, name: found.name, token, carrier, scopes: found.scopes })
         }))
     }
+}
+
+/// Checks inside a transaction that changes something that the caller's token still lives: the guard let the request
+/// in before its body arrived, and a token may be revoked meanwhile.
+pub(super) fn confirm(conn: &mut Conn, caller: &SignedIn) -> Result<(), AppError> {
+    if access_tokens::lock(conn, caller.token)? {
+        return Ok(());
+    }
+    Err(AppError::Unauthenticated(Reason::BadCredential(caller.carrier)))
 }

@@ -1,6 +1,7 @@
 //! Password hashing on threads of its own, behind a bounded queue: however many clients sign in, the request threads
 //! stay free and the wait stays short.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -81,7 +82,8 @@ fn work(jobs: &Mutex<Receiver<Job>>) {
         // The lock is held while waiting for a job, not while doing it.
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         match job {
-            Ok(job) => job(),
+            // A job that panics drops its answer, which its caller notices; the thread lives on.
+            Ok(job) => drop(catch_unwind(AssertUnwindSafe(job))),
             Err(_) => return,
         }
     }

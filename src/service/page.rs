@@ -3,11 +3,12 @@
 use validator::{Validate, ValidationError};
 
 use super::Service;
+use super::auth::confirm;
 use crate::db::pages::{self, PageChange, PageRow};
-use crate::domain::id::{PageId, UserId};
+use crate::domain::id::PageId;
+use crate::domain::page::Page;
+use crate::domain::principal::SignedIn;
 use crate::error::{AppError, Denial};
-
-pub use crate::db::pages::Page;
 
 /// Longest title in characters.
 pub const TITLE_MAX: u64 = 200;
@@ -24,10 +25,10 @@ pub const SIZE_DEFAULT: i64 = 20;
 #[derive(Clone, Copy, Debug, Validate)]
 pub struct ListRange {
     /// Page number, from 1.
-    #[validate(range(min = 1, max = NUMBER_MAX, message = "Use 1 to 1000000000."))]
+    #[validate(range(min = 1, max = NUMBER_MAX))]
     pub page: i64,
     /// Items on a page.
-    #[validate(range(min = 1, max = SIZE_MAX, message = "Use 1 to 100."))]
+    #[validate(range(min = 1, max = SIZE_MAX))]
     pub size: i64,
 }
 
@@ -51,7 +52,7 @@ pub struct PageList {
 #[derive(Debug, Validate)]
 pub struct NewPage {
     /// Its title.
-    #[validate(length(min = 1, max = TITLE_MAX, message = "Use 1 to 200 characters."))]
+    #[validate(length(min = 1, max = TITLE_MAX))]
     pub title: String,
     /// Its text.
     #[validate(custom(function = at_most_64_kib))]
@@ -63,7 +64,7 @@ pub struct NewPage {
 #[validate(schema(function = something_to_change))]
 pub struct PageEdit {
     /// The new title.
-    #[validate(length(min = 1, max = TITLE_MAX, message = "Use 1 to 200 characters."))]
+    #[validate(length(min = 1, max = TITLE_MAX))]
     pub title: Option<String>,
     /// The new text.
     #[validate(custom(function = at_most_64_kib))]
@@ -92,40 +93,42 @@ impl Service {
     pub async fn pages(&self, range: ListRange) -> Result<PageList, AppError> {
         range.validate()?;
         let offset = (range.page - 1) * range.size;
-        let (total, items) = self.db.read(move |conn| pages::list(conn, offset, range.size)).await?;
-        Ok(PageList { total, items })
+        let (total, items) = self.db.read_consistent(move |conn| pages::list(conn, offset, range.size)).await?;
+        Ok(PageList { total, items: items.into_iter().map(Page::from).collect() })
     }
 
     /// The page with this id.
     pub async fn page(&self, id: PageId) -> Result<Page, AppError> {
-        self.db.read(move |conn| pages::find(conn, id)).await?.ok_or(AppError::NotFound("page"))
+        let found = self.db.read(move |conn| pages::find(conn, id)).await?;
+        found.map(Page::from).ok_or(AppError::NotFound("page"))
     }
 
-    /// Stores a new page of `owner`.
-    pub async fn create_page(&self, owner: UserId, new: NewPage) -> Result<Page, AppError> {
+    /// Stores a new page of the caller's.
+    pub async fn create_page(&self, caller: SignedIn, new: NewPage) -> Result<Page, AppError> {
         new.validate()?;
         let now = self.clock.now().naive();
         let created = self.db.write(move |conn| {
+            confirm(conn, &caller)?;
             pages::insert(
                 conn,
                 &PageRow {
-                    owner_id: owner.0,
+                    owner_id: caller.user_id.0,
                     title: &new.title,
                     body: &new.body,
                     version: 1,
                     created_at: now,
                     updated_at: now,
-                    updated_by: owner.0,
+                    updated_by: caller.user_id.0,
                 },
             )
         });
-        created.await
+        created.await.map(Page::from)
     }
 
     /// Changes a page. Errors: not found, not the owner's, or [`AppError::Stale`] for an unexpected version.
     pub async fn edit_page(
         &self,
-        caller: UserId,
+        caller: SignedIn,
         id: PageId,
         edit: PageEdit,
         expected: ExpectedVersions,
@@ -133,7 +136,8 @@ impl Service {
         edit.validate()?;
         let now = self.clock.now().naive();
         let changed = self.db.write(move |conn| {
-            let page = changeable(pages::lock(conn, id)?, caller, expected.as_deref())?;
+            confirm(conn, &caller)?;
+            let page = changeable(pages::lock(conn, id)?, &caller, expected.as_deref())?;
             pages::update(
                 conn,
                 id,
@@ -142,26 +146,27 @@ impl Service {
                     body: edit.body.as_deref(),
                     version: page.version + 1,
                     updated_at: now,
-                    updated_by: caller.0,
+                    updated_by: caller.user_id.0,
                 },
             )
         });
-        changed.await
+        changed.await.map(Page::from)
     }
 
     /// Removes a page, with the same errors as [`Self::edit_page`].
-    pub async fn delete_page(&self, caller: UserId, id: PageId, expected: ExpectedVersions) -> Result<(), AppError> {
+    pub async fn delete_page(&self, caller: SignedIn, id: PageId, expected: ExpectedVersions) -> Result<(), AppError> {
         let removed = self.db.write(move |conn| {
-            changeable(pages::lock(conn, id)?, caller, expected.as_deref())?;
+            confirm(conn, &caller)?;
+            changeable(pages::lock(conn, id)?, &caller, expected.as_deref())?;
             pages::delete(conn, id)
         });
         removed.await
     }
 }
 
-fn changeable(page: Option<Page>, caller: UserId, expected: Option<&[i64]>) -> Result<Page, AppError> {
+fn changeable(page: Option<pages::Page>, caller: &SignedIn, expected: Option<&[i64]>) -> Result<pages::Page, AppError> {
     let page = page.ok_or(AppError::NotFound("page"))?;
-    if page.owner_id != caller {
+    if page.owner_id != caller.user_id {
         return Err(AppError::Forbidden(Denial::NotOwner));
     }
     if expected.is_some_and(|versions| !versions.contains(&page.version)) {

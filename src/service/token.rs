@@ -88,7 +88,7 @@ impl Service {
                 Some(_) => {}
             }
             if let Some(hash) = &renewed {
-                users::set_password(conn, user.id, hash, now)?;
+                users::renew_hash(conn, user.id, hash)?;
             }
             access_tokens::replace(conn, &token)?;
             Ok(true)

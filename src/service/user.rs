@@ -3,13 +3,13 @@
 use super::Service;
 use crate::db::access_tokens;
 use crate::db::users::{self, NewUser};
-use crate::domain::email::EmailAddress;
+use crate::domain::email::{self, EmailAddress};
 use crate::domain::id::UserId;
 use crate::domain::password::Password;
-use crate::error::{AppError, FieldError};
+use crate::domain::principal::SignedIn;
+use crate::domain::user::User;
+use crate::error::{AppError, FieldError, Reason, broken_rules};
 use validator::{Validate, ValidationError};
-
-pub use crate::db::users::User;
 
 /// How many users [`Service::users_after`] answers at most.
 pub const LIST_LIMIT: i64 = 500;
@@ -19,28 +19,25 @@ pub const NAME_MIN: u64 = 5;
 /// Longest name, surname and website in characters.
 pub const TEXT_MAX: u64 = 255;
 
-const EMAIL_RULE: &str = "Use a valid e-mail address of at most 254 characters.";
-
 /// What it takes to register.
 #[derive(Debug, Validate)]
 pub struct Registration {
     /// First name.
     #[validate(
-        length(min = NAME_MIN, max = TEXT_MAX, message = "Use 5 to 255 characters."),
+        length(min = NAME_MIN, max = TEXT_MAX),
         custom(function = no_control_characters)
     )]
     pub name: String,
     /// Family name; may be empty.
     #[validate(
-        length(max = TEXT_MAX, message = "Use at most 255 characters."),
+        length(max = TEXT_MAX),
         custom(function = no_control_characters)
     )]
     pub surname: String,
     /// Unique by its canonical form.
-    #[validate(custom(function = email_address))]
     pub email: String,
     /// Any text.
-    #[validate(length(max = TEXT_MAX, message = "Use at most 255 characters."))]
+    #[validate(length(max = TEXT_MAX), custom(function = no_nul))]
     pub website: String,
     /// Its bounds are settings.
     pub password: Password,
@@ -53,11 +50,11 @@ fn no_control_characters(text: &str) -> Result<(), ValidationError> {
     Ok(())
 }
 
-fn email_address(text: &str) -> Result<(), ValidationError> {
-    match EmailAddress::parse(text) {
-        Some(_) => Ok(()),
-        None => Err(ValidationError::new("email").with_message(EMAIL_RULE.into())),
+fn no_nul(text: &str) -> Result<(), ValidationError> {
+    if text.contains('\0') {
+        return Err(ValidationError::new("nul").with_message("The NUL character is not allowed.".into()));
     }
+    Ok(())
 }
 
 impl Service {
@@ -87,17 +84,20 @@ impl Service {
                 },
             )
         });
-        stored.await?.ok_or_else(email_taken)
+        stored.await?.map(User::from).ok_or_else(email_taken)
     }
 
-    /// The user with this id.
-    pub async fn user(&self, id: UserId) -> Result<User, AppError> {
-        self.db.read(move |conn| users::find(conn, id)).await?.ok_or(AppError::NotFound("user"))
+    /// The caller. One who was deleted since the guard let them in is nobody.
+    pub async fn me(&self, caller: &SignedIn) -> Result<User, AppError> {
+        let id = caller.user_id;
+        let gone = AppError::Unauthenticated(Reason::BadCredential(caller.carrier));
+        self.db.read(move |conn| users::find(conn, id)).await?.map(User::from).ok_or(gone)
     }
 
     /// Users with ids above `after`, in order, at most [`LIST_LIMIT`].
     pub async fn users_after(&self, after: UserId) -> Result<Vec<User>, AppError> {
-        self.db.read(move |conn| users::list(conn, after, LIST_LIMIT)).await
+        let rows = self.db.read(move |conn| users::list(conn, after, LIST_LIMIT)).await?;
+        Ok(rows.into_iter().map(User::from).collect())
     }
 
     /// Gives a user a new password and ends their sign-in token.
@@ -120,31 +120,33 @@ impl Service {
             let user = users::find_by_email(conn, &key)?.ok_or(AppError::NotFound("user"))?;
             users::delete(conn, user.id)
         });
-        removal.await.map(|_| ())
+        removal.await
     }
 
-    /// All that is wrong with a registration at once, or its address.
+    /// The address of a registration, or all that is wrong with it at once.
     fn check_registration(&self, registration: &Registration) -> Result<EmailAddress, AppError> {
-        let rules = registration.validate().map_err(AppError::from);
-        let password = self.check_password(&registration.password);
-        match (rules, password) {
-            (Ok(()), Ok(())) => EmailAddress::parse(&registration.email)
-                .ok_or_else(|| FieldError::new("email", "email", EMAIL_RULE).into()),
-            (Err(AppError::Invalid(mut errors)), Err(password)) => {
-                errors.push(password);
-                Err(AppError::Invalid(errors))
-            }
-            (Err(error), _) => Err(error),
-            (Ok(()), Err(password)) => Err(password.into()),
+        let mut errors = registration.validate().map_or_else(|errors| broken_rules(&errors), |()| Vec::new());
+        let email = EmailAddress::parse(&registration.email);
+        if email.is_none() {
+            let rule = format!("Use a valid e-mail address of at most {} characters.", email::MAX_LENGTH);
+            errors.push(FieldError::new("email", "email", rule));
+        }
+        errors.extend(self.check_password(&registration.password).err());
+        match email {
+            Some(email) if errors.is_empty() => Ok(email),
+            _ => Err(AppError::Invalid(errors)),
         }
     }
 
     fn check_password(&self, password: &Password) -> Result<(), FieldError> {
         let (least, most) = (self.settings.password_min_length, self.settings.password_max_length);
-        if (least..=most).contains(&password.length()) {
-            return Ok(());
+        if password.has_nul() {
+            return Err(FieldError::new("password", "nul", "The NUL character is not allowed."));
         }
-        Err(FieldError::new("password", "length", format!("Use {least} to {most} characters.")))
+        if !(least..=most).contains(&password.length()) {
+            return Err(FieldError::new("password", "length", format!("Use {least} to {most} characters.")));
+        }
+        Ok(())
     }
 }
 

@@ -44,6 +44,8 @@ fn failure(output: &Output) -> String {
 struct Serving {
     child: Child,
     lines: Receiver<String>,
+    /// Whether every line must be a JSON object.
+    json: bool,
 }
 
 impl Serving {
@@ -52,7 +54,9 @@ impl Serving {
         let (sender, lines) = channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { child, lines }
+        let json =
+            command.get_envs().any(|(key, value)| key == "LATCHKEY__LOG__FORMAT" && value == Some("json".as_ref()));
+        Self { child, lines, json }
     }
 
     /// The next line of the log that contains `text`.
@@ -60,6 +64,11 @@ impl Serving {
         loop {
             let line =
                 self.lines.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("no line with {text:?}"));
+            if self.json {
+                let object: serde_json::Value =
+                    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+                assert!(object.is_object(), "{line}");
+            }
             if line.contains(text) {
                 return line;
             }
@@ -104,11 +113,18 @@ specify_database! {
             assert!(bad.contains(field), "{bad}");
         }
 
+        database
+            .execute(
+                "INSERT INTO access_tokens (user_id, access_token, scopes, created_at, expiration_date) \
+                 VALUES (1, 'digest', '', '2026-01-01 00:00:00', '2027-01-01 00:00:00')",
+            )
+            .await;
         let hash = "SELECT hashed_password AS row FROM users";
         let before = database.rows(hash).await;
         assert!(before[0].starts_with("$bcrypt-sha256$v=2,t=2b,r=10$"), "{before:?}");
         let changed = with_input(&mut user(&["user", "set-password", "ada@example.org"]), "another password\n");
         assert!(out(&changed).starts_with("changed the password"));
+        assert_eq!(database.number("SELECT count(*) FROM access_tokens").await, 0, "the token is ended");
         assert_ne!(database.rows(hash).await, before);
         let unknown = with_input(&mut user(&["user", "set-password", "eve@example.org"]), PASSWORD);
         assert!(failure(&unknown).contains("user not found"), "{unknown:?}");
@@ -128,7 +144,10 @@ specify_database! {
         assert!(out(&migrate("up")).contains("applied 2026"));
         assert!(out(&migrate("status")).starts_with("applied 2026-11-23-000000_users_tokens_pages"));
         assert!(out(&migrate("down")).contains("reverted 2026"));
-        assert!(failure(&migrate("status")).contains("pending 2026") || !out(&migrate("up")).is_empty());
+        let pending = migrate("status");
+        assert!(failure(&pending).contains("not up to date"));
+        assert!(String::from_utf8_lossy(&pending.stdout).contains("pending 2026"), "{pending:?}");
+        assert!(out(&migrate("down")).contains("no migration to revert"));
         assert!(out(&migrate("up")).contains("is up to date"));
 
         let mut old = latchkey(home.path(), &["serve"]);
@@ -141,10 +160,11 @@ specify_database! {
         let home = TempDir::new().unwrap();
         for (format, signal) in [("text", "-TERM"), ("json", "-INT")] {
             let mut command = latchkey(home.path(), &[]);
-            command.env("DATABASE_URL", &database.url).env("LATCHKEY__LOG__FORMAT", format);
+            let with_password = database.url.replace("user=postgres", "user=postgres&password=hunter2");
+            command.env("DATABASE_URL", with_password).env("LATCHKEY__LOG__FORMAT", format);
             let mut serving = Serving::start(&mut command);
             let address = serving.address();
-            serving.line("database ");
+            assert!(!serving.line("database ").contains("hunter2"));
             serving.line("/docs/");
 
             let mut health = latchkey(home.path(), &["health"]);
@@ -250,7 +270,7 @@ fn a_database_that_is_not_there_is_an_error_and_never_another_one() {
     for (url, cause) in [
         ("postgres://localhost:1/x", "refused"),
         ("postgres:///x?host=/nonexistent", "No such file"),
-        ("sqlite:///nonexistent/latchkey.db", "cannot open the file"),
+        ("sqlite:///nonexistent/latchkey.db", "cannot create the file"),
     ] {
         for command in [&["serve"][..], &["migrate", "up"], &["user", "list"]] {
             let said = failure(&run(latchkey(home.path(), command).env("DATABASE_URL", url)));
@@ -258,6 +278,39 @@ fn a_database_that_is_not_there_is_an_error_and_never_another_one() {
         }
     }
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was created");
+}
+
+#[test]
+fn no_message_about_a_wrong_setting_quotes_a_secret() {
+    let home = TempDir::new().unwrap();
+    for url in [
+        "postgres://ada:hunter2%zz@localhost/x",
+        "postgres://ada:hunter2@[::1]y/x",
+        "postgres://ada:hunter2@nowhere.invalid/x",
+        "postgres://ada:hunter2@localhost/x?nonsense=1",
+        "postgres://ada:x@hunter2@nowhere.invalid/x",
+        "mysql://ada:hunter2@localhost/x",
+    ] {
+        for command in [&["serve"][..], &["migrate", "up"]] {
+            let said = failure(&run(latchkey(home.path(), command).env("DATABASE_URL", url)));
+            assert!(!said.contains("hunter2"), "{url}: {said}");
+            assert!(said.contains("database"), "{url}: {said}");
+        }
+    }
+    let file = home.path().join("broken.toml");
+    for line in ["api_key_token = \"hunter2", "token_ttl = hunter2", "[auth\napi_key_token = \"hunter2\""] {
+        std::fs::write(&file, format!("[auth]\n{line}\n")).unwrap();
+        let said = failure(&run(&mut latchkey(home.path(), &["config", "--config", file.to_str().unwrap()])));
+        assert!(!said.contains("hunter2") && said.contains("broken.toml, line 2"), "{said}");
+    }
+}
+
+#[test]
+fn printing_to_a_closed_pipe_is_no_failure() {
+    let home = TempDir::new().unwrap();
+    let mut child = latchkey(home.path(), &["openapi"]).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

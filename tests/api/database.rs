@@ -110,7 +110,7 @@ specify_database! {
 async fn sqlite_connections_are_set_up_to_be_safe() {
     let database = crate::support::database::Database::create(Backend::Sqlite).unwrap();
     for (pragma, value) in
-        [("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1"), ("busy_timeout", "5000")]
+        [("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1"), ("busy_timeout", "2500")]
     {
         let column = if pragma == "busy_timeout" { "timeout" } else { pragma };
         let rows = database.rows(format!("SELECT CAST({column} AS TEXT) AS row FROM pragma_{pragma}")).await;
@@ -162,5 +162,50 @@ fn a_database_address_prints_without_its_password() {
         let url = DatabaseUrl::try_from(url.to_owned()).unwrap();
         assert_eq!(url.to_string(), shown);
         assert_eq!(format!("{url:?}"), shown);
+    }
+}
+
+/// SQLite's own locks on the file are what keeps another process from deleting the write-ahead log under us, and the
+/// kernel drops all of a process's locks on a file as soon as the process closes any descriptor of it.
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn more_connections_leave_the_locks_of_the_first_in_place() {
+    use std::os::unix::fs::MetadataExt;
+    use std::sync::{Arc, Barrier};
+
+    let database = crate::support::database::Database::create(Backend::Sqlite).unwrap();
+    let db = database.open();
+    db.migrate_up().await.unwrap();
+    let both_open = Arc::new(Barrier::new(2));
+    let read = || {
+        let both_open = Arc::clone(&both_open);
+        db.read(move |conn| {
+            let count: i64 =
+                diesel::RunQueryDsl::get_result(diesel::dsl::sql::<diesel::sql_types::BigInt>("SELECT 1"), conn)?;
+            both_open.wait();
+            Ok(count)
+        })
+    };
+    let (one, other) = tokio::join!(read(), read());
+    assert_eq!((one.unwrap(), other.unwrap()), (1, 1));
+
+    let file = database.url.strip_prefix("sqlite://").unwrap();
+    let inode = std::fs::metadata(file).unwrap().ino();
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    let ours = locks.lines().filter(|line| line.contains(&format!(":{inode} ")) && line.contains("READ"));
+    assert!(ours.count() > 0, "no lock on {file} in:\n{locks}");
+}
+
+#[tokio::test]
+#[cfg(unix)]
+async fn a_new_sqlite_file_is_for_its_owner_only() {
+    use std::os::unix::fs::MetadataExt;
+
+    let database = crate::support::database::Database::create(Backend::Sqlite).unwrap();
+    let db = database.open();
+    db.migrate_up().await.unwrap();
+    let file = database.url.strip_prefix("sqlite://").unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        assert_eq!(std::fs::metadata(format!("{file}{suffix}")).unwrap().mode() & 0o777, 0o600, "{suffix}");
     }
 }

@@ -96,6 +96,13 @@ specify! {
             let documented: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
             assert_eq!(answer.members(), documented, "{method} {path}");
             assert_eq!(schema["required"].as_array().unwrap().len(), documented.len(), "{method} {path}: all are required");
+            for item in answer.body["items"].as_array().into_iter().flatten() {
+                let schema = resolve(&document, &schema["properties"]["items"]["items"]);
+                let documented: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+                let mut members: Vec<&String> = item.as_object().unwrap().keys().collect();
+                members.sort_unstable();
+                assert_eq!(members, documented, "an item of {method} {path}");
+            }
         }
         let all: BTreeSet<_> = operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
         assert_eq!(seen, all, "every operation has been tried");
@@ -118,19 +125,31 @@ specify! {
     async fn every_bound_of_a_text_is_enforced(app: App) {
         let document = document(&app).await;
         let ada = app.user("ada@example.org").await;
+        app.post("/page/", &ada, &json!({ "title": "t", "body": "b" })).await;
+        let mut tried = 0;
         for (method, path, operation) in operations(&document) {
             let schema = resolve(&document, &operation["requestBody"]["content"]["application/json"]["schema"]);
+            let valid = match path {
+                "/register" => registration("eve@example.org"),
+                _ => json!({ "title": "t", "body": "b" }),
+            };
             for (field, rules) in schema["properties"].as_object().into_iter().flatten() {
                 let most = rules["maxLength"].as_u64().unwrap_or_else(|| panic!("{path} {field} has no maxLength"));
+                let least = rules["minLength"].as_u64().unwrap_or_default();
                 let over = "a".repeat(usize::try_from(most).unwrap() + 1);
-                let answer = app.request(&method.to_uppercase(), &path.replace("{id}", "1"))
-                    .credential(&ada)
-                    .json(&json!({ field: over }))
-                    .send()
-                    .await;
-                assert_eq!(answer.status, 422, "{method} {path} {field}: {answer:?}");
+                let under = least.checked_sub(1).map(|under| "a".repeat(usize::try_from(under).unwrap()));
+                for wrong in [Some(over), under, Some("nul\0".to_owned())].into_iter().flatten() {
+                    let mut body = valid.clone();
+                    body[field] = json!(wrong);
+                    let path = path.replace("{id}", "1");
+                    let answer = app.request(&method.to_uppercase(), &path).credential(&ada).json(&body).send().await;
+                    answer.assert_error(422, "invalid");
+                    assert_eq!(answer.bad_fields(), [field], "{method} {path}");
+                    tried += 1;
+                }
             }
         }
+        assert!(tried >= 20, "{tried} values were tried");
     }
 
     async fn documented_errors_are_the_ones_that_come(app: App) {
@@ -157,6 +176,18 @@ specify! {
             assert!(members.iter().all(|member| known.contains_key(*member)), "{method} {path}: {answer:?}");
             assert!(required.iter().all(|member| members.contains(member)), "{method} {path}: {answer:?}");
         }
+    }
+}
+
+#[test]
+fn the_document_is_valid_openapi_3_0() {
+    let settings = latchkey::config::Settings::defaults().unwrap();
+    let current = latchkey::http::openapi::Document::build(&settings.http, &settings.auth);
+    let typed: openapiv3::OpenAPI = serde_json::from_str(current.json()).unwrap();
+    assert!(typed.openapi.starts_with("3.0."));
+    for (path, method, operation) in typed.operations() {
+        assert!(operation.operation_id.is_some() && !operation.tags.is_empty(), "{method} {path}");
+        assert!(operation.responses.responses.len() > 1, "{method} {path} documents its errors");
     }
 }
 

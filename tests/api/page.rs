@@ -110,10 +110,10 @@ specify! {
             app.request("PUT", "/page/1").credential(&ada).header("If-Match", tag).json(&json!({ "title": title, "body": "" }))
         };
         assert_eq!(put("\"1\"", "Two").send().await.status, 200);
-        for stale in ["\"1\"", "\"3\"", "W/\"2\"", "\"x\"", "\"1\", \"3\""] {
+        for stale in ["\"1\"", "\"3\"", "W/\"2\"", "\"02\"", "\"x\"", "\"1\", \"3\""] {
             put(stale, "Lost").send().await.assert_error(412, "stale");
         }
-        for malformed in ["2", "two words"] {
+        for malformed in ["2", "two words", "garbage, \"2\"", "\"2\", *", ""] {
             put(malformed, "Lost").send().await.assert_error(400, "malformed_if_match");
         }
         assert_eq!(app.get("/page/1", &ada).await.body["title"], "Two");

@@ -1,5 +1,5 @@
 use crate::support::app::PASSWORD;
-use crate::support::{Answer, Credential, specify};
+use crate::support::{Answer, App, Credential, specify};
 
 const PARALLEL: usize = 32;
 
@@ -22,7 +22,7 @@ specify! {
         for round in 0..3 {
             let bodies = (0..PARALLEL).map(|number| {
                 // The same address in 32 spellings of its case.
-                let local: String = "race".chars().enumerate().map(|(bit, letter)| {
+                let local: String = "races".chars().enumerate().map(|(bit, letter)| {
                     if number >> bit & 1 == 1 { letter.to_ascii_uppercase() } else { letter }
                 }).collect();
                 crate::support::app::registration(&format!("{local}{round}@example.org"))
@@ -89,5 +89,53 @@ specify! {
             assert!([200, app.expected.bad_password].contains(&answer.status), "{answer:?}");
         }
         assert_eq!(app.database.number("SELECT count(*) FROM access_tokens").await, 0);
+    }
+
+    async fn a_request_parked_before_its_token_died_changes_nothing(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let eve = app.user("eve@example.org").await;
+        let (Credential::Token(ada_token), Credential::Token(eve_token)) = (&ada, &eve) else { panic!("tokens") };
+        let (ada_parked, eve_parked) = (park(&app, ada_token).await, park(&app, eve_token).await);
+        assert_eq!(app.request("DELETE", "/token").credential(&ada).send().await.status, 204);
+        app.database.execute("DELETE FROM users WHERE email = 'eve@example.org'").await;
+        for parked in [ada_parked, eve_parked] {
+            let answer = parked.finish().await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {} ", app.expected.bad_token_header)), "{answer}");
+        }
+        assert_eq!(app.database.number("SELECT count(*) FROM pages").await, 0);
+    }
+}
+
+const PARKED_BODY: &str = r#"{"title":"parked","body":""}"#;
+
+/// A request whose head has passed the guard and whose body is still to come.
+struct Parked(tokio::net::TcpStream);
+
+async fn park(app: &App, token: &str) -> Parked {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(app.address).await.unwrap();
+    let head = format!(
+        "POST /page/ HTTP/1.1\r\nHost: x\r\nToken: {token}\r\nContent-Type: application/json\r\n\
+         Expect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        PARKED_BODY.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The server asks for the body at once; a second exchange on the same worker then follows the guard's lookup.
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    for _ in 0..20 {
+        app.get("/me", &Credential::Token(token.to_owned())).await;
+    }
+    Parked(stream)
+}
+
+impl Parked {
+    async fn finish(mut self) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        self.0.write_all(PARKED_BODY.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 2048];
+        let length = self.0.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
     }
 }

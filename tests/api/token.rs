@@ -177,3 +177,30 @@ specify! {
         }
     }
 }
+
+#[tokio::test]
+async fn a_full_hashing_queue_is_busy_and_the_guard_goes_on() {
+    use crate::support::{App, Backend, Profile};
+
+    let narrow = |settings: &mut latchkey::config::Settings| {
+        settings.auth.bcrypt_cost = 9;
+        settings.auth.hash_queue = 1;
+    };
+    let app = App::start_with(Backend::Sqlite, Profile::Fastapi, narrow).await.unwrap();
+    let ada = app.user("ada@example.org").await;
+    let form = [("grant_type", "password"), ("username", "eve@example.org"), ("password", PASSWORD)];
+    let sign_ins: Vec<_> = (0..16).map(|_| tokio::spawn(app.request("POST", "/token").form(&form).send())).collect();
+    assert_eq!(app.get("/me", &ada).await.status, 200);
+    let mut busy = 0;
+    for sign_in in sign_ins {
+        let answer = sign_in.await.unwrap();
+        if answer.status == 503 {
+            answer.assert_error(503, "temporarily_unavailable");
+            assert_eq!(answer.header("retry-after"), "1");
+            busy += 1;
+        } else {
+            answer.assert_error(401, "invalid_grant");
+        }
+    }
+    assert!((1..16).contains(&busy), "{busy} of 16 were busy");
+}

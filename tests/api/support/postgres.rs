@@ -19,20 +19,24 @@ const KEEPER: &str =
 
 /// The address of a server on which tests may create schemas. `None`, after one clear line, if there is none.
 pub fn url() -> Option<&'static str> {
-    static URL: OnceLock<Option<String>> = OnceLock::new();
+    // A failure is kept, too: every test then fails with it, and none tries again.
+    static URL: OnceLock<Result<Option<String>, String>> = OnceLock::new();
     let find = || {
-        let found = std::env::var("TEST_POSTGRES_URL").ok().or_else(|| server_binaries().map(|found| start(&found)));
-        if found.is_none() {
-            let required = std::env::var("REQUIRE_POSTGRES").is_ok_and(|value| value == "1");
-            assert!(
-                !required,
-                "REQUIRE_POSTGRES=1, but TEST_POSTGRES_URL is unset and no PostgreSQL server is installed"
-            );
-            super::announce("PostgreSQL tests are skipped: set TEST_POSTGRES_URL or install a PostgreSQL server");
+        if let Ok(url) = std::env::var("TEST_POSTGRES_URL") {
+            return Ok(Some(url));
         }
-        found
+        if let Some(binaries) = server_binaries() {
+            return start(&binaries).map(Some);
+        }
+        if std::env::var("REQUIRE_POSTGRES").is_ok_and(|value| value == "1") {
+            return Err(
+                "REQUIRE_POSTGRES=1, but TEST_POSTGRES_URL is unset and no PostgreSQL server is installed".into()
+            );
+        }
+        super::announce("PostgreSQL tests are skipped: set TEST_POSTGRES_URL or install a PostgreSQL server");
+        Ok(None)
     };
-    URL.get_or_init(find).as_deref()
+    URL.get_or_init(find).as_ref().unwrap_or_else(|error| panic!("{error}")).as_deref()
 }
 
 /// The directory of the throw-away cluster's socket; `None` if the server is another one.
@@ -50,7 +54,7 @@ fn server_binaries() -> Option<PathBuf> {
     debian.chain(on_path.unwrap_or_default()).find(whole)
 }
 
-fn start(binaries: &Path) -> String {
+fn start(binaries: &Path) -> Result<String, String> {
     let home = TempDir::with_prefix("latchkey-postgres-").expect("a temporary directory").keep();
     let data = home.join("data");
     let as_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
@@ -69,11 +73,14 @@ fn start(binaries: &Path) -> String {
     let made = command(&binaries.join("initdb"))
         .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
         .arg(&data)
-        .status()
+        .stderr(Stdio::piped())
+        .output()
         .expect("initdb runs");
-    assert!(made.success(), "initdb failed");
+    if !made.status.success() {
+        return Err(format!("initdb failed: {}", String::from_utf8_lossy(&made.stderr)));
+    }
 
-    let keeper = command(Path::new("/bin/sh"))
+    let mut keeper = command(Path::new("/bin/sh"))
         .env("DATA", &home)
         .args(["-c", KEEPER, "keeper"])
         .arg(binaries.join("postgres"))
@@ -84,17 +91,23 @@ fn start(binaries: &Path) -> String {
         .stdin(Stdio::piped())
         .spawn()
         .expect("a shell runs");
-    // Standard input stays open until this process ends.
-    std::mem::forget(keeper);
 
     let url = format!("postgres:///postgres?user=postgres&host={}", home.display());
     let ready = || {
-        command(&binaries.join("pg_isready")).arg("--dbname").arg(&url).status().is_ok_and(|status| status.success())
+        let asked = command(&binaries.join("pg_isready")).arg("--dbname").arg(&url).status();
+        asked.is_ok_and(|status| status.success())
     };
     let started = Instant::now();
     while !ready() {
-        assert!(started.elapsed() < Duration::from_secs(30), "PostgreSQL did not start");
+        if started.elapsed() > Duration::from_secs(30) {
+            // Without its standard input the keeper ends the server and removes the directory.
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+            return Err("PostgreSQL did not start".to_owned());
+        }
         std::thread::sleep(Duration::from_millis(50));
     }
-    url
+    // Standard input stays open until this process ends.
+    std::mem::forget(keeper);
+    Ok(url)
 }
