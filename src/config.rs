@@ -202,6 +202,7 @@ fn sqlite_file(path: &str) -> Result<DatabaseUrl, String> {
         path if path.contains(":memory:") => {
             Err("an in-memory SQLite database would differ in every connection".to_owned())
         }
+        path if path.starts_with("file:") => Err("name the SQLite file itself, not a file: URI".to_owned()),
         path if path.contains(['?', '#']) => Err("a SQLite address takes no parameters".to_owned()),
         path => Ok(DatabaseUrl::Sqlite(PathBuf::from(path))),
     }

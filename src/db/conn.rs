@@ -59,10 +59,12 @@ impl Manager {
     }
 }
 
-/// Milliseconds; below what a caller waits for. `busy_timeout` comes first, because the change to WAL may have to wait. Foreign keys are off unless asked for.
-/// FULL: a commit that was acknowledged survives a power cut.
-const SQLITE_SETUP: &str = "PRAGMA busy_timeout = 2500; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-     PRAGMA foreign_keys = ON;";
+/// How long SQLite waits for another process: less than a caller waits for its answer.
+pub(super) const SQLITE_PATIENCE: &str = "PRAGMA busy_timeout = 2500;";
+
+/// After the patience, because the change to WAL may have to wait. FULL: a commit that was acknowledged survives a power
+/// cut. Foreign keys are off unless asked for.
+const SQLITE_SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
 
 /// A statement that takes too long is ended by the server, before its caller gives up.
 const POSTGRES_SETUP: &str = "SET TIME ZONE 'UTC'; SET statement_timeout = '2500ms'; SET lock_timeout = '2s';
@@ -83,18 +85,20 @@ impl r2d2::ManageConnection for Manager {
 
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     fn connect(&self) -> Result<Conn, ConnectionError> {
-        let (mut conn, setup) = match &self.url {
+        let (mut conn, setup): (Conn, &[&str]) = match &self.url {
             DatabaseUrl::Sqlite(path) => {
                 let path =
                     path.to_str().ok_or_else(|| ConnectionError::BadConnection("the path is not UTF-8".into()))?;
-                (Conn::Sqlite(SqliteConnection::establish(path)?), SQLITE_SETUP)
+                (Conn::Sqlite(SqliteConnection::establish(path)?), &[SQLITE_PATIENCE, SQLITE_SETUP])
             }
             DatabaseUrl::Postgres(url) => {
                 let conn = PgConnection::establish(&with_timeouts(url)).map_err(without_secrets)?;
-                (Conn::Postgres(conn), POSTGRES_SETUP)
+                (Conn::Postgres(conn), &[POSTGRES_SETUP])
             }
         };
-        conn.batch_execute(setup).map_err(ConnectionError::CouldntSetupConfiguration)?;
+        for step in setup {
+            conn.batch_execute(step).map_err(ConnectionError::CouldntSetupConfiguration)?;
+        }
         Ok(conn)
     }
 
@@ -103,11 +107,7 @@ impl r2d2::ManageConnection for Manager {
     }
 
     fn has_broken(&self, conn: &mut Conn) -> bool {
-        std::thread::panicking()
-            || match conn {
-                Conn::Postgres(conn) => is_mid_transaction(conn),
-                Conn::Sqlite(conn) => is_mid_transaction(conn),
-            }
+        std::thread::panicking() || on_backend!(conn => is_mid_transaction(conn))
     }
 }
 

@@ -8,7 +8,7 @@ use diesel::migration::MigrationSource;
 use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::conn::write_transaction;
+use super::conn::{SQLITE_PATIENCE, write_transaction};
 use super::{Conn, Db};
 use crate::error::{AppError, Source};
 
@@ -19,8 +19,7 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 const POSTGRES_LOCK: &str = "SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '10min';
      SELECT pg_advisory_xact_lock(5494872103);";
 /// One replica may wait for another's whole migration.
-const SQLITE_PATIENCE: &str = "PRAGMA busy_timeout = 60000;";
-const SQLITE_USUAL: &str = "PRAGMA busy_timeout = 2500;";
+const SQLITE_LONG_PATIENCE: &str = "PRAGMA busy_timeout = 60000;";
 
 /// One migration and whether it has been applied.
 pub struct Status {
@@ -57,7 +56,7 @@ impl Db {
     ) -> Result<T, AppError> {
         self.unhurried(|conn| {
             if let Conn::Sqlite(conn) = conn {
-                conn.batch_execute(SQLITE_PATIENCE)?;
+                conn.batch_execute(SQLITE_LONG_PATIENCE)?;
             }
             let answer = write_transaction(conn, |conn| {
                 if let Conn::Postgres(conn) = conn {
@@ -66,7 +65,7 @@ impl Db {
                 run(conn).map_err(AppError::Internal)
             });
             if let Conn::Sqlite(conn) = conn {
-                conn.batch_execute(SQLITE_USUAL)?;
+                conn.batch_execute(SQLITE_PATIENCE)?;
             }
             answer
         })

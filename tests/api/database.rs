@@ -143,6 +143,7 @@ fn the_database_is_chosen_by_scheme_and_nothing_else() {
         ":memory:",
         "sqlite::memory:",
         "file:latchkey.db",
+        "sqlite:file:latchkey.db",
         "postgres:x",
         "Postgres://x",
     ] {
