@@ -53,7 +53,13 @@ pub async fn edge<B: MessageBody + 'static>(
         request.head_mut().method = Method::GET;
     }
     // Handlers, extractors and the guard answer errors as responses; an `Err` here is the framework's own.
-    let mut response = next.call(request).await?.map_into_boxed_body();
+    let mut response = match next.call(request).await {
+        Ok(response) => response.map_into_boxed_body(),
+        Err(error) => {
+            line.status = error.as_response_error().status_code().as_u16();
+            return Err(error);
+        }
+    };
     if let Some(presented) = presented(&response, &line.id) {
         response = response.into_response(presented);
     }

@@ -94,6 +94,20 @@ impl Drop for Serving {
     }
 }
 
+/// Sends half a request, and resets the connection once the server waits for the other half.
+async fn abandon(address: &str) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let request = "POST /register HTTP/1.1\r\nHost: x\r\nX-Request-Id: request-18\r\nContent-Type: application/json\r\n\
+                   Expect: 100-continue\r\nContent-Length: 100\r\n\r\n";
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.set_zero_linger().unwrap();
+}
+
 specify_database! {
     async fn users_are_managed_from_the_command_line(database: Database) {
         let home = TempDir::new().unwrap();
@@ -184,6 +198,10 @@ specify_database! {
                     assert!(line[key].is_string(), "{key} in {line}");
                 }
             }
+
+            abandon(&address).await;
+            let abandoned = serving.line("request-18");
+            assert!(abandoned.contains("499"), "{abandoned}");
 
             serving.signal(signal);
             assert!(serving.child.wait().unwrap().success(), "{signal}");
