@@ -15,6 +15,16 @@ impl Timestamp {
         self.0
     }
 
+    /// What [`Self::parse`] takes, for people.
+    pub const FORM: &str = "Use a time with its offset as in RFC 3339: 2030-01-31T12:00:00Z.";
+
+    /// Reads a point in time with its offset (RFC 3339).
+    pub fn parse(text: &str) -> Option<Self> {
+        let moment = DateTime::parse_from_rfc3339(text).ok()?;
+        // By way of a number, so that a leap second becomes the second after it.
+        DateTime::from_timestamp_micros(moment.timestamp_micros()).map(Self)
+    }
+
     /// The same point without its zone, as a `TIMESTAMP` column holds it.
     pub fn naive(self) -> NaiveDateTime {
         self.0.naive_utc()

@@ -30,6 +30,14 @@ pub enum AppError {
     /// Somebody we know, who may not do this.
     #[error("forbidden: {0:?}")]
     Forbidden(Denial),
+    /// It was there once and will not come back.
+    #[error("gone: {detail}")]
+    Gone {
+        /// Stable, for programs.
+        code: &'static str,
+        /// For people.
+        detail: &'static str,
+    },
     /// The caller's condition (`If-Match`) does not hold.
     #[error("the object has changed since it was read")]
     Stale,
@@ -89,6 +97,7 @@ fn bounds(error: &ValidationError) -> String {
     let unit = if error.code == "length" { " characters" } else { "" };
     match (error.params.get("min"), error.params.get("max")) {
         (Some(min), Some(max)) => format!("Use {min} to {max}{unit}."),
+        (Some(min), None) => format!("Use {min} or more{unit}."),
         (None, Some(max)) => format!("Use at most {max}{unit}."),
         _ => "This value is not allowed.".to_owned(),
     }
@@ -127,6 +136,25 @@ pub enum Denial {
     Scope(Scope),
     /// Only the owner may do this.
     NotOwner,
-    /// The constant key stands for no user, and this needs one.
+    /// This needs a user: the constant key stands for none, and a key that was issued to somebody else is not its owner.
     NeedsUser,
+    /// This needs the user's own sign-in token, not an API key.
+    NeedsSignIn,
+    /// This needs a token with all scopes of its user.
+    Narrowed,
+    /// The current password that was given with the request is wrong.
+    WrongPassword,
+}
+
+impl Denial {
+    /// Stable, for programs.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Scope(_) | Self::Narrowed => "insufficient_scope",
+            Self::NotOwner => "not_owner",
+            Self::NeedsUser => "user_required",
+            Self::NeedsSignIn => "sign_in_required",
+            Self::WrongPassword => "wrong_password",
+        }
+    }
 }

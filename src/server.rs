@@ -41,6 +41,7 @@ pub enum StartError {
 pub struct Server {
     address: SocketAddr,
     running: http::RunningServer,
+    service: Arc<Service>,
 }
 
 impl Server {
@@ -48,12 +49,12 @@ impl Server {
     pub async fn start(settings: &Settings, clock: Clock) -> Result<Self, StartError> {
         let service = Arc::new(open_service(settings, clock).await?);
         let address = settings.server.listen;
-        let started = http::serve(service, settings);
+        let started = http::serve(Arc::clone(&service), settings);
         let (address, running) = started.map_err(|cause| StartError::Listen { address, cause })?;
         log::info!("listening on http://{address}");
         log::info!("database {}", settings.database.url);
         log::info!("documentation on http://{address}/docs/");
-        Ok(Self { address, running })
+        Ok(Self { address, running, service })
     }
 
     /// Where it listens.
@@ -68,7 +69,13 @@ impl Server {
 
     /// Serves until SIGTERM or SIGINT.
     pub async fn run(self) -> std::io::Result<()> {
-        self.running.await
+        let Self { running, service, .. } = self;
+        let ended = tokio::select! {
+            ended = running => ended,
+            () = service.keep_key_usage() => Ok(()),
+        };
+        service.flush_key_usage().await;
+        ended
     }
 }
 

@@ -84,6 +84,19 @@ fn each_framework_stays_in_its_layer() {
 }
 
 #[test]
+fn changes_reach_the_database_through_the_audit_trail_alone() {
+    // That a key was used is no change of anybody's.
+    let allowed = ["trail.rs", "key_usage.rs"];
+    let writes = |code: &str| code.split_whitespace().collect::<String>().contains("db.write(");
+    let above = sources().into_iter().filter(|(path, _)| layer(path) != "db");
+    let writers: Vec<PathBuf> = above.filter(|(_, code)| writes(code)).map(|(path, _)| path).collect();
+    assert!(!writers.is_empty(), "the writers are found");
+    for path in writers {
+        assert!(allowed.iter().any(|name| path.ends_with(name)), "{} writes past the audit trail", path.display());
+    }
+}
+
+#[test]
 fn only_connections_and_migrations_tell_the_databases_apart() {
     for (path, code) in sources() {
         let dialect = ["PRAGMA", "BEGIN IMMEDIATE", "pg_advisory", "Conn::Postgres", "Conn::Sqlite"];

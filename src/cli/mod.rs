@@ -1,10 +1,13 @@
 //! The command line.
 
+mod audit;
 mod health;
+mod key;
 mod migrate;
 mod openapi;
 mod serve;
 mod show_config;
+mod token;
 mod user;
 
 use std::error::Error;
@@ -14,10 +17,15 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 
 use crate::config::{ConfigError, Settings};
+use crate::domain::email::EmailAddress;
+use crate::domain::user::User;
+use crate::error::AppError;
 use crate::logging;
+use crate::service::Service;
 
 /// What a command answers: its own words on failure.
 type Outcome = Result<(), Box<dyn Error>>;
@@ -41,14 +49,67 @@ enum Command {
     #[command(subcommand)]
     Migrate(migrate::Migrate),
     /// Manage users
-    #[command(subcommand)]
-    User(user::UserCommand),
+    User(Operation<user::UserCommand>),
+    /// Manage API keys
+    Key(Operation<key::KeyCommand>),
+    /// Manage sign-in tokens
+    Token(Operation<token::TokenCommand>),
+    /// Read the audit trail
+    Audit(Operation<audit::AuditCommand>),
     /// Print the OpenAPI document
     Openapi,
     /// Print the settings in force, secrets masked
     Config,
     /// Ask a running server whether it is ready; the exit code tells
     Health,
+}
+
+/// A command on accounts, and how it answers.
+#[derive(Args)]
+struct Operation<C: Subcommand> {
+    /// Answer JSON, one object per line, as the API does
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: C,
+}
+
+/// How a command answers.
+#[derive(Clone, Copy)]
+struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// Prints `value` as a line of JSON, or else `line`.
+    fn show(self, value: &impl Serialize, line: impl Display) -> Outcome {
+        if self.json {
+            print(format_args!("{}\n", serde_json::to_string(value)?))
+        } else {
+            print(format_args!("{line}\n"))
+        }
+    }
+}
+
+/// The user whom an operator means.
+async fn user_named(service: &Service, email: &str) -> Result<User, String> {
+    let address = EmailAddress::parse(email).ok_or_else(|| format!("{email:?} is not an e-mail address"))?;
+    service.user_by_email(&address).await.map_err(explain)
+}
+
+/// On the command line each bad field gets its line.
+fn explain(error: AppError) -> String {
+    match error {
+        AppError::Invalid(errors) => {
+            let lines = errors.iter().map(|error| match error.field.as_str() {
+                "" => error.message.clone(),
+                field => format!("{field}: {}", error.message),
+            });
+            lines.collect::<Vec<_>>().join("\n")
+        }
+        AppError::Conflict { detail, .. } => detail.to_owned(),
+        error => error.to_string(),
+    }
 }
 
 /// Prints to standard output. Whoever stopped reading has read enough.
@@ -79,7 +140,14 @@ fn execute(arguments: Arguments) -> Outcome {
     match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => runtime.block_on(serve::serve(&settings)),
         Command::Migrate(command) => runtime.block_on(migrate::migrate(&settings, &command)),
-        Command::User(command) => runtime.block_on(user::user(&settings, command)),
+        Command::User(Operation { json, command }) => runtime.block_on(user::user(&settings, command, Output { json })),
+        Command::Key(Operation { json, command }) => runtime.block_on(key::key(&settings, command, Output { json })),
+        Command::Token(Operation { json, command }) => {
+            runtime.block_on(token::token(&settings, command, Output { json }))
+        }
+        Command::Audit(Operation { json, command }) => {
+            runtime.block_on(audit::audit(&settings, command, Output { json }))
+        }
         Command::Openapi => openapi::print(&settings),
         Command::Config => show_config::print(&settings),
         Command::Health => health::ask(&settings),

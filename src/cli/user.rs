@@ -4,34 +4,60 @@
 use std::io::{IsTerminal, Read};
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
-use super::{Outcome, print};
+use super::{Outcome, Output, explain, user_named};
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::domain::email::EmailAddress;
-use crate::domain::id::UserId;
+use crate::domain::audit::Call;
 use crate::domain::password::Password;
-use crate::error::AppError;
+use crate::domain::role::Role;
+use crate::domain::user::User;
+use crate::http::user::UserResponse;
 use crate::server::open_service;
 use crate::service::Service;
-use crate::service::user::Registration;
+use crate::service::user::{Administration, LIMIT_MAX, Registration, UserQuery};
 
 #[derive(Subcommand)]
 pub(super) enum UserCommand {
     /// Add a user; the password comes from the terminal or from standard input
     Create(Create),
     /// List all users
-    List,
-    /// Give a user a new password, from the terminal or from standard input, and end their token
+    List {
+        /// Only those with this in their e-mail, name or surname
+        #[arg(long, default_value = "")]
+        search: String,
+    },
+    /// Show a user
+    Show(Named),
+    /// Give a user another role
+    SetRole {
+        /// E-mail address, in any equivalent spelling
+        email: String,
+        /// member, auditor or admin
+        #[arg(value_parser = role)]
+        role: Role,
+    },
+    /// Give a user a new password, from the terminal or from standard input, and end their token and their own API keys
     SetPassword {
         /// E-mail address, in any equivalent spelling
         email: String,
+        /// End the token only
+        #[arg(long)]
+        keep_keys: bool,
     },
+    /// Keep a user out; their token and all their API keys end for good
+    Disable(Named),
+    /// Let a user sign in again
+    Enable(Named),
     /// Remove a user with all that belongs to them
-    Delete {
-        /// E-mail address, in any equivalent spelling
-        email: String,
-    },
+    Delete(Named),
+}
+
+#[derive(Args)]
+pub(super) struct Named {
+    /// E-mail address, in any equivalent spelling
+    email: String,
 }
 
 #[derive(Args)]
@@ -47,54 +73,78 @@ pub(super) struct Create {
     /// Any text
     #[arg(long, default_value = "")]
     website: String,
+    /// member, auditor or admin
+    #[arg(long, default_value = "member", value_parser = role)]
+    role: Role,
 }
 
-pub(super) async fn user(settings: &Settings, command: UserCommand) -> Outcome {
-    let service = open_service(settings, Clock::default()).await?;
+fn role(name: &str) -> Result<Role, String> {
+    Role::named(name).ok_or_else(|| format!("use one of: {}", Role::ALL.map(Role::name).join(", ")))
+}
+
+pub(super) async fn user(settings: &Settings, command: UserCommand, output: Output) -> Outcome {
+    let service = &open_service(settings, Clock::default()).await?;
     match command {
-        UserCommand::Create(user) => create(&service, user).await,
-        UserCommand::List => list(&service).await,
-        UserCommand::SetPassword { email } => set_password(&service, &email).await,
-        UserCommand::Delete { email } => delete(&service, &email).await,
-    }
-}
-
-async fn create(service: &Service, user: Create) -> Outcome {
-    let Create { email, name, surname, website } = user;
-    let registration = Registration { name, surname, email, website, password: read_password()? };
-    let user = service.register(registration).await.map_err(explain)?;
-    print(format_args!("created user {} {}\n", user.id, user.email))?;
-    Ok(())
-}
-
-async fn list(service: &Service) -> Outcome {
-    let mut after = UserId(0);
-    loop {
-        let users = service.users_after(after).await?;
-        let Some(last) = users.last() else {
-            return Ok(());
-        };
-        after = last.id;
-        for user in users {
-            print(format_args!("{}\t{}\t{}\t{}\n", user.id, user.email, user.name, user.surname))?;
+        UserCommand::Create(user) => create(service, user, output).await,
+        UserCommand::List { search } => list(service, &search, output).await,
+        UserCommand::Show(Named { email }) => show(user_named(service, &email).await?, output),
+        UserCommand::SetRole { email, role } => {
+            let set = Administration { role: Some(role), disabled: None };
+            administer(service, &email, set, output).await
         }
+        UserCommand::SetPassword { email, keep_keys } => set_password(service, &email, !keep_keys, output).await,
+        UserCommand::Disable(Named { email }) => {
+            administer(service, &email, Administration { role: None, disabled: Some(true) }, output).await
+        }
+        UserCommand::Enable(Named { email }) => {
+            administer(service, &email, Administration { role: None, disabled: Some(false) }, output).await
+        }
+        UserCommand::Delete(Named { email }) => delete(service, &email, output).await,
     }
 }
 
-async fn set_password(service: &Service, email: &str) -> Outcome {
-    service.set_password(&address(email)?, read_password()?).await.map_err(explain)?;
-    print(format_args!("changed the password of {email}; the token is ended\n"))?;
+async fn create(service: &Service, user: Create, output: Output) -> Outcome {
+    let Create { email, name, surname, website, role } = user;
+    let registration = Registration { name, surname, email, website, password: read_password()? };
+    let user = service.register(Call::command_line(), registration, role).await.map_err(explain)?;
+    let line = format!("created {} {} {}", user.role, user.id, user.email);
+    output.show(&UserResponse::from(user), line)
+}
+
+async fn list(service: &Service, search: &str, output: Output) -> Outcome {
+    let mut after = Some(0);
+    while let Some(from) = after {
+        let query = UserQuery { search: search.to_owned(), after: from, limit: LIMIT_MAX, with_total: false };
+        let list = service.users(query).await.map_err(explain)?;
+        list.items.into_iter().try_for_each(|user| show(user, output))?;
+        after = list.next.map(|id| id.0);
+    }
     Ok(())
 }
 
-async fn delete(service: &Service, email: &str) -> Outcome {
-    service.delete_user(&address(email)?).await.map_err(explain)?;
-    print(format_args!("deleted {email}\n"))?;
-    Ok(())
+/// One line, its fields separated by tabs.
+fn show(user: User, output: Output) -> Outcome {
+    let state = if user.disabled_at.is_some() { "disabled" } else { "enabled" };
+    let line = format!("{}\t{}\t{}\t{}\t{}\t{state}", user.id, user.email, user.name, user.surname, user.role);
+    output.show(&UserResponse::from(user), line)
 }
 
-fn address(email: &str) -> Result<EmailAddress, String> {
-    EmailAddress::parse(email).ok_or_else(|| format!("{email:?} is not an e-mail address"))
+async fn administer(service: &Service, email: &str, set: Administration, output: Output) -> Outcome {
+    let user = user_named(service, email).await?;
+    show(service.administer_user(Call::command_line(), user.id, set).await.map_err(explain)?, output)
+}
+
+async fn set_password(service: &Service, email: &str, revoke_keys: bool, output: Output) -> Outcome {
+    let user = user_named(service, email).await?;
+    service.reset_password(Call::command_line(), user.id, read_password()?, revoke_keys).await.map_err(explain)?;
+    let ended = if revoke_keys { "the token and the user's own keys are ended" } else { "the token is ended" };
+    output.show(&UserResponse::from(user), format_args!("changed the password of {email}; {ended}"))
+}
+
+async fn delete(service: &Service, email: &str, output: Output) -> Outcome {
+    let user = user_named(service, email).await?;
+    service.delete_user(Call::command_line(), user.id).await.map_err(explain)?;
+    output.show(&json!({ "id": user.id.0, "deleted": true }), format_args!("deleted {email}"))
 }
 
 /// From the terminal without echo, twice; or all of standard input but the final line break.
@@ -109,16 +159,4 @@ fn read_password() -> Result<Password, String> {
     std::io::stdin().read_to_string(&mut text).map_err(failed)?;
     let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
     Ok(Password::new(text.to_owned()))
-}
-
-/// On the command line each bad field gets its line.
-fn explain(error: AppError) -> String {
-    match error {
-        AppError::Invalid(errors) => {
-            let lines = errors.iter().map(|error| format!("{}: {}", error.field, error.message));
-            lines.collect::<Vec<_>>().join("\n")
-        }
-        AppError::Conflict { detail, .. } => detail.to_owned(),
-        error => error.to_string(),
-    }
 }

@@ -5,13 +5,23 @@ use diesel::prelude::*;
 use diesel::upsert::excluded;
 
 use super::Conn;
-use super::conn::{first_locked, on_backend};
+use super::conn::on_backend;
 use super::schema::{access_tokens, users};
+use super::users::stored_role;
 use crate::clock::Timestamp;
-use crate::domain::id::UserId;
+use crate::domain::id::{EntryId, UserId};
+use crate::domain::principal::Level;
 use crate::domain::scope::ScopeSet;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
+
+/// In the column `scopes` of a token that was not narrowed: whatever its user's role holds, also after a change of it.
+const ALL_OF_ROLE: &str = "*";
+
+/// What the column `scopes` holds for a token that was narrowed to `scopes`, or was not.
+pub fn stored_scopes(scopes: Option<ScopeSet>) -> String {
+    scopes.map_or_else(|| ALL_OF_ROLE.to_owned(), |scopes| scopes.to_string())
+}
 
 /// A row of `access_tokens`.
 #[derive(Insertable)]
@@ -21,12 +31,14 @@ pub struct AccessToken {
     pub user_id: i64,
     /// The token's digest in hex.
     pub access_token: String,
-    /// Scope names separated by spaces.
+    /// See [`stored_scopes`].
     pub scopes: String,
     /// When the user signed in.
     pub created_at: NaiveDateTime,
     /// The first moment at which the token is dead.
     pub expiration_date: NaiveDateTime,
+    /// The audit entry of the sign-in.
+    pub sign_in_id: i64,
 }
 
 /// A token with what the guard needs to know of its owner.
@@ -35,8 +47,12 @@ pub struct Resolved {
     pub user_id: UserId,
     /// The owner's first name.
     pub name: String,
-    /// What the token may be used for.
-    pub scopes: ScopeSet,
+    /// The audit entry of the sign-in.
+    pub sign_in: EntryId,
+    /// What the token is good for.
+    pub level: Level,
+    /// Whether it was narrowed at sign-in.
+    pub narrowed: bool,
     /// The first moment at which the token is dead.
     pub expiration_date: Timestamp,
 }
@@ -52,42 +68,50 @@ pub fn replace(conn: &mut Conn, token: &AccessToken) -> Result<(), AppError> {
             access_tokens::scopes.eq(excluded(access_tokens::scopes)),
             access_tokens::created_at.eq(excluded(access_tokens::created_at)),
             access_tokens::expiration_date.eq(excluded(access_tokens::expiration_date)),
+            access_tokens::sign_in_id.eq(excluded(access_tokens::sign_in_id)),
         ))
         .execute(conn))?;
     Ok(())
 }
 
-/// The token with this digest, expired or not, and its owner: one indexed query.
+/// The token with this digest, expired or not, and its owner unless disabled: one indexed query.
 pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppError> {
-    let row: Option<(i64, String, String, NaiveDateTime)> = access_tokens::table
+    type Row = (i64, String, String, String, NaiveDateTime, i64);
+    let row: Option<Row> = access_tokens::table
         .inner_join(users::table)
         .filter(access_tokens::access_token.eq(digest.to_hex()))
-        .select((users::id, users::name, access_tokens::scopes, access_tokens::expiration_date))
+        .filter(users::disabled_at.is_null())
+        .select((
+            users::id,
+            users::name,
+            users::role,
+            access_tokens::scopes,
+            access_tokens::expiration_date,
+            access_tokens::sign_in_id,
+        ))
         .first(conn)
         .optional()?;
-    Ok(row.map(|(id, name, scopes, expiration_date)| Resolved {
-        user_id: UserId(id),
-        name,
-        scopes: ScopeSet::from_stored(&scopes),
-        expiration_date: expiration_date.into(),
+    Ok(row.map(|(id, name, role, scopes, expiration_date, sign_in)| {
+        let role = stored_role(&role);
+        let narrowed = scopes != ALL_OF_ROLE;
+        let granted = if narrowed { ScopeSet::from_stored(&scopes) } else { role.scopes() };
+        Resolved {
+            user_id: UserId(id),
+            name,
+            sign_in: EntryId(sign_in),
+            level: Level::new(role, granted),
+            narrowed,
+            expiration_date: expiration_date.into(),
+        }
     }))
 }
 
-/// Whether the token with this digest is still there; if so, it stays until the transaction ends, and so does its owner.
-pub fn lock(conn: &mut Conn, digest: Digest) -> Result<bool, AppError> {
-    let by_digest = access_tokens::table.filter(access_tokens::access_token.eq(digest.to_hex()));
-    let owner: Option<i64> = first_locked!(conn => by_digest.select(access_tokens::user_id))?;
-    Ok(owner.is_some())
+/// Removes the token of a user; whether there was one.
+pub fn delete_of(conn: &mut Conn, user: UserId) -> Result<bool, AppError> {
+    Ok(diesel::delete(access_tokens::table.find(user.0)).execute(conn)? > 0)
 }
 
-/// Removes the token with this digest.
-pub fn delete(conn: &mut Conn, digest: Digest) -> Result<(), AppError> {
-    diesel::delete(access_tokens::table.filter(access_tokens::access_token.eq(digest.to_hex()))).execute(conn)?;
-    Ok(())
-}
-
-/// Removes the token of a user.
-pub fn delete_of(conn: &mut Conn, user: UserId) -> Result<(), AppError> {
-    diesel::delete(access_tokens::table.find(user.0)).execute(conn)?;
-    Ok(())
+/// Removes the tokens of all users; how many there were.
+pub fn delete_all(conn: &mut Conn) -> Result<usize, AppError> {
+    Ok(diesel::delete(access_tokens::table).execute(conn)?)
 }

@@ -36,16 +36,27 @@ macro_rules! on_backend {
 pub(super) use on_backend;
 
 /// The first row of a query, which stays as found until the transaction ends. On SQLite a write transaction began
-/// IMMEDIATE, so nobody else writes anyway.
+/// IMMEDIATE, so nobody else writes anyway. Rows that refer to this one may come meanwhile (NO KEY).
 macro_rules! first_locked {
     ($conn:ident => $query:expr) => {
         match $conn {
-            crate::db::Conn::Postgres($conn) => $query.for_update().first($conn).optional(),
+            crate::db::Conn::Postgres($conn) => $query.for_no_key_update().first($conn).optional(),
             crate::db::Conn::Sqlite($conn) => $query.first($conn).optional(),
         }
     };
 }
 pub(super) use first_locked;
+
+/// All rows of a query, locked likewise, in the order of the query.
+macro_rules! all_locked {
+    ($conn:ident => $query:expr) => {
+        match $conn {
+            crate::db::Conn::Postgres($conn) => $query.for_no_key_update().load($conn),
+            crate::db::Conn::Sqlite($conn) => $query.load($conn),
+        }
+    };
+}
+pub(super) use all_locked;
 
 /// Makes connections to the database that the URL's scheme names, and to no other.
 #[derive(Debug)]

@@ -4,7 +4,10 @@
 //! may hold one, least of all while a password is hashed.
 
 pub mod access_tokens;
+pub mod api_keys;
+pub mod audit_entries;
 mod conn;
+pub mod issue_requests;
 pub mod migrate;
 pub mod pages;
 mod schema;

@@ -113,6 +113,16 @@ pub fn update(conn: &mut Conn, id: PageId, change: &PageChange<'_>) -> Result<Pa
         .get_result(conn))?)
 }
 
+/// The ids and versions of all pages of a user, by id.
+pub fn versions_of(conn: &mut Conn, owner: UserId) -> Result<Vec<(PageId, i64)>, AppError> {
+    let rows: Vec<(i64, i64)> = pages::table
+        .filter(pages::owner_id.eq(owner.0))
+        .order(pages::id)
+        .select((pages::id, pages::version))
+        .load(conn)?;
+    Ok(rows.into_iter().map(|(id, version)| (PageId(id), version)).collect())
+}
+
 /// Removes a page.
 pub fn delete(conn: &mut Conn, id: PageId) -> Result<(), AppError> {
     diesel::delete(pages::table.find(id.0)).execute(conn)?;

@@ -11,6 +11,8 @@ diesel::table! {
         hashed_password -> Text,
         created_at -> Timestamp,
         updated_at -> Timestamp,
+        role -> Text,
+        disabled_at -> Nullable<Timestamp>,
     }
 }
 
@@ -21,6 +23,33 @@ diesel::table! {
         scopes -> Text,
         created_at -> Timestamp,
         expiration_date -> Timestamp,
+        sign_in_id -> BigInt,
+    }
+}
+
+diesel::table! {
+    api_keys (id) {
+        id -> BigInt,
+        owner_id -> BigInt,
+        issued -> Bool,
+        name -> Text,
+        scopes -> Text,
+        foreign_scopes -> Text,
+        hint -> Nullable<Text>,
+        digest -> Nullable<Text>,
+        previous_digest -> Nullable<Text>,
+        previous_expires_at -> Nullable<Timestamp>,
+        created_at -> Timestamp,
+        expires_at -> Nullable<Timestamp>,
+        last_used_at -> Nullable<Timestamp>,
+        last_used_ip -> Nullable<Text>,
+        revoked_at -> Nullable<Timestamp>,
+        order_id -> Nullable<Text>,
+        request_digest -> Nullable<Text>,
+        metadata -> Nullable<Text>,
+        claim_digest -> Nullable<Text>,
+        claim_expires_at -> Nullable<Timestamp>,
+        claimed_at -> Nullable<Timestamp>,
     }
 }
 
@@ -37,6 +66,39 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    issue_requests (owner_id, name) {
+        owner_id -> BigInt,
+        name -> Text,
+        request_digest -> Text,
+        key_id -> BigInt,
+    }
+}
+
+diesel::table! {
+    audit_entries (id) {
+        id -> BigInt,
+        at -> Timestamp,
+        actor -> Text,
+        user_id -> Nullable<BigInt>,
+        credential -> Text,
+        role -> Nullable<Text>,
+        scopes -> Text,
+        action -> Text,
+        target -> Nullable<Text>,
+        subject_id -> Nullable<BigInt>,
+        version_before -> Nullable<BigInt>,
+        version_after -> Nullable<BigInt>,
+        changed -> Text,
+        outcome -> Text,
+        detail -> Nullable<Text>,
+        client -> Nullable<Text>,
+        request_id -> Nullable<Text>,
+    }
+}
+
 diesel::joinable!(access_tokens -> users (user_id));
+diesel::joinable!(api_keys -> users (owner_id));
+diesel::joinable!(issue_requests -> api_keys (key_id));
 diesel::joinable!(pages -> users (owner_id));
-diesel::allow_tables_to_appear_in_same_query!(users, access_tokens, pages);
+diesel::allow_tables_to_appear_in_same_query!(users, access_tokens, api_keys, issue_requests, pages);

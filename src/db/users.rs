@@ -2,13 +2,15 @@
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
 use super::Conn;
-use super::conn::{first_locked, on_backend};
+use super::conn::{all_locked, first_locked, on_backend};
 use super::schema::users;
 use crate::clock::Timestamp;
 use crate::domain::id::UserId;
 use crate::domain::password::PasswordHash;
+use crate::domain::role::Role;
 use crate::error::AppError;
 
 /// A row of `users`.
@@ -37,12 +39,35 @@ pub struct User {
     /// When the user last changed.
     #[diesel(deserialize_as = NaiveDateTime)]
     pub updated_at: Timestamp,
+    /// A role's name.
+    pub role: String,
+    /// Since when the user may not sign in, if so.
+    pub disabled_at: Option<NaiveDateTime>,
+}
+
+impl User {
+    /// What the user may do.
+    pub fn role(&self) -> Role {
+        stored_role(&self.role)
+    }
+
+    /// Whether this is somebody who can administer others.
+    pub fn is_enabled_admin(&self) -> bool {
+        self.role() == Role::Admin && self.disabled_at.is_none()
+    }
+}
+
+/// The role of this name. One that no longer exists is the least.
+pub(super) fn stored_role(name: &str) -> Role {
+    Role::named(name).unwrap_or(Role::Member)
 }
 
 impl From<User> for crate::domain::user::User {
     fn from(row: User) -> Self {
-        let User { id, name, surname, email, website, created_at, updated_at, .. } = row;
-        Self { id, name, surname, email, website, created_at, updated_at }
+        let role = row.role();
+        let User { id, name, surname, email, website, created_at, updated_at, disabled_at, .. } = row;
+        let disabled_at = disabled_at.map(Timestamp::from);
+        Self { id, name, surname, email, website, role, disabled_at, created_at, updated_at }
     }
 }
 
@@ -66,6 +91,34 @@ pub struct NewUser<'a> {
     pub created_at: NaiveDateTime,
     /// Now.
     pub updated_at: NaiveDateTime,
+    /// A role's name.
+    pub role: &'a str,
+}
+
+/// What a change writes; `None` leaves a column as it is.
+#[derive(AsChangeset)]
+#[diesel(table_name = users)]
+pub struct UserChange<'a> {
+    /// First name.
+    pub name: Option<&'a str>,
+    /// Family name.
+    pub surname: Option<&'a str>,
+    /// As the user wrote it.
+    pub email: Option<&'a str>,
+    /// Canonical.
+    pub email_key: Option<&'a str>,
+    /// Any text.
+    pub website: Option<&'a str>,
+    /// Now.
+    pub updated_at: NaiveDateTime,
+}
+
+impl UserChange<'_> {
+    /// A change of nothing but the time.
+    pub fn none(now: Timestamp) -> Self {
+        let updated_at = now.naive();
+        Self { name: None, surname: None, email: None, email_key: None, website: None, updated_at }
+    }
 }
 
 /// Stores a user; `None` if the e-mail is taken. The row decides, so parallel attempts leave one winner.
@@ -90,10 +143,49 @@ pub fn find(conn: &mut Conn, id: UserId) -> Result<Option<User>, AppError> {
     Ok(users::table.find(id.0).select(User::as_select()).first(conn).optional()?)
 }
 
-/// The stored hash of a user, who stays as found until the transaction ends.
-pub fn lock_password(conn: &mut Conn, id: UserId) -> Result<Option<PasswordHash>, AppError> {
-    let hash: Option<String> = first_locked!(conn => users::table.find(id.0).select(users::hashed_password))?;
-    Ok(hash.map(PasswordHash::from))
+/// The user with this id, who stays as found until the transaction ends. It is the first lock of every transaction
+/// that changes something of this user's, so two of them take turns.
+pub fn lock(conn: &mut Conn, id: UserId) -> Result<Option<User>, AppError> {
+    Ok(first_locked!(conn => users::table.find(id.0).select(User::as_select()))?)
+}
+
+/// The users with these ids and all enabled admins, who stay as found until the transaction ends. They are locked by
+/// id, so that two administrators who change each other take turns, too.
+pub fn lock_with_admins(conn: &mut Conn, ids: &[UserId]) -> Result<Vec<User>, AppError> {
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    let enabled_admin = users::role.eq(Role::Admin.name()).and(users::disabled_at.is_null());
+    Ok(all_locked!(conn => users::table
+        .filter(users::id.eq_any(&ids).or(enabled_admin))
+        .order(users::id)
+        .select(User::as_select()))?)
+}
+
+/// Changes a user and answers what they have become; `None` if the new e-mail is taken.
+pub fn update(conn: &mut Conn, id: UserId, change: &UserChange<'_>) -> Result<Option<User>, AppError> {
+    let updated = on_backend!(conn => diesel::update(users::table.find(id.0))
+        .set(change)
+        .returning(User::as_returning())
+        .get_result(conn));
+    match updated {
+        // Of the columns that change, only the e-mail is unique.
+        Err(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(None),
+        updated => Ok(Some(updated?)),
+    }
+}
+
+/// Sets role and state of a user and answers what they have become.
+pub fn administer(
+    conn: &mut Conn,
+    id: UserId,
+    role: Role,
+    disabled_at: Option<NaiveDateTime>,
+    now: Timestamp,
+) -> Result<User, AppError> {
+    let set = (users::role.eq(role.name()), users::disabled_at.eq(disabled_at), users::updated_at.eq(now.naive()));
+    Ok(on_backend!(conn => diesel::update(users::table.find(id.0))
+        .set(set)
+        .returning(User::as_returning())
+        .get_result(conn))?)
 }
 
 /// Replaces the password of a user.
@@ -110,10 +202,42 @@ pub fn renew_hash(conn: &mut Conn, id: UserId, hash: &PasswordHash) -> Result<()
     Ok(())
 }
 
-/// All users after `after`, by id, at most `limit`.
-pub fn list(conn: &mut Conn, after: UserId, limit: i64) -> Result<Vec<User>, AppError> {
-    let rows = users::table.filter(users::id.gt(after.0)).order(users::id).limit(limit);
+diesel::define_sql_function! {
+    /// Lower case, as far as the database knows letters.
+    fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
+}
+
+/// Which users: all of those who have `search` in e-mail or name.
+type Matching =
+    Box<dyn BoxableExpression<users::table, <Conn as Connection>::Backend, SqlType = diesel::sql_types::Bool>>;
+
+/// Lower case is the database's business, which may know no letters beyond ASCII; so a name is found as it is written,
+/// too.
+fn matching(search: &str) -> Matching {
+    let containing = |text: &str| {
+        let literal = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        format!("%{literal}%")
+    };
+    let (given, pattern) = (containing(search), containing(&search.to_lowercase()));
+    Box::new(
+        (users::email_key.like(pattern.clone()).escape('\\'))
+            .or(lower(users::email).like(pattern.clone()).escape('\\'))
+            .or(lower(users::name).like(pattern.clone()).escape('\\'))
+            .or(lower(users::surname).like(pattern).escape('\\'))
+            .or(users::name.like(given.clone()).escape('\\'))
+            .or(users::surname.like(given).escape('\\')),
+    )
+}
+
+/// The users after `after` who match `search`, by id, at most `limit`.
+pub fn list(conn: &mut Conn, search: &str, after: UserId, limit: i64) -> Result<Vec<User>, AppError> {
+    let rows = users::table.filter(users::id.gt(after.0)).filter(matching(search)).order(users::id).limit(limit);
     Ok(rows.select(User::as_select()).load(conn)?)
+}
+
+/// How many users match `search`.
+pub fn count(conn: &mut Conn, search: &str) -> Result<i64, AppError> {
+    Ok(users::table.filter(matching(search)).count().get_result(conn)?)
 }
 
 /// Removes a user with all that belongs to them.

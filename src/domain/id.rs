@@ -30,6 +30,14 @@ id!(
     /// A row of `pages`.
     PageId
 );
+id!(
+    /// A row of `api_keys`.
+    KeyId
+);
+id!(
+    /// A row of `audit_entries`.
+    EntryId
+);
 
 /// An identifier that stands in a path.
 pub trait InPath: From<i64> {
@@ -37,6 +45,14 @@ pub trait InPath: From<i64> {
     const KIND: &'static str;
 }
 
+impl InPath for UserId {
+    const KIND: &'static str = "user";
+}
+
 impl InPath for PageId {
     const KIND: &'static str = "page";
+}
+
+impl InPath for KeyId {
+    const KIND: &'static str = "key";
 }

@@ -1,10 +1,13 @@
 //! Plain types without I/O.
 
+pub mod audit;
 pub mod email;
 pub mod id;
+pub mod key;
 pub mod page;
 pub mod password;
 pub mod principal;
+pub mod role;
 pub mod scope;
 pub mod secret;
 pub mod user;

@@ -1,47 +1,116 @@
-//! Whoever the guard resolved.
+//! Whoever the guard resolved, and at what level.
 
-use super::id::UserId;
+use super::id::{EntryId, KeyId, UserId};
+use super::role::Role;
 use super::scope::{Scope, ScopeSet};
 use super::secret::Digest;
-use crate::error::Carrier;
+use crate::clock::Timestamp;
+use crate::error::{Carrier, Denial};
 
 /// The caller of a guarded route.
 #[derive(Clone, Debug)]
 pub enum Principal {
-    /// A user, by a sign-in token.
-    User(SignedIn),
+    /// A user, by a sign-in token or by an API key.
+    User(Identity),
     /// Whoever holds the constant key of the configuration. It stands for no user and has no scopes.
     ConstantKey,
 }
 
-/// A user who presented a live sign-in token.
+/// On whose account, by what, and at what level somebody acts.
 #[derive(Clone, Debug)]
-pub struct SignedIn {
-    /// Who.
+pub struct Identity {
+    /// The user, or the owner of the key.
     pub user_id: UserId,
-    /// The user's first name, for greetings.
+    /// The name to greet the caller by.
     pub name: String,
-    /// The token presented.
-    pub token: Digest,
+    /// What was presented.
+    pub credential: Credential,
+    /// Its digest.
+    pub digest: Digest,
     /// How it was presented.
     pub carrier: Carrier,
-    /// What the token may be used for.
+    /// What it is good for.
+    pub level: Level,
+    /// Whether it holds less than its user, by intention: a token that was narrowed at sign-in, or a key.
+    pub narrowed: bool,
+    /// The first moment at which it is dead, if there is one.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Identity {
+    /// Whether it is a key, of either kind.
+    pub fn is_key(&self) -> bool {
+        !matches!(self.credential, Credential::Token(_))
+    }
+}
+
+/// Which credential it is, by its public name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// The sign-in token that this audit entry tells of.
+    Token(EntryId),
+    /// A key that its owner made for themselves.
+    OwnKey(KeyId),
+    /// A key that was issued to somebody else.
+    IssuedKey(KeyId),
+}
+
+/// Role and scopes in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// The user's role.
+    pub role: Role,
+    /// What the credential was granted, as far as the role goes.
     pub scopes: ScopeSet,
+}
+
+impl Level {
+    /// The level of a credential with these scopes in the hands of this role: a changed role counts at once.
+    pub fn new(role: Role, granted: ScopeSet) -> Self {
+        Self { role, scopes: granted.intersection(role.scopes()) }
+    }
 }
 
 impl Principal {
     /// The name to greet the caller by.
     pub fn display_name(&self) -> &str {
         match self {
-            Self::User(user) => &user.name,
+            Self::User(identity) => &identity.name,
             Self::ConstantKey => "constant key",
+        }
+    }
+
+    /// Accepts whoever is a user: by their sign-in token, or by a key that they made for themselves.
+    pub fn is_user(&self) -> Result<(), Denial> {
+        match self {
+            Self::User(Identity { credential: Credential::Token(_) | Credential::OwnKey(_), .. }) => Ok(()),
+            Self::User(_) | Self::ConstantKey => Err(Denial::NeedsUser),
+        }
+    }
+
+    /// Accepts a user by their sign-in token, and not by a key.
+    pub fn is_signed_in(&self) -> Result<(), Denial> {
+        match self {
+            Self::User(Identity { credential: Credential::Token(_), .. }) => Ok(()),
+            Self::User(_) => Err(Denial::NeedsSignIn),
+            Self::ConstantKey => Err(Denial::NeedsUser),
+        }
+    }
+
+    /// Accepts a user by a sign-in token with all that the user's role holds: what changes the account itself is not
+    /// for a token that was narrowed.
+    pub fn is_fully_signed_in(&self) -> Result<(), Denial> {
+        self.is_signed_in()?;
+        match self {
+            Self::User(identity) if identity.narrowed => Err(Denial::Narrowed),
+            _ => Ok(()),
         }
     }
 
     /// Whether the caller's credential holds `scope`.
     pub fn has(&self, scope: Scope) -> bool {
         match self {
-            Self::User(user) => user.scopes.contains(scope),
+            Self::User(identity) => identity.level.scopes.contains(scope),
             Self::ConstantKey => false,
         }
     }

@@ -22,13 +22,21 @@ const CHECKSUM_LENGTH: usize = 6;
 pub enum SecretKind {
     /// One per user, made by signing in.
     SignIn,
+    /// For services and devices, as many as needed.
+    ApiKey,
+    /// Exchanged once for the secret of an API key.
+    Claim,
 }
 
 impl SecretKind {
+    const ALL: [Self; 3] = [Self::SignIn, Self::ApiKey, Self::Claim];
+
     /// The part before the underscore. To change one is to revoke every token that carries it.
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::SignIn => "lkt",
+            Self::ApiKey => "lkk",
+            Self::Claim => "lkc",
         }
     }
 }
@@ -52,11 +60,25 @@ impl Secret {
     pub fn parse(text: &str) -> Option<(SecretKind, Self)> {
         let (signed, checksum) = text.split_at_checked(text.len().checked_sub(CHECKSUM_LENGTH)?)?;
         let (prefix, body) = signed.split_once('_')?;
-        let kind = [SecretKind::SignIn].into_iter().find(|kind| kind.prefix() == prefix)?;
+        let kind = SecretKind::ALL.into_iter().find(|kind| kind.prefix() == prefix)?;
         let well_formed = body.len() == BODY_LENGTH && body.bytes().all(|byte| ALPHABET.contains(&byte));
         let mut expected = String::with_capacity(CHECKSUM_LENGTH);
         push_base62(&mut expected, crc32fast::hash(signed.as_bytes()).to_be_bytes(), CHECKSUM_LENGTH);
         (well_formed && checksum == expected).then(|| (kind, Self(text.to_owned())))
+    }
+
+    /// What it is for.
+    pub fn kind(&self) -> SecretKind {
+        // It was made or read by its prefix.
+        let prefix = self.0.split('_').next().unwrap_or_default();
+        SecretKind::ALL.into_iter().find(|kind| kind.prefix() == prefix).unwrap_or(SecretKind::Claim)
+    }
+
+    /// The prefix and the last four characters, to tell secrets apart.
+    pub fn hint(&self) -> String {
+        let prefix = self.0.split_inclusive('_').next().unwrap_or_default();
+        let end = self.0.len().checked_sub(4).and_then(|start| self.0.get(start..)).unwrap_or_default();
+        format!("{prefix}\u{2026}{end}")
     }
 
     /// What is stored, and what is looked up.
@@ -123,6 +145,7 @@ fn push_base62<const N: usize>(text: &mut String, mut number: [u8; N], width: us
 }
 
 #[cfg(test)]
+#[expect(clippy::string_slice, reason = "ASCII")]
 mod tests {
     use std::collections::HashSet;
 
@@ -143,6 +166,19 @@ mod tests {
         let (kind, secret) = Secret::parse(&token).unwrap();
         assert_eq!(kind, SecretKind::SignIn);
         assert_eq!(secret.digest(), Digest::of(&token));
+    }
+
+    #[test]
+    fn kinds_are_told_apart_by_their_prefixes() {
+        for (kind, prefix) in [(SecretKind::SignIn, "lkt_"), (SecretKind::ApiKey, "lkk_"), (SecretKind::Claim, "lkc_")]
+        {
+            let secret = Secret::generate(kind).unwrap();
+            let hint = secret.hint();
+            let text = secret.reveal();
+            assert!(text.starts_with(prefix));
+            assert_eq!(hint, format!("{prefix}\u{2026}{}", &text[text.len() - 4..]));
+            assert_eq!(Secret::parse(&text).unwrap().0, kind);
+        }
     }
 
     #[test]
@@ -180,7 +216,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_never_panics(text in "(lkt_)?([0-9A-Za-z]{40,60}|\\PC{0,80})") {
+        fn parsing_never_panics(text in "(lk[tkc]_)?([0-9A-Za-z]{40,60}|\\PC{0,80})") {
             prop_assert!(Secret::parse(&text).is_none());
         }
     }

@@ -1,6 +1,7 @@
 //! A user, without anything secret.
 
 use super::id::UserId;
+use super::role::Role;
 use crate::clock::Timestamp;
 
 /// A user as others may see them.
@@ -16,6 +17,10 @@ pub struct User {
     pub email: String,
     /// Any text.
     pub website: String,
+    /// What the user may do.
+    pub role: Role,
+    /// Since when the user may not sign in, if so.
+    pub disabled_at: Option<Timestamp>,
     /// When the user registered.
     pub created_at: Timestamp,
     /// When the user last changed.

@@ -18,10 +18,13 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::problem::Fault;
+use crate::clock::Timestamp;
 use crate::error::{AppError, FieldError};
 
 /// The largest body of accounts and forms, in bytes.
 pub const SMALL: usize = 8 * 1024;
+/// The largest body of a key that is issued, in bytes: its metadata in the longest spelling of JSON, and its scopes.
+pub const ISSUE: usize = 48 * 1024;
 /// The largest body of a page, in bytes.
 pub const PAGE: usize = 80 * 1024;
 /// How long a body may take to arrive; actix itself would wait for ever (standards: F14).
@@ -172,9 +175,9 @@ fn url_encoded<T: Apiv2Schema>(text: &[u8]) -> Result<(Map<String, Value>, BTree
         let mut parts = pair.splitn(2, |byte| *byte == b'=');
         let name = percent_decoded(parts.next().unwrap_or_default())?;
         let value = percent_decoded(parts.next().unwrap_or_default())?;
-        let is_integer = schema.properties.get(&name).is_some_and(|field| field.data_type == Some(DataType::Integer));
-        let value = match value.parse::<i64>() {
-            Ok(number) if is_integer => number.into(),
+        let value = match schema.properties.get(&name).and_then(|field| field.data_type) {
+            Some(DataType::Integer) => value.parse::<i64>().map_or(Value::String(value), Into::into),
+            Some(DataType::Boolean) => value.parse::<bool>().map_or(Value::String(value), Into::into),
             _ => Value::String(value),
         };
         if fields.insert(name.clone(), value).is_some() {
@@ -242,6 +245,12 @@ where
 }
 
 fn mistyped(name: &str, value: &Value, expected: &DefaultSchemaRaw) -> Option<FieldError> {
+    if let (Some(items), Some(expected)) = (value.as_array(), &expected.items) {
+        return items
+            .iter()
+            .find_map(|item| mistyped(name, item, expected))
+            .map(|item| FieldError { message: format!("Each item: {}", item.message), ..item });
+    }
     let (fits, wanted) = match expected.data_type {
         Some(DataType::String) => (value.is_string(), "a string"),
         Some(DataType::Integer) => (value.is_i64(), "an integer"),
@@ -257,6 +266,24 @@ fn mistyped(name: &str, value: &Value, expected: &DefaultSchemaRaw) -> Option<Fi
     // PostgreSQL cannot store it, and C code would stop at it.
     let has_nul = value.as_str().is_some_and(|text| text.contains('\0'));
     has_nul.then(|| FieldError::new(name, "nul", "The NUL character is not allowed."))
+}
+
+/// The value of a field that takes one of a few words.
+pub fn one_of<T: Copy, const N: usize>(
+    field: &str,
+    given: &str,
+    known: [T; N],
+    name: fn(T) -> &'static str,
+) -> Result<T, AppError> {
+    known.into_iter().find(|one| name(*one) == given).ok_or_else(|| {
+        let names = known.map(name).join(", ");
+        FieldError::new(field, "unknown", format!("Use one of: {names}.")).into()
+    })
+}
+
+/// The value of a field that takes a moment (RFC 3339).
+pub fn moment(field: &str, given: &str) -> Result<Timestamp, AppError> {
+    Timestamp::parse(given).ok_or_else(|| FieldError::new(field, "date-time", Timestamp::FORM).into())
 }
 
 /// Documents each extractor as paperclip documents its own of the same name.

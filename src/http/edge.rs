@@ -1,5 +1,6 @@
 //! What happens to every request and every answer: an id, HEAD, errors put into words, headers, one log line.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
@@ -7,9 +8,11 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpResponse};
+use actix_web::{Error, HttpMessage, HttpResponse, web};
 
 use super::problem::{self, Fault};
+use crate::error::AppError;
+use crate::service::Service;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken over from a caller, in bytes.
@@ -18,8 +21,9 @@ const MAX_REQUEST_ID: usize = 128;
 /// What logs of the field call the answer that nobody waited for.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// The name of a request in the answer and in every log line about it.
-pub struct RequestId(String);
+/// The name of a request in the answer, in every log line about it, and in the audit trail.
+#[derive(Clone)]
+pub struct RequestId(Arc<str>);
 
 impl RequestId {
     /// The caller's `X-Request-Id` if it is short and plain, or else a new one.
@@ -27,7 +31,12 @@ impl RequestId {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         let given = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
         let given = given.filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(plain));
-        Self(given.map_or_else(|| format!("{:032x}", rand::random::<u128>()), str::to_owned))
+        Self(given.map_or_else(|| format!("{:032x}", rand::random::<u128>()).into(), Into::into))
+    }
+
+    /// The id for others to keep.
+    pub fn share(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// The id as text.
@@ -48,6 +57,7 @@ pub async fn edge<B: MessageBody + 'static>(
         status: CLIENT_CLOSED_REQUEST,
         started: Instant::now(),
     };
+    request.extensions_mut().insert(line.id.clone());
     if line.method == Method::HEAD {
         // Routed as GET (RFC 9110, section 9.1). The connection remembers to leave the body out.
         request.head_mut().method = Method::GET;
@@ -60,18 +70,27 @@ pub async fn edge<B: MessageBody + 'static>(
             return Err(error);
         }
     };
-    if let Some(presented) = presented(&response, &line.id) {
-        response = response.into_response(presented);
+    if let Some(answer) = error_answer(&response, &line.id).await {
+        response = response.into_response(answer);
     }
     finish(response.headers_mut(), &line.id);
     line.status = response.status().as_u16();
     Ok(response)
 }
 
-/// The error answer that takes the place of `response`, if it is one.
-fn presented(response: &ServiceResponse<BoxBody>, id: &RequestId) -> Option<HttpResponse<BoxBody>> {
+/// The error answer that takes the place of `response`, if it is one. That a known caller was kept out is recorded
+/// before it is told.
+async fn error_answer(response: &ServiceResponse<BoxBody>, id: &RequestId) -> Option<HttpResponse<BoxBody>> {
     let (asked, status) = (response.request(), response.status());
     match response.response().error().and_then(|error| error.as_error::<Fault>()) {
+        Some(Fault::KeptOut(kept_out)) => {
+            let route = format!("{} {}", asked.method(), asked.match_pattern().unwrap_or_default());
+            let told = match asked.app_data::<web::Data<Service>>() {
+                Some(service) => service.keep_out(&kept_out.call, route, kept_out.denial).await,
+                None => AppError::Internal("nobody can record that a caller was kept out".into()),
+            };
+            Some(problem::present(&Fault::App(told), asked, id))
+        }
         Some(fault) => Some(problem::present(fault, asked, id)),
         None if status.is_client_error() || status.is_server_error() => {
             Some(problem::present(&Fault::Bare(status), asked, id))

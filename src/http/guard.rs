@@ -9,6 +9,7 @@ use actix_web::dev::{Payload, ServiceRequest};
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, web};
 
+use super::principal::client;
 use super::problem::Fault;
 use crate::error::{AppError, Carrier, Reason};
 use crate::service::Service;
@@ -70,7 +71,7 @@ pub async fn guard(request: ServiceRequest, presented: Presented) -> Result<Serv
     let Some(service) = request.app_data::<web::Data<Service>>().cloned() else {
         return refuse(request, AppError::Internal("the guard has no service".into()));
     };
-    match service.authenticate(&credential, carrier).await {
+    match service.authenticate(&credential, carrier, client(request.request())).await {
         Ok(principal) => {
             request.extensions_mut().insert(principal);
             Ok(request)

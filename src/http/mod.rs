@@ -1,16 +1,21 @@
 //! HTTP: the only layer that names actix-web, actix-web-httpauth and paperclip.
 
+pub mod account;
+pub mod audit;
 pub mod body;
 pub mod docs;
 pub mod edge;
 pub mod guard;
 pub mod health;
+pub mod issue;
+pub mod key;
 pub mod openapi;
 pub mod page;
 pub mod path;
 pub mod principal;
 pub mod problem;
 pub mod reply;
+pub mod token;
 pub mod user;
 
 use std::net::SocketAddr;
@@ -28,8 +33,8 @@ use self::problem::Presentation;
 use crate::config::Settings;
 use crate::service::Service;
 
-/// The whole URL table. A scope that is wrapped in the guard lets nobody in who has no credential; what a credential
-/// must be good for is in the argument types of the handlers.
+/// The whole URL table. What is wrapped in the guard lets nobody in who has no credential; what a credential must be
+/// good for is in the argument types of the handlers.
 fn routes(config: &mut ServiceConfig<'_>) {
     let guard = || HttpAuthentication::with_fn(guard::guard);
     config
@@ -37,19 +42,63 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(web::resource("/health/ready").route(web::get().to(health::ready)))
         // The user scope.
         .service(web::resource("/register").route(web::post().to(user::register)))
-        .service(web::resource("/token").guard(matching::Not(matching::Delete())).route(web::post().to(user::sign_in)))
-        .service(web::resource("/token").wrap(guard()).route(web::delete().to(user::sign_out)))
-        .service(web::resource("/me").wrap(guard()).route(web::get().to(user::me)))
-        .service(web::resource("/protected-route").wrap(guard()).route(web::get().to(user::protected_route)))
+        .service(web::resource("/token").guard(matching::Not(matching::Delete())).route(web::post().to(token::sign_in)))
+        .service(web::resource("/token").wrap(guard()).route(web::delete().to(token::sign_out)))
+        .service(web::resource("/protected-route").wrap(guard()).route(web::get().to(token::protected_route)))
+        .service(
+            web::resource("/me")
+                .wrap(guard())
+                .route(web::get().to(account::read))
+                .route(web::patch().to(account::edit))
+                .route(web::delete().to(account::delete)),
+        )
+        .service(web::resource("/me/password").wrap(guard()).route(web::put().to(account::set_password)))
+        .service(web::resource("/me/activity").wrap(guard()).route(web::get().to(audit::activity)))
+        .service(
+            web::resource("/me/keys").wrap(guard()).route(web::get().to(key::list)).route(web::post().to(key::create)),
+        )
+        .service(
+            web::resource("/me/keys/{id}")
+                .wrap(guard())
+                .route(web::get().to(key::read))
+                .route(web::patch().to(key::edit))
+                .route(web::delete().to(key::revoke)),
+        )
+        .service(web::resource("/me/keys/{id}/rotate").wrap(guard()).route(web::post().to(key::rotate)))
+        .service(web::resource("/keys/claim").route(web::post().to(issue::claim)))
+        .service(
+            web::resource("/keys").wrap(guard()).route(web::get().to(issue::list)).route(web::post().to(issue::issue)),
+        )
+        .service(
+            web::resource("/keys/{id}")
+                .wrap(guard())
+                .route(web::get().to(issue::read))
+                .route(web::delete().to(issue::revoke)),
+        )
+        .service(web::resource("/users").wrap(guard()).route(web::get().to(user::list)))
+        .service(
+            web::resource("/users/{id}")
+                .wrap(guard())
+                .route(web::get().to(user::read))
+                .route(web::patch().to(user::edit))
+                .route(web::delete().to(user::delete)),
+        )
+        .service(web::resource("/users/{id}/token").wrap(guard()).route(web::delete().to(user::revoke_token)))
+        .service(web::resource("/audit").wrap(guard()).route(web::get().to(audit::read)))
         // The page scope. The empty path is for `/page`, which answers like `/page/`.
         .service(
-            web::scope("/page").wrap(guard()).service(page_list("")).service(page_list("/")).service(
-                web::resource("/{id}")
-                    .route(web::get().to(page::read))
-                    .route(web::put().to(page::replace))
-                    .route(web::patch().to(page::edit))
-                    .route(web::delete().to(page::delete)),
-            ),
+            web::scope("/page")
+                .wrap(guard())
+                .service(page_list(""))
+                .service(page_list("/"))
+                .service(
+                    web::resource("/{id}")
+                        .route(web::get().to(page::read))
+                        .route(web::put().to(page::replace))
+                        .route(web::patch().to(page::edit))
+                        .route(web::delete().to(page::delete)),
+                )
+                .service(web::resource("/{id}/history").route(web::get().to(audit::page_history))),
         );
 }
 

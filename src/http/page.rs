@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::body::{self, Json, Query};
 use super::path::PathId;
-use super::principal::{Caller, ReadPages, User, WritePages};
+use super::principal::{Permit, ReadPages, WritePages};
 use super::problem::Fault;
 use super::reply::{NoContent, Reply};
 use crate::domain::id::PageId;
@@ -170,7 +170,7 @@ impl OperationModifier for ExpectedVersion {
 #[api_v2_operation(operation_id = "listPages", tags(page))]
 pub async fn list(
     service: web::Data<Service>,
-    _caller: Caller<ReadPages>,
+    _permit: Permit<ReadPages>,
     query: Query<ListQuery>,
 ) -> Result<Reply<PageListResponse>, Fault> {
     let range = ListRange::new(query.0.page, query.0.size);
@@ -183,10 +183,10 @@ pub async fn list(
 #[api_v2_operation(operation_id = "createPage", tags(page))]
 pub async fn create(
     service: web::Data<Service>,
-    caller: User<WritePages>,
+    permit: Permit<WritePages>,
     body: Json<PageRequest, { body::PAGE }>,
 ) -> Result<Reply<PageResponse, 201>, Fault> {
-    let page = service.create_page(caller.0, NewPage { title: body.0.title, body: body.0.body }).await?;
+    let page = service.create_page(permit.0, NewPage { title: body.0.title, body: body.0.body }).await?;
     let location = format!("/page/{}", page.id);
     Ok(reply(page).location(location))
 }
@@ -195,7 +195,7 @@ pub async fn create(
 #[api_v2_operation(operation_id = "readPage", tags(page))]
 pub async fn read(
     service: web::Data<Service>,
-    _caller: Caller<ReadPages>,
+    _permit: Permit<ReadPages>,
     id: PathId<PageId>,
 ) -> Result<Reply<PageResponse>, Fault> {
     Ok(reply(service.page(id.0).await?))
@@ -207,13 +207,13 @@ pub async fn read(
 #[api_v2_operation(operation_id = "replacePage", tags(page))]
 pub async fn replace(
     service: web::Data<Service>,
-    caller: User<WritePages>,
+    permit: Permit<WritePages>,
     id: PathId<PageId>,
     expected: ExpectedVersion,
     body: Json<PageRequest, { body::PAGE }>,
 ) -> Result<Reply<PageResponse>, Fault> {
     let edit = PageEdit { title: Some(body.0.title), body: Some(body.0.body) };
-    Ok(reply(service.edit_page(caller.0, id.0, edit, expected.0).await?))
+    Ok(reply(service.edit_page(permit.0, id.0, edit, expected.0).await?))
 }
 
 /// Change a page
@@ -222,13 +222,13 @@ pub async fn replace(
 #[api_v2_operation(operation_id = "editPage", tags(page))]
 pub async fn edit(
     service: web::Data<Service>,
-    caller: User<WritePages>,
+    permit: Permit<WritePages>,
     id: PathId<PageId>,
     expected: ExpectedVersion,
     body: Json<PagePatch, { body::PAGE }>,
 ) -> Result<Reply<PageResponse>, Fault> {
     let edit = PageEdit { title: body.0.title, body: body.0.body };
-    Ok(reply(service.edit_page(caller.0, id.0, edit, expected.0).await?))
+    Ok(reply(service.edit_page(permit.0, id.0, edit, expected.0).await?))
 }
 
 /// Delete a page
@@ -237,10 +237,10 @@ pub async fn edit(
 #[api_v2_operation(operation_id = "deletePage", tags(page))]
 pub async fn delete(
     service: web::Data<Service>,
-    caller: User<WritePages>,
+    permit: Permit<WritePages>,
     id: PathId<PageId>,
     expected: ExpectedVersion,
 ) -> Result<NoContent, Fault> {
-    service.delete_page(caller.0, id.0, expected.0).await?;
+    service.delete_page(permit.0, id.0, expected.0).await?;
     Ok(NoContent)
 }

@@ -15,8 +15,8 @@ use serde_json::json;
 
 use super::edge::RequestId;
 use super::openapi::{AllowedMethods, Document};
+use super::principal::KeptOut;
 use crate::config::StatusProfile;
-use crate::domain::scope::Scope;
 use crate::error::{AppError, Denial, FieldError, Reason};
 
 /// Seconds after which to try again.
@@ -36,6 +36,8 @@ pub enum Fault {
         /// For people.
         detail: Cow<'static, str>,
     },
+    /// A known caller may not pass.
+    KeptOut(Box<KeptOut>),
     /// More than one credential, or one that is a list.
     AmbiguousCredential,
     /// The body is larger than this many bytes.
@@ -172,6 +174,7 @@ impl Answer {
             (_, "invalid_grant" | "invalid_token" | "unsupported_grant_type" | "insufficient_scope") => {
                 (self.status, self.code)
             }
+            (_, "user_required" | "sign_in_required") => (self.status, "insufficient_scope"),
             (StatusCode::UNPROCESSABLE_ENTITY, _) => {
                 let scope = self.errors.iter().any(|error| error.code == "invalid_scope");
                 (StatusCode::BAD_REQUEST, if scope { "invalid_scope" } else { "invalid_request" })
@@ -200,6 +203,7 @@ fn description(detail: &str) -> String {
 fn words(fault: &Fault, profile: StatusProfile) -> Answer {
     match fault {
         Fault::App(error) => app_error(error, profile),
+        Fault::KeptOut(kept_out) => forbidden(kept_out.denial),
         Fault::Malformed { code, detail } => Answer::new(StatusCode::BAD_REQUEST, code, detail.clone()),
         Fault::AmbiguousCredential => {
             let detail = "Send one credential, in one header: Token, or Authorization: Bearer.";
@@ -249,6 +253,7 @@ fn app_error(error: &AppError, profile: StatusProfile) -> Answer {
         }
         AppError::Unauthenticated(reason) => unauthenticated(*reason, profile),
         AppError::Forbidden(denial) => forbidden(*denial),
+        AppError::Gone { code, detail } => Answer::new(StatusCode::GONE, code, *detail),
         AppError::Stale => {
             let detail = "The object has changed since you read it. Read it again and repeat your change.";
             Answer::new(StatusCode::PRECONDITION_FAILED, "stale", detail)
@@ -290,22 +295,25 @@ fn unauthenticated(reason: Reason, profile: StatusProfile) -> Answer {
 }
 
 fn forbidden(denial: Denial) -> Answer {
-    let status = StatusCode::FORBIDDEN;
+    let answer = |detail| Answer::new(StatusCode::FORBIDDEN, denial.code(), detail);
+    let insufficient = ", error=\"insufficient_scope\"";
     match denial {
         Denial::Scope(scope) => {
-            let detail = format!("The credential lacks the scope {}.", scope.name());
-            Answer::new(status, "insufficient_scope", detail).challenge(&insufficient(scope))
+            let detail = Cow::Owned(format!("The credential lacks the scope {}.", scope.name()));
+            answer(detail).challenge(&format!("{insufficient}, scope=\"{}\"", scope.name()))
         }
-        Denial::NotOwner => Answer::new(status, "not_owner", "Only its owner may do this."),
+        Denial::NotOwner => answer("Only its owner may do this.".into()),
         Denial::NeedsUser => {
-            let detail = "This takes a user's token; the constant key stands for nobody.";
-            Answer::new(status, "user_required", detail).challenge(", error=\"insufficient_scope\"")
+            let detail = "This takes a user; the constant key and keys that were issued to others stand for none.";
+            answer(detail.into()).challenge(insufficient)
         }
+        Denial::NeedsSignIn => answer("This takes a sign-in token, not an API key.".into()).challenge(insufficient),
+        Denial::Narrowed => {
+            let detail = "This takes a token with all your scopes. Sign in again without `scope`.";
+            answer(detail.into()).challenge(insufficient)
+        }
+        Denial::WrongPassword => answer("The current password is wrong.".into()),
     }
-}
-
-fn insufficient(scope: Scope) -> String {
-    format!(", error=\"insufficient_scope\", scope=\"{}\"", scope.name())
 }
 
 fn log_cause(fault: &Fault, id: &RequestId) {

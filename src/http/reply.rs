@@ -66,6 +66,48 @@ impl<T: Apiv2Schema, const STATUS: u16> OperationModifier for Reply<T, STATUS> {
     }
 }
 
+/// A JSON body under 201 for what this request made, and under 200 for what an earlier one of the same name did.
+pub struct Once<T> {
+    body: T,
+    /// Where what was created is found.
+    location: Option<String>,
+}
+
+impl<T> Once<T> {
+    /// The answer, and where it is found if this request made it.
+    pub fn new(body: T, location: Option<String>) -> Self {
+        Self { body, location }
+    }
+}
+
+impl<T: Serialize> Responder for Once<T> {
+    type Body = BoxBody;
+
+    fn respond_to(self, request: &HttpRequest) -> HttpResponse<BoxBody> {
+        match self.location {
+            Some(location) => Reply::<T, 201>::new(self.body).location(location).respond_to(request),
+            None => Reply::<T, 200>::new(self.body).respond_to(request),
+        }
+    }
+}
+
+impl<T: Apiv2Schema> Apiv2Schema for Once<T> {
+    fn name() -> Option<String> {
+        T::name()
+    }
+
+    fn raw_schema() -> DefaultSchemaRaw {
+        T::raw_schema()
+    }
+}
+
+impl<T: Apiv2Schema> OperationModifier for Once<T> {
+    fn update_response(operation: &mut DefaultOperationRaw) {
+        Reply::<T, 200>::update_response(operation);
+        Reply::<T, 201>::update_response(operation);
+    }
+}
+
 /// 204: done, and nothing to say.
 pub struct NoContent;
 

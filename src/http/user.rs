@@ -1,17 +1,20 @@
-//! The user scope: registration, signing in and out, and who one is.
+//! Users: registration, and administration.
 
 use chrono::{DateTime, Utc};
 use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
 use serde::{Deserialize, Serialize};
 
-use super::body::{Form, Json};
-use super::principal::{Caller, User};
-use super::problem::{Fault, Presentation};
+use super::body::{self, Json, Query};
+use super::path::PathId;
+use super::principal::{Anybody, Permit, ReadUsers, WriteUsers};
+use super::problem::Fault;
 use super::reply::{NoContent, Reply};
+use crate::domain::id::UserId;
 use crate::domain::password::Password;
-use crate::domain::user::User as Account;
+use crate::domain::role::Role;
+use crate::domain::user::User;
 use crate::service::Service;
-use crate::service::user::Registration;
+use crate::service::user::{Administration, LIMIT_DEFAULT, Registration, UserQuery};
 
 /// What it takes to register.
 #[derive(Deserialize, Apiv2Schema)]
@@ -40,7 +43,7 @@ impl From<RegisterRequest> for Registration {
     }
 }
 
-/// A user, as they may see themselves.
+/// A user, as they and those who administer them may see them.
 #[derive(Serialize, Apiv2Schema)]
 pub struct UserResponse {
     /// Never reused
@@ -53,24 +56,63 @@ pub struct UserResponse {
     email: String,
     /// Any text
     website: String,
+    /// What the user may do
+    role: &'static str,
+    /// Whether the user may not sign in
+    disabled: bool,
     /// When the user registered
     created_at: DateTime<Utc>,
     /// When the user last changed
     updated_at: DateTime<Utc>,
 }
 
-impl From<Account> for UserResponse {
-    fn from(user: Account) -> Self {
+impl From<User> for UserResponse {
+    fn from(user: User) -> Self {
         Self {
             id: user.id.0,
             name: user.name,
             surname: user.surname,
             email: user.email,
             website: user.website,
+            role: user.role.name(),
+            disabled: user.disabled_at.is_some(),
             created_at: user.created_at.utc(),
             updated_at: user.updated_at.utc(),
         }
     }
+}
+
+/// Which users.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct UserListQuery {
+    /// Part of an e-mail, a name or a surname, in any case
+    search: Option<String>,
+    /// What `next` said
+    after: Option<i64>,
+    /// Items in the answer
+    limit: Option<i64>,
+    /// Whether to count all of them
+    total: Option<bool>,
+}
+
+/// Some users.
+#[derive(Serialize, Apiv2Schema)]
+pub struct UserListResponse {
+    /// By id
+    items: Vec<UserResponse>,
+    /// Send it as `after` for what follows; null at the end
+    next: Option<i64>,
+    /// How many there are in all, if that was asked
+    total: Option<i64>,
+}
+
+/// What an administrator sets; what is absent stays as it is.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct UserPatch {
+    /// What the user may do
+    role: Option<String>,
+    /// Whether the user may not sign in
+    disabled: Option<bool>,
 }
 
 /// Register
@@ -79,92 +121,79 @@ impl From<Account> for UserResponse {
 #[api_v2_operation(operation_id = "register", tags(user))]
 pub async fn register(
     service: web::Data<Service>,
+    anybody: Anybody,
     body: Json<RegisterRequest>,
 ) -> Result<Reply<UserResponse, 201>, Fault> {
-    let user = service.register(body.0.into()).await?;
+    let user = service.register(anybody.0, body.0.into(), Role::Member).await?;
     Ok(Reply::new(UserResponse::from(user)).location("/me".to_owned()))
 }
 
-/// The form of OAuth 2.0's password grant (RFC 6749, section 4.3.2).
-#[derive(Deserialize, Apiv2Schema)]
-pub struct TokenRequest {
-    /// `password`; may be absent in the status profile `fastapi`
-    grant_type: Option<String>,
-    /// The e-mail address
-    username: String,
-    /// The password
-    password: String,
-    /// Scopes to narrow the token to, separated by spaces; all that the user has if absent
-    scope: Option<String>,
-    /// Ignored: there are no clients
-    #[expect(dead_code, reason = "documents what is tolerated")]
-    client_id: Option<String>,
-    /// Ignored: there are no clients
-    #[expect(dead_code, reason = "documents what is tolerated")]
-    client_secret: Option<String>,
-}
-
-/// A token, shown this once (RFC 6749, section 5.1).
-#[derive(Serialize, Apiv2Schema)]
-pub struct TokenResponse {
-    /// Send it as `Token: …` or as `Authorization: Bearer …`
-    access_token: String,
-    /// `bearer`
-    token_type: &'static str,
-    /// Seconds until the token dies
-    expires_in: i64,
-    /// What the token may be used for, separated by spaces
-    scope: String,
-}
-
-/// Sign in
-///
-/// Takes an OAuth 2.0 password form and answers a token. A user has one: signing in again replaces it, so use it on
-/// one device at a time.
-#[api_v2_operation(operation_id = "signIn", tags(user), consumes = "application/x-www-form-urlencoded")]
-pub async fn sign_in(
+/// List users
+#[api_v2_operation(operation_id = "listUsers", tags(user))]
+pub async fn list(
     service: web::Data<Service>,
-    presentation: web::Data<Presentation>,
-    form: Form<TokenRequest>,
-) -> Result<Reply<TokenResponse>, Fault> {
-    let form = form.0;
-    presentation.check_grant_type(form.grant_type.as_deref())?;
-    let issued = service.sign_in(&form.username, Password::new(form.password), form.scope.as_deref()).await?;
-    Ok(Reply::new(TokenResponse {
-        access_token: issued.secret.reveal(),
-        token_type: "bearer",
-        expires_in: issued.expires_in,
-        scope: issued.scopes.to_string(),
-    }))
+    _permit: Permit<ReadUsers>,
+    query: Query<UserListQuery>,
+) -> Result<Reply<UserListResponse>, Fault> {
+    let UserListQuery { search, after, limit, total } = query.0;
+    let query = UserQuery {
+        search: search.unwrap_or_default(),
+        after: after.unwrap_or(0),
+        limit: limit.unwrap_or(LIMIT_DEFAULT),
+        with_total: total.unwrap_or(false),
+    };
+    let list = service.users(query).await?;
+    let items = list.items.into_iter().map(UserResponse::from).collect();
+    Ok(Reply::new(UserListResponse { items, next: list.next.map(|id| id.0), total: list.total }))
 }
 
-/// Sign out
+/// See a user
+#[api_v2_operation(operation_id = "readUser", tags(user))]
+pub async fn read(
+    service: web::Data<Service>,
+    _permit: Permit<ReadUsers>,
+    id: PathId<UserId>,
+) -> Result<Reply<UserResponse>, Fault> {
+    Ok(Reply::new(service.user(id.0).await?.into()))
+}
+
+/// Change role or state of a user
 ///
-/// Ends the token that is presented; the next request with it is refused.
-#[api_v2_operation(operation_id = "signOut", tags(user))]
-pub async fn sign_out(service: web::Data<Service>, caller: User) -> Result<NoContent, Fault> {
-    service.sign_out(&caller.0).await?;
-    Ok(NoContent)
-}
-
-/// Who I am
-#[api_v2_operation(operation_id = "me", tags(user))]
-pub async fn me(service: web::Data<Service>, caller: User) -> Result<Reply<UserResponse>, Fault> {
-    let user = service.me(&caller.0).await?;
+/// To disable a user ends their token and all their keys at once, and to enable them again does not revive these.
+/// Somebody must stay an admin.
+#[api_v2_operation(operation_id = "editUser", tags(user))]
+pub async fn edit(
+    service: web::Data<Service>,
+    permit: Permit<WriteUsers>,
+    id: PathId<UserId>,
+    body: Json<UserPatch>,
+) -> Result<Reply<UserResponse>, Fault> {
+    let UserPatch { role, disabled } = body.0;
+    let role = role.map(|name| body::one_of("role", &name, Role::ALL, Role::name)).transpose()?;
+    let user = service.administer_user(permit.0, id.0, Administration { role, disabled }).await?;
     Ok(Reply::new(user.into()))
 }
 
-/// A greeting.
-#[derive(Serialize, Apiv2Schema)]
-pub struct HelloResponse {
-    /// The caller's name
-    hello: String,
+/// Delete a user
+///
+/// With all that belongs to them. Their id stays in the audit trail. Somebody must stay an admin.
+#[api_v2_operation(operation_id = "deleteUser", tags(user))]
+pub async fn delete(
+    service: web::Data<Service>,
+    permit: Permit<WriteUsers>,
+    id: PathId<UserId>,
+) -> Result<NoContent, Fault> {
+    service.delete_user(permit.0, id.0).await?;
+    Ok(NoContent)
 }
 
-/// Try a credential
-///
-/// Greets the caller. The constant key of the configuration opens this route, too.
-#[api_v2_operation(operation_id = "protectedRoute", tags(user))]
-pub async fn protected_route(caller: Caller) -> Result<Reply<HelloResponse>, Fault> {
-    Ok(Reply::new(HelloResponse { hello: caller.0.display_name().to_owned() }))
+/// End the sign-in token of a user
+#[api_v2_operation(operation_id = "revokeUserToken", tags(user))]
+pub async fn revoke_token(
+    service: web::Data<Service>,
+    permit: Permit<WriteUsers>,
+    id: PathId<UserId>,
+) -> Result<NoContent, Fault> {
+    service.revoke_token(permit.0, id.0).await?;
+    Ok(NoContent)
 }

@@ -1,8 +1,11 @@
 //! From a presented credential to a [`Principal`].
 
+use std::net::IpAddr;
+
 use super::Service;
-use crate::db::{Conn, access_tokens};
-use crate::domain::principal::{Principal, SignedIn};
+use crate::clock::Timestamp;
+use crate::db::{Conn, access_tokens, api_keys};
+use crate::domain::principal::{Credential, Identity, Level, Principal};
 use crate::domain::secret::{Digest, Secret, SecretKind};
 use crate::error::{AppError, Carrier, Reason};
 
@@ -10,11 +13,16 @@ use crate::error::{AppError, Carrier, Reason};
 const MAX_LENGTH: usize = 512;
 
 impl Service {
-    /// Who presents `credential`. What cannot be one of our tokens is refused without a query.
+    /// Who presents `credential`, from `client`. What cannot be one of our secrets is refused without a query.
     ///
     /// Errors: [`AppError::Unauthenticated`] for a credential that is malformed, unknown, expired or revoked, without
     /// saying which; [`AppError::Busy`] when the database cannot tell.
-    pub async fn authenticate(&self, credential: &str, carrier: Carrier) -> Result<Principal, AppError> {
+    pub async fn authenticate(
+        &self,
+        credential: &str,
+        carrier: Carrier,
+        client: Option<IpAddr>,
+    ) -> Result<Principal, AppError> {
         let refused = AppError::Unauthenticated(Reason::BadCredential(carrier));
         if credential.len() > MAX_LENGTH {
             return Err(refused);
@@ -22,25 +30,72 @@ impl Service {
         if self.constant_key.is_some_and(|key| key == Digest::of(credential)) {
             return Ok(Principal::ConstantKey);
         }
-        match Secret::parse(credential) {
-            None => Err(refused),
-            Some((SecretKind::SignIn, secret)) => self.resolve(secret.digest(), carrier).await?.ok_or(refused),
+        let Some((kind, secret)) = Secret::parse(credential) else {
+            return Err(refused);
+        };
+        let (digest, clock) = (secret.digest(), self.clock.clone());
+        let found = self.db.read(move |conn| identify(conn, kind, digest, carrier, clock.now())).await?;
+        let identity = found.ok_or(refused)?;
+        if let Credential::OwnKey(key) | Credential::IssuedKey(key) = identity.credential {
+            self.key_usage.note(key, self.clock.now(), client);
         }
-    }
-
-    async fn resolve(&self, token: Digest, carrier: Carrier) -> Result<Option<Principal>, AppError> {
-        let found = self.db.read(move |conn| access_tokens::resolve(conn, token)).await?;
-        Ok(found.filter(|found| self.clock.now() < found.expiration_date).map(|found| {
-            Principal::User(SignedIn { user_id: found.user_id, name: found.name, token, carrier, scopes: found.scopes })
-        }))
+        Ok(Principal::User(identity))
     }
 }
 
-/// Checks inside a transaction that changes something that the caller's token still lives: the guard let the request
-/// in before its body arrived, and a token may be revoked meanwhile.
-pub(super) fn confirm(conn: &mut Conn, caller: &SignedIn) -> Result<(), AppError> {
-    if access_tokens::lock(conn, caller.token)? {
-        return Ok(());
+/// Whose secret has this digest, if it is alive at `now`.
+pub(super) fn identify(
+    conn: &mut Conn,
+    kind: SecretKind,
+    digest: Digest,
+    carrier: Carrier,
+    now: Timestamp,
+) -> Result<Option<Identity>, AppError> {
+    match kind {
+        SecretKind::SignIn => {
+            let found = access_tokens::resolve(conn, digest)?.filter(|found| now < found.expiration_date);
+            Ok(found.map(|found| Identity {
+                user_id: found.user_id,
+                name: found.name,
+                credential: Credential::Token(found.sign_in),
+                digest,
+                carrier,
+                level: found.level,
+                narrowed: found.narrowed,
+                expires_at: Some(found.expiration_date),
+            }))
+        }
+        SecretKind::ApiKey => {
+            let found = api_keys::resolve(conn, digest)?.filter(|found| found.expires_at.is_none_or(|end| now < end));
+            Ok(found.map(|found| {
+                // Whoever bought a key need not know who sold it.
+                let (credential, name) = match found.issued {
+                    true => (Credential::IssuedKey(found.id), found.key_name),
+                    false => (Credential::OwnKey(found.id), found.owner_name),
+                };
+                Identity {
+                    user_id: found.owner_id,
+                    name,
+                    credential,
+                    digest,
+                    carrier,
+                    level: Level::new(found.role, found.scopes),
+                    narrowed: true,
+                    expires_at: found.expires_at,
+                }
+            }))
+        }
+        // A claim code opens nothing but its claim.
+        SecretKind::Claim => Ok(None),
     }
-    Err(AppError::Unauthenticated(Reason::BadCredential(caller.carrier)))
+}
+
+impl Identity {
+    /// The kind of the secret that was presented.
+    pub(super) fn kind(&self) -> SecretKind {
+        match self.credential {
+            Credential::Token(_) => SecretKind::SignIn,
+            Credential::OwnKey(_) | Credential::IssuedKey(_) => SecretKind::ApiKey,
+        }
+    }
 }

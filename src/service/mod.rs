@@ -1,12 +1,21 @@
 //! Use cases. They own transactions and time, and know neither HTTP nor SQL.
 
+pub mod account;
+pub mod audit;
 pub mod auth;
+pub mod grant;
 pub mod hasher;
+pub mod issue;
+pub mod key;
+pub mod key_usage;
 pub mod page;
+mod rules;
 pub mod token;
+mod trail;
 pub mod user;
 
 use self::hasher::Hasher;
+use self::key_usage::KeyUsage;
 use crate::clock::Clock;
 use crate::config::AuthSettings;
 use crate::db::Db;
@@ -20,6 +29,7 @@ pub struct Service {
     hasher: Hasher,
     settings: AuthSettings,
     constant_key: Option<Digest>,
+    key_usage: KeyUsage,
 }
 
 impl Service {
@@ -27,7 +37,7 @@ impl Service {
     pub fn new(db: Db, clock: Clock, settings: AuthSettings) -> Result<Self, AppError> {
         let hasher = Hasher::start(settings.hash_threads, settings.hash_queue, settings.bcrypt_cost)?;
         let constant_key = settings.api_key_token.get().map(Digest::of);
-        Ok(Self { db, clock, hasher, settings, constant_key })
+        Ok(Self { db, clock, hasher, settings, constant_key, key_usage: KeyUsage::default() })
     }
 
     /// Whether requests can be served: the database answers and its schema is ours.
@@ -38,4 +48,13 @@ impl Service {
             Err(AppError::Busy("the database schema is not up to date, run `latchkey migrate up`".into()))
         }
     }
+}
+
+/// The first `limit` of `rows`, and the id of the last of them if there are more.
+fn first_of<T, I>(mut rows: Vec<T>, limit: i64, id: impl Fn(&T) -> I) -> (Vec<T>, Option<I>) {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let goes_on = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| goes_on).map(id);
+    (rows, next)
 }

@@ -3,11 +3,11 @@
 use validator::{Validate, ValidationError};
 
 use super::Service;
-use super::auth::confirm;
+use super::trail::Change;
 use crate::db::pages::{self, PageChange, PageRow};
-use crate::domain::id::PageId;
+use crate::domain::audit::{Action, Call, Event, Target};
+use crate::domain::id::{PageId, UserId};
 use crate::domain::page::Page;
-use crate::domain::principal::SignedIn;
 use crate::error::{AppError, Denial};
 
 /// Longest title in characters.
@@ -104,23 +104,27 @@ impl Service {
     }
 
     /// Stores a new page of the caller's.
-    pub async fn create_page(&self, caller: SignedIn, new: NewPage) -> Result<Page, AppError> {
+    pub async fn create_page(&self, call: Call, new: NewPage) -> Result<Page, AppError> {
         new.validate()?;
-        let now = self.clock.now().naive();
-        let created = self.db.write(move |conn| {
-            confirm(conn, &caller)?;
-            pages::insert(
-                conn,
+        let owner = call.user()?.user_id;
+        let created = self.change(call, Event::of(Action::CreatePage), move |change| {
+            let now = change.now.naive();
+            change.concerns(owner);
+            let page = pages::insert(
+                change.conn,
                 &PageRow {
-                    owner_id: caller.user_id.0,
+                    owner_id: owner.0,
                     title: &new.title,
                     body: &new.body,
                     version: 1,
                     created_at: now,
                     updated_at: now,
-                    updated_by: caller.user_id.0,
+                    updated_by: owner.0,
                 },
-            )
+            )?;
+            change.is_on(Target::Page(page.id));
+            change.record(|event| event.versions(None, Some(page.version)).changed(vec!["title", "body"]))?;
+            Ok(page)
         });
         created.await.map(Page::from)
     }
@@ -128,45 +132,56 @@ impl Service {
     /// Changes a page. Errors: not found, not the owner's, or [`AppError::Stale`] for an unexpected version.
     pub async fn edit_page(
         &self,
-        caller: SignedIn,
+        call: Call,
         id: PageId,
         edit: PageEdit,
         expected: ExpectedVersions,
     ) -> Result<Page, AppError> {
         edit.validate()?;
-        let now = self.clock.now().naive();
-        let changed = self.db.write(move |conn| {
-            confirm(conn, &caller)?;
-            let page = changeable(pages::lock(conn, id)?, &caller, expected.as_deref())?;
-            pages::update(
-                conn,
+        let user = call.user()?.user_id;
+        let changed = self.change(call, Event::of(Action::EditPage).on(Target::Page(id)), move |change| {
+            let before = changeable(change, id, user, expected.as_deref())?;
+            let after = pages::update(
+                change.conn,
                 id,
                 &PageChange {
                     title: edit.title.as_deref(),
                     body: edit.body.as_deref(),
-                    version: page.version + 1,
-                    updated_at: now,
-                    updated_by: caller.user_id.0,
+                    version: before.version + 1,
+                    updated_at: change.now.naive(),
+                    updated_by: user.0,
                 },
-            )
+            )?;
+            let fields = [("title", before.title != after.title), ("body", before.body != after.body)];
+            let fields = fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect();
+            change.record(|event| event.versions(Some(before.version), Some(after.version)).changed(fields))?;
+            Ok(after)
         });
         changed.await.map(Page::from)
     }
 
     /// Removes a page, with the same errors as [`Self::edit_page`].
-    pub async fn delete_page(&self, caller: SignedIn, id: PageId, expected: ExpectedVersions) -> Result<(), AppError> {
-        let removed = self.db.write(move |conn| {
-            confirm(conn, &caller)?;
-            changeable(pages::lock(conn, id)?, &caller, expected.as_deref())?;
-            pages::delete(conn, id)
+    pub async fn delete_page(&self, call: Call, id: PageId, expected: ExpectedVersions) -> Result<(), AppError> {
+        let user = call.user()?.user_id;
+        let removed = self.change(call, Event::of(Action::DeletePage).on(Target::Page(id)), move |change| {
+            let page = changeable(change, id, user, expected.as_deref())?;
+            pages::delete(change.conn, id)?;
+            change.record(|event| event.versions(Some(page.version), None)).map(drop)
         });
         removed.await
     }
 }
 
-fn changeable(page: Option<pages::Page>, caller: &SignedIn, expected: Option<&[i64]>) -> Result<pages::Page, AppError> {
-    let page = page.ok_or(AppError::NotFound("page"))?;
-    if page.owner_id != caller.user_id {
+/// The page, locked, if `user` may change this version of it.
+fn changeable(
+    change: &mut Change<'_>,
+    id: PageId,
+    user: UserId,
+    expected: Option<&[i64]>,
+) -> Result<pages::Page, AppError> {
+    let page = pages::lock(change.conn, id)?.ok_or(AppError::NotFound("page"))?;
+    change.concerns(page.owner_id);
+    if page.owner_id != user {
         return Err(AppError::Forbidden(Denial::NotOwner));
     }
     if expected.is_some_and(|versions| !versions.contains(&page.version)) {

@@ -1,14 +1,19 @@
-//! Sign-in tokens: made by a password, ended by signing out.
+//! Sign-in tokens: made by a password, ended by signing out or by an operator.
 
 use super::Service;
+use super::key::end_keys;
+use super::trail::Change;
 use crate::db::access_tokens::{self, AccessToken};
+use crate::db::api_keys::Selection;
 use crate::db::users;
+use crate::domain::audit::{Action, By, Call, Event, Target};
 use crate::domain::email::EmailAddress;
+use crate::domain::id::UserId;
 use crate::domain::password::{Password, PasswordHash};
-use crate::domain::principal::SignedIn;
+use crate::domain::principal::Level;
 use crate::domain::scope::ScopeSet;
 use crate::domain::secret::{Secret, SecretKind};
-use crate::error::{AppError, FieldError, Reason};
+use crate::error::{AppError, Denial, FieldError, Reason};
 
 /// How often a sign-in starts again because the user's hash changed under it.
 const ATTEMPTS: usize = 3;
@@ -25,24 +30,26 @@ pub struct IssuedToken {
 }
 
 impl Service {
-    /// Makes a new token the user's only one. `scope` narrows it; without, it may do all that its user may.
+    /// Makes a new token the user's only one. `scope` narrows it; without, it may do all that its user's role may, also
+    /// when that changes.
     ///
-    /// Errors: [`AppError::Invalid`] for an unknown scope, [`AppError::Unauthenticated`] for an unknown e-mail as for
-    /// a wrong password, after the same time.
+    /// Errors: [`AppError::Invalid`] for a scope that is unknown or beyond the role, [`AppError::Unauthenticated`] for
+    /// an unknown e-mail as for a wrong password and a disabled user, after the same time.
     pub async fn sign_in(
         &self,
+        call: Call,
         username: &str,
         password: Password,
         scope: Option<&str>,
     ) -> Result<IssuedToken, AppError> {
-        let scopes = match scope {
-            None => ScopeSet::all(),
-            Some(names) => ScopeSet::parse(names).ok_or_else(|| {
-                FieldError::new("scope", "invalid_scope", "Name known scopes, each once, separated by single spaces.")
-            })?,
+        let asked = match scope {
+            None => None,
+            Some(names) => Some(ScopeSet::parse(names).ok_or_else(|| {
+                invalid_scope("Name known scopes, each once, separated by single spaces.".to_owned())
+            })?),
         };
         for _ in 0..ATTEMPTS {
-            if let Some(token) = self.try_sign_in(username, password.clone(), scopes).await? {
+            if let Some(token) = self.try_sign_in(call.clone(), username, password.clone(), asked).await? {
                 return Ok(token);
             }
         }
@@ -52,9 +59,10 @@ impl Service {
     /// One attempt; `None` if the stored hash was replaced while this one was being compared.
     async fn try_sign_in(
         &self,
+        call: Call,
         username: &str,
         password: Password,
-        scopes: ScopeSet,
+        asked: Option<ScopeSet>,
     ) -> Result<Option<IssuedToken>, AppError> {
         let user = match EmailAddress::parse(username) {
             Some(email) => self.db.read(move |conn| users::find_by_email(conn, email.key())).await?,
@@ -62,43 +70,137 @@ impl Service {
         };
         let stored = user.as_ref().map(|user| user.hashed_password.clone());
         let matches = self.hasher.verify(stored, password.clone()).await?;
-        let (true, Some(user)) = (matches, user) else {
-            return Err(AppError::Unauthenticated(Reason::BadPassword));
+        let attempt = Event::of(Action::SignIn);
+        let bad_password = AppError::Unauthenticated(Reason::BadPassword);
+        let Some(user) = user else {
+            return Err(self.turned_down(&call, attempt.detail("unknown_email"), bad_password).await);
         };
+        let attempt = attempt.on(Target::User(user.id));
+        if !matches {
+            return Err(self.turned_down(&call, attempt, bad_password).await);
+        }
+        if user.disabled_at.is_some() {
+            return Err(self.turned_down(&call, attempt.detail("disabled"), bad_password).await);
+        }
         let renewed = match self.hasher.is_outdated(&user.hashed_password) {
             true => Some(self.hasher.create(password).await?),
             false => None,
         };
 
-        let secret = Secret::generate(SecretKind::SignIn).map_err(|error| AppError::Internal(error.into()))?;
-        let (now, expires_in) = (self.clock.now(), self.settings.token_ttl);
-        let token = AccessToken {
-            user_id: user.id.0,
-            access_token: secret.digest().to_hex(),
-            scopes: scopes.to_string(),
-            created_at: now.naive(),
-            expiration_date: now.plus_seconds(expires_in).naive(),
-        };
-        let stored = self.db.write(move |conn| {
+        let secret = generate(SecretKind::SignIn)?;
+        let (digest, expires_in) = (secret.digest(), self.settings.token_ttl);
+        let stored = self.change(call, attempt, move |change| {
             // Hashing held no connection, so the user may have changed or gone meanwhile.
-            let current: Option<PasswordHash> = users::lock_password(conn, user.id)?;
-            match current {
-                None => return Err(AppError::Unauthenticated(Reason::BadPassword)),
-                Some(current) if current != user.hashed_password => return Ok(false),
-                Some(_) => {}
-            }
+            let level = match users::lock(change.conn, user.id)? {
+                Some(current) if current.hashed_password != user.hashed_password => {
+                    change.leave_as_is();
+                    return Ok(None);
+                }
+                Some(current) if current.disabled_at.is_none() => {
+                    narrowed(current.role().scopes(), asked).map(|granted| Level::new(current.role(), granted))?
+                }
+                _ => return Err(AppError::Unauthenticated(Reason::BadPassword)),
+            };
+            change.is_by(By::password(user.id, level));
+            let renews = if renewed.is_some() { vec!["hashed_password"] } else { Vec::new() };
+            let sign_in = change.record(|event| event.changed(renews))?;
             if let Some(hash) = &renewed {
-                users::renew_hash(conn, user.id, hash)?;
+                users::renew_hash(change.conn, user.id, hash)?;
             }
-            access_tokens::replace(conn, &token)?;
-            Ok(true)
+            let token = AccessToken {
+                user_id: user.id.0,
+                access_token: digest.to_hex(),
+                scopes: access_tokens::stored_scopes(asked),
+                created_at: change.now.naive(),
+                expiration_date: change.now.plus_seconds(expires_in).naive(),
+                sign_in_id: sign_in.0,
+            };
+            access_tokens::replace(change.conn, &token)?;
+            Ok(Some(level.scopes))
         });
-        Ok(stored.await?.then_some(IssuedToken { secret, expires_in, scopes }))
+        Ok(stored.await?.map(|scopes| IssuedToken { secret, expires_in, scopes }))
     }
 
     /// Ends the token that the caller presented. The next request with it is refused.
-    pub async fn sign_out(&self, caller: &SignedIn) -> Result<(), AppError> {
-        let digest = caller.token;
-        self.db.write(move |conn| access_tokens::delete(conn, digest)).await
+    pub async fn sign_out(&self, call: Call) -> Result<(), AppError> {
+        let user = call.user()?.user_id;
+        let attempt = Event::of(Action::SignOut).on(Target::Token(user));
+        self.change(call, attempt, move |change| {
+            access_tokens::delete_of(change.conn, user)?;
+            change.record(|event| event).map(drop)
+        })
+        .await
     }
+
+    /// Ends the token of a user; whether there was one.
+    pub async fn revoke_token(&self, call: Call, user: UserId) -> Result<bool, AppError> {
+        let attempt = Event::of(Action::RevokeToken).on(Target::Token(user));
+        self.administer(call, attempt, user, move |change, _, _| {
+            let ended = access_tokens::delete_of(change.conn, user)?;
+            change.record(|event| event.detail(if ended { "1 token" } else { "no token" }))?;
+            Ok(ended)
+        })
+        .await
+    }
+
+    /// Ends the tokens of all users; how many there were.
+    pub async fn revoke_all_tokens(&self, call: Call) -> Result<usize, AppError> {
+        let attempt = Event::of(Action::RevokeToken).on(Target::AllTokens);
+        self.change(call, attempt, |change| {
+            let ended = access_tokens::delete_all(change.conn)?;
+            change.record(|event| event.detail(format!("{ended} tokens")))?;
+            Ok(ended)
+        })
+        .await
+    }
+
+    /// The stored hash of the caller, once `password` has matched it. A wrong one counts as a failed sign-in.
+    pub(super) async fn confirm_password(
+        &self,
+        call: &Call,
+        user: UserId,
+        password: Password,
+    ) -> Result<PasswordHash, AppError> {
+        let found = self.db.read(move |conn| users::find(conn, user)).await?;
+        let stored = found.map(|user| user.hashed_password);
+        let matches = self.hasher.verify(stored.clone(), password).await?;
+        match stored.filter(|_| matches) {
+            Some(hash) => Ok(hash),
+            None => {
+                let attempt = Event::of(Action::SignIn).on(Target::User(user));
+                Err(self.turned_down(call, attempt, wrong_password()).await)
+            }
+        }
+    }
+}
+
+/// Ends what a user can act by: the token, the keys that they made for themselves, and `issued` ones. In words.
+pub(super) fn end_credentials(change: &mut Change<'_>, user: UserId, issued: Selection) -> Result<String, AppError> {
+    let token = if access_tokens::delete_of(change.conn, user)? { "1 token" } else { "no token" };
+    let own = end_keys(change, user, Selection::OwnedBy(user))?;
+    let issued = end_keys(change, user, issued)?;
+    Ok(format!("{token}, {own} own keys, {issued} issued keys"))
+}
+
+/// A new secret; only the operating system's random source can fail.
+pub(super) fn generate(kind: SecretKind) -> Result<Secret, AppError> {
+    Secret::generate(kind).map_err(|error| AppError::Internal(error.into()))
+}
+
+pub(super) fn wrong_password() -> AppError {
+    AppError::Forbidden(Denial::WrongPassword)
+}
+
+/// What was asked for, if the role holds it.
+fn narrowed(role: ScopeSet, asked: Option<ScopeSet>) -> Result<ScopeSet, AppError> {
+    let beyond = asked.unwrap_or_default().without(role);
+    if beyond.is_empty() {
+        Ok(asked.unwrap_or(role))
+    } else {
+        Err(invalid_scope(format!("Your role does not hold: {beyond}.")).into())
+    }
+}
+
+fn invalid_scope(message: String) -> FieldError {
+    FieldError::new("scope", "invalid_scope", message)
 }

@@ -1,23 +1,31 @@
-//! Users: registration and what operators do with accounts.
+//! Users: registration, and what administrators and operators do with accounts.
+
+use validator::Validate;
 
 use super::Service;
-use crate::db::access_tokens;
+pub use super::rules::TEXT_MAX;
+use super::rules::{broken, no_control_characters, no_nul};
+use super::token::end_credentials;
+use super::trail::Change;
+use crate::db::api_keys::Selection;
 use crate::db::users::{self, NewUser};
+use crate::db::{access_tokens, pages};
+use crate::domain::audit::{Action, Call, Event, Target};
 use crate::domain::email::{self, EmailAddress};
 use crate::domain::id::UserId;
 use crate::domain::password::Password;
-use crate::domain::principal::SignedIn;
+use crate::domain::role::Role;
 use crate::domain::user::User;
-use crate::error::{AppError, FieldError, Reason, broken_rules};
-use validator::{Validate, ValidationError};
-
-/// How many users [`Service::users_after`] answers at most.
-pub const LIST_LIMIT: i64 = 500;
+use crate::error::{AppError, FieldError};
 
 /// Shortest first name in characters (C1).
 pub const NAME_MIN: u64 = 5;
-/// Longest name, surname and website in characters.
-pub const TEXT_MAX: u64 = 255;
+/// Most users in one answer.
+pub const LIMIT_MAX: i64 = 500;
+/// Users in one answer unless asked otherwise.
+pub const LIMIT_DEFAULT: i64 = 50;
+/// Longest text to search for, in characters.
+pub const SEARCH_MAX: u64 = TEXT_MAX;
 
 /// What it takes to register.
 #[derive(Debug, Validate)]
@@ -43,35 +51,53 @@ pub struct Registration {
     pub password: Password,
 }
 
-fn no_control_characters(text: &str) -> Result<(), ValidationError> {
-    if text.chars().any(char::is_control) {
-        return Err(ValidationError::new("control").with_message("Control characters are not allowed.".into()));
-    }
-    Ok(())
+/// What an administrator sets; `None` leaves it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Administration {
+    /// What the user may do.
+    pub role: Option<Role>,
+    /// Whether the user may not sign in.
+    pub disabled: Option<bool>,
 }
 
-fn no_nul(text: &str) -> Result<(), ValidationError> {
-    if text.contains('\0') {
-        return Err(ValidationError::new("nul").with_message("The NUL character is not allowed.".into()));
-    }
-    Ok(())
+/// Which users to list.
+#[derive(Clone, Debug, Validate)]
+pub struct UserQuery {
+    /// Part of an e-mail, a name or a surname, in any case; empty for all.
+    #[validate(length(max = SEARCH_MAX), custom(function = no_nul))]
+    pub search: String,
+    /// Those with higher ids.
+    #[validate(range(min = 0))]
+    pub after: i64,
+    /// At most so many.
+    #[validate(range(min = 1, max = LIMIT_MAX))]
+    pub limit: i64,
+    /// Whether to count all of them.
+    pub with_total: bool,
+}
+
+/// Some users.
+#[derive(Debug)]
+pub struct UserList {
+    /// By id.
+    pub items: Vec<User>,
+    /// After which user the list goes on, if it does.
+    pub next: Option<UserId>,
+    /// How many there are in all, if that was asked.
+    pub total: Option<i64>,
 }
 
 impl Service {
     /// Stores a new user. Errors: [`AppError::Invalid`] names each bad field, [`AppError::Conflict`] a known e-mail.
-    pub async fn register(&self, registration: Registration) -> Result<User, AppError> {
+    pub async fn register(&self, call: Call, registration: Registration, role: Role) -> Result<User, AppError> {
         let email = self.check_registration(&registration)?;
         let Registration { name, surname, website, password, .. } = registration;
-        let key = email.key().to_owned();
-        // Spares a hash; what decides is the insert below.
-        if self.db.read(move |conn| users::find_by_email(conn, &key)).await?.is_some() {
-            return Err(email_taken());
-        }
+        // Before anybody looks whether the e-mail is known: who tries out e-mails pays for each.
         let hash = self.hasher.create(password).await?;
-        let now = self.clock.now().naive();
-        let stored = self.db.write(move |conn| {
-            users::insert(
-                conn,
+        let stored = self.change(call, Event::of(Action::Register), move |change| {
+            let now = change.now.naive();
+            let user = users::insert(
+                change.conn,
                 &NewUser {
                     name: &name,
                     surname: &surname,
@@ -81,75 +107,178 @@ impl Service {
                     hashed_password: hash.as_str(),
                     created_at: now,
                     updated_at: now,
+                    role: role.name(),
                 },
-            )
+            )?;
+            let Some(user) = user else {
+                if let Some(known) = users::find_by_email(change.conn, email.key())? {
+                    change.is_on(Target::User(known.id));
+                }
+                return Err(email_taken());
+            };
+            change.is_on(Target::User(user.id));
+            change.record(|event| event.detail(role.name()))?;
+            Ok(user)
         });
-        stored.await?.map(User::from).ok_or_else(email_taken)
+        stored.await.map(User::from)
     }
 
-    /// The caller. One who was deleted since the guard let them in is nobody.
-    pub async fn me(&self, caller: &SignedIn) -> Result<User, AppError> {
-        let id = caller.user_id;
-        let gone = AppError::Unauthenticated(Reason::BadCredential(caller.carrier));
-        self.db.read(move |conn| users::find(conn, id)).await?.map(User::from).ok_or(gone)
+    /// Some of the users who match.
+    pub async fn users(&self, query: UserQuery) -> Result<UserList, AppError> {
+        query.validate()?;
+        let limit = query.limit;
+        let (rows, total) = self
+            .db
+            .read_consistent(move |conn| {
+                // One more tells whether the list goes on.
+                let rows = users::list(conn, &query.search, UserId(query.after), query.limit + 1)?;
+                let total = if query.with_total { Some(users::count(conn, &query.search)?) } else { None };
+                Ok((rows, total))
+            })
+            .await?;
+        let (items, next) = super::first_of(rows, limit, |user| user.id);
+        Ok(UserList { items: items.into_iter().map(User::from).collect(), next, total })
     }
 
-    /// Users with ids above `after`, in order, at most [`LIST_LIMIT`].
-    pub async fn users_after(&self, after: UserId) -> Result<Vec<User>, AppError> {
-        let rows = self.db.read(move |conn| users::list(conn, after, LIST_LIMIT)).await?;
-        Ok(rows.into_iter().map(User::from).collect())
+    /// The user with this id.
+    pub async fn user(&self, id: UserId) -> Result<User, AppError> {
+        let found = self.db.read(move |conn| users::find(conn, id)).await?;
+        found.map(User::from).ok_or(AppError::NotFound("user"))
     }
 
-    /// Gives a user a new password and ends their sign-in token.
-    pub async fn set_password(&self, email: &EmailAddress, password: Password) -> Result<(), AppError> {
-        self.check_password(&password)?;
-        let hash = self.hasher.create(password).await?;
-        let (key, now) = (email.key().to_owned(), self.clock.now());
-        let change = self.db.write(move |conn| {
-            let user = users::find_by_email(conn, &key)?.ok_or(AppError::NotFound("user"))?;
-            users::set_password(conn, user.id, &hash, now)?;
-            access_tokens::delete_of(conn, user.id)
-        });
-        change.await
-    }
-
-    /// Removes a user with all that belongs to them.
-    pub async fn delete_user(&self, email: &EmailAddress) -> Result<(), AppError> {
+    /// The user with this e-mail address.
+    pub async fn user_by_email(&self, email: &EmailAddress) -> Result<User, AppError> {
         let key = email.key().to_owned();
-        let removal = self.db.write(move |conn| {
-            let user = users::find_by_email(conn, &key)?.ok_or(AppError::NotFound("user"))?;
-            users::delete(conn, user.id)
+        let found = self.db.read(move |conn| users::find_by_email(conn, &key)).await?;
+        found.map(User::from).ok_or(AppError::NotFound("user"))
+    }
+
+    /// Sets role and state of a user. To disable a user ends their token and all their keys, for good.
+    ///
+    /// Errors: [`AppError::NotFound`]; [`AppError::Conflict`] if no enabled admin would be left.
+    pub async fn administer_user(&self, call: Call, id: UserId, set: Administration) -> Result<User, AppError> {
+        let state = set.disabled.map(|disabled| if disabled { Action::Disable } else { Action::Enable });
+        let Some(first) = set.role.map(|_| Action::SetRole).or(state) else {
+            return Err(FieldError::new("", "missing", "Send a role, disabled, or both.").into());
+        };
+        let changed = self.administer(call, Event::of(first).on(Target::User(id)), id, move |change, user, admins| {
+            let role = set.role.unwrap_or_else(|| user.role());
+            let was_disabled = user.disabled_at.is_some();
+            let disabled = set.disabled.unwrap_or(was_disabled);
+            if user.is_enabled_admin() && admins == 0 && (role != Role::Admin || disabled) {
+                return Err(last_admin());
+            }
+            if role == user.role() && disabled == was_disabled {
+                change.leave_as_is();
+                return Ok(user);
+            }
+            if role != user.role() {
+                let detail = format!("{} to {role}", user.role());
+                change
+                    .record(|event| Event { action: Action::SetRole, ..event.changed(vec!["role"]).detail(detail) })?;
+            }
+            if disabled != was_disabled {
+                let ended =
+                    if disabled { Some(end_credentials(change, id, Selection::LiveIssuedBy(id))?) } else { None };
+                let action = if disabled { Action::Disable } else { Action::Enable };
+                change.record(|event| Event { action, detail: ended, ..event.changed(vec!["disabled"]) })?;
+            }
+            let disabled_at = disabled.then(|| user.disabled_at.unwrap_or(change.now.naive()));
+            users::administer(change.conn, id, role, disabled_at, change.now)
         });
-        removal.await
+        changed.await.map(User::from)
+    }
+
+    /// Gives a user a new password and ends their sign-in token, and the keys that act for them if `revoke_keys`.
+    pub async fn reset_password(
+        &self,
+        call: Call,
+        id: UserId,
+        password: Password,
+        revoke_keys: bool,
+    ) -> Result<(), AppError> {
+        self.check_password("password", &password)?;
+        let hash = self.hasher.create(password).await?;
+        let attempt = Event::of(Action::SetPassword).on(Target::User(id));
+        self.administer(call, attempt, id, move |change, _, _| {
+            users::set_password(change.conn, id, &hash, change.now)?;
+            let ended = end_after_new_password(change, id, revoke_keys)?;
+            change.record(|event| event.changed(vec!["password"]).detail(ended)).map(drop)
+        })
+        .await
+    }
+
+    /// Removes a user with all that belongs to them. Their id stays in the audit trail.
+    ///
+    /// Errors: [`AppError::NotFound`]; [`AppError::Conflict`] if no enabled admin would be left.
+    pub async fn delete_user(&self, call: Call, id: UserId) -> Result<(), AppError> {
+        let attempt = Event::of(Action::DeleteUser).on(Target::User(id));
+        self.administer(call, attempt, id, move |change, user, admins| {
+            if user.is_enabled_admin() && admins == 0 {
+                return Err(last_admin());
+            }
+            let pages = pages::versions_of(change.conn, id)?;
+            let gone = pages.into_iter().map(|(page, version)| {
+                Event::of(Action::DeletePage).on(Target::Page(page)).owned_by(id).versions(Some(version), None)
+            });
+            change.record_each(&gone.collect::<Vec<_>>())?;
+            end_credentials(change, id, Selection::LiveIssuedBy(id))?;
+            users::delete(change.conn, id)?;
+            change.record(|event| event).map(drop)
+        })
+        .await
     }
 
     /// The address of a registration, or all that is wrong with it at once.
     fn check_registration(&self, registration: &Registration) -> Result<EmailAddress, AppError> {
-        let mut errors = registration.validate().map_or_else(|errors| broken_rules(&errors), |()| Vec::new());
-        let email = EmailAddress::parse(&registration.email);
-        if email.is_none() {
-            let rule = format!("Use a valid e-mail address of at most {} characters.", email::MAX_LENGTH);
-            errors.push(FieldError::new("email", "email", rule));
-        }
-        errors.extend(self.check_password(&registration.password).err());
+        let mut errors = broken(&registration);
+        let email = check_email(&registration.email).map_err(|error| errors.push(error)).ok();
+        errors.extend(self.check_password("password", &registration.password).err());
         match email {
             Some(email) if errors.is_empty() => Ok(email),
             _ => Err(AppError::Invalid(errors)),
         }
     }
 
-    fn check_password(&self, password: &Password) -> Result<(), FieldError> {
+    /// Whether a new password, from the field of this name, is within its bounds.
+    pub(super) fn check_password(&self, field: &str, password: &Password) -> Result<(), FieldError> {
         let (least, most) = (self.settings.password_min_length, self.settings.password_max_length);
         if password.has_nul() {
-            return Err(FieldError::new("password", "nul", "The NUL character is not allowed."));
+            return Err(FieldError::new(field, "nul", "The NUL character is not allowed."));
         }
         if !(least..=most).contains(&password.length()) {
-            return Err(FieldError::new("password", "length", format!("Use {least} to {most} characters.")));
+            return Err(FieldError::new(field, "length", format!("Use {least} to {most} characters.")));
         }
         Ok(())
     }
 }
 
-fn email_taken() -> AppError {
+/// The address that the field `email` holds.
+pub(super) fn check_email(given: &str) -> Result<EmailAddress, FieldError> {
+    EmailAddress::parse(given).ok_or_else(|| {
+        let rule = format!("Use a valid e-mail address of at most {} characters.", email::MAX_LENGTH);
+        FieldError::new("email", "email", rule)
+    })
+}
+
+/// Ends what a new password ends: the token, and if `revoke_keys`, the keys that act on Latchkey's data on the user's
+/// account. Keys that were issued to others with scopes of the shop's own stay: they belong to whoever holds them.
+pub(super) fn end_after_new_password(
+    change: &mut Change<'_>,
+    user: UserId,
+    revoke_keys: bool,
+) -> Result<String, AppError> {
+    if revoke_keys {
+        return end_credentials(change, user, Selection::ActingFor(user));
+    }
+    access_tokens::delete_of(change.conn, user)?;
+    Ok("keys kept".to_owned())
+}
+
+pub(super) fn email_taken() -> AppError {
     AppError::Conflict { code: "email_taken", detail: "A user with this e-mail already exists." }
+}
+
+fn last_admin() -> AppError {
+    AppError::Conflict { code: "last_admin", detail: "This is the last admin. Make somebody else one first." }
 }

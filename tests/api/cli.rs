@@ -1,98 +1,11 @@
 //! The binary: commands, settings, start and stop.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
-
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::app::PASSWORD;
+use crate::support::program::{Serving, failure, latchkey, out, run, with_input};
 use crate::support::specify_database;
-
-/// The program in an empty directory and an empty environment.
-fn latchkey(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
-    command.env_clear().env("LATCHKEY__AUTH__BCRYPT_COST", "10").current_dir(directory).args(arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn run(command: &mut Command) -> Output {
-    command.output().expect("the program runs")
-}
-
-fn with_input(command: &mut Command, input: &str) -> Output {
-    let mut child = command.stdin(Stdio::piped()).spawn().expect("the program runs");
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
-}
-
-fn out(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-/// What a command that must fail says on standard error.
-fn failure(output: &Output) -> String {
-    assert!(!output.status.success(), "{output:?}");
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// A serving process, killed when dropped.
-struct Serving {
-    child: Child,
-    lines: Receiver<String>,
-    /// Whether every line must be a JSON object.
-    json: bool,
-}
-
-impl Serving {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.env("LATCHKEY__SERVER__LISTEN", "127.0.0.1:0").spawn().expect("the program runs");
-        let (sender, lines) = channel();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        let json =
-            command.get_envs().any(|(key, value)| key == "LATCHKEY__LOG__FORMAT" && value == Some("json".as_ref()));
-        Self { child, lines, json }
-    }
-
-    /// The next line of the log that contains `text`.
-    fn line(&self, text: &str) -> String {
-        loop {
-            let line =
-                self.lines.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("no line with {text:?}"));
-            if self.json {
-                let object: serde_json::Value =
-                    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
-                assert!(object.is_object(), "{line}");
-            }
-            if line.contains(text) {
-                return line;
-            }
-        }
-    }
-
-    fn address(&self) -> String {
-        let line = self.line("listening on http://");
-        let (_, address) = line.split_once("http://").unwrap();
-        address.trim_end_matches(['"', '}']).split('"').next().unwrap().to_owned()
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Sends half a request, and resets the connection once the server waits for the other half.
 async fn abandon(address: &str) {
@@ -117,8 +30,8 @@ specify_database! {
             command
         };
         let created = with_input(&mut user(&["user", "create", "Ada@example.org", "--name", "Adaline"]), PASSWORD);
-        assert_eq!(out(&created), "created user 1 Ada@example.org\n");
-        assert_eq!(out(&run(&mut user(&["user", "list"]))), "1\tAda@example.org\tAdaline\t\n");
+        assert_eq!(out(&created), "created member 1 Ada@example.org\n");
+        assert_eq!(out(&run(&mut user(&["user", "list"]))), "1\tAda@example.org\tAdaline\t\tmember\tenabled\n");
 
         let known = with_input(&mut user(&["user", "create", "ada@EXAMPLE.org", "--name", "Adaline"]), PASSWORD);
         assert!(failure(&known).contains("already exists"), "{known:?}");
@@ -148,6 +61,90 @@ specify_database! {
         assert!(failure(&run(&mut user(&["user", "delete", "ada@example.org"]))).contains("user not found"));
     }
 
+    async fn roles_and_states_are_set_from_the_command_line(database: Database) {
+        let home = TempDir::new().unwrap();
+        let command = |arguments: &[&str]| {
+            let mut command = latchkey(home.path(), arguments);
+            command.env("DATABASE_URL", &database.url);
+            command
+        };
+        let json = |output: &std::process::Output| -> Vec<Value> {
+            out(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let created = with_input(&mut command(&["user", "create", "root@example.org", "--name", "Rooot", "--role", "admin", "--json"]), PASSWORD);
+        assert_eq!(json(&created)[0]["role"], "admin");
+        with_input(&mut command(&["user", "create", "ada@example.org", "--name", "Adaline"]), PASSWORD);
+        let run = |arguments: &[&str]| run(&mut command(arguments));
+
+        assert!(failure(&run(&["user", "set-role", "ada@example.org", "emperor"])).contains("member, auditor, admin"));
+        assert_eq!(json(&run(&["user", "set-role", "ADA@example.org", "auditor", "--json"]))[0]["role"], "auditor");
+        assert_eq!(out(&run(&["user", "show", "ada@example.org"])), "2\tada@example.org\tAdaline\t\tauditor\tenabled\n");
+        assert!(out(&run(&["user", "disable", "ada@example.org"])).contains("disabled"));
+        assert_eq!(json(&run(&["user", "enable", "--json", "ada@example.org"]))[0]["disabled"], false);
+        for attempt in [["user", "set-role", "root@example.org", "member"].as_slice(), &["user", "disable", "root@example.org"], &["user", "delete", "root@example.org"]] {
+            assert!(failure(&run(attempt)).contains("last admin"), "{attempt:?}");
+        }
+        assert_eq!(json(&run(&["user", "list", "--search", "adaline", "--json"])).len(), 1);
+
+        database.execute(
+            "INSERT INTO access_tokens (user_id, access_token, scopes, created_at, expiration_date) \
+             SELECT id, email, '*', '2026-01-01 00:00:00', '2027-01-01 00:00:00' FROM users",
+        ).await;
+        out(&run(&["token", "revoke", "--user", "ada@example.org"]));
+        assert_eq!(database.number("SELECT count(*) FROM access_tokens").await, 1);
+        assert_eq!(out(&run(&["token", "revoke", "--all"])), "ended 1 tokens\n");
+        assert!(!run(&["token", "revoke"]).status.success() && !run(&["token", "revoke", "--all", "--user", "x"]).status.success());
+
+        let trail = json(&run(&["audit", "list", "--oldest", "--json"]));
+        let told: Vec<String> = trail.iter().map(|entry| {
+            assert_eq!((&entry["actor"], &entry["client"]), (&"command-line".into(), &Value::Null), "{entry}");
+            format!("{} {} {}", entry["action"].as_str().unwrap(), entry["target"].as_str().unwrap(), entry["outcome"].as_str().unwrap())
+        }).collect();
+        assert_eq!(told, [
+            "user.register user:1 success", "user.register user:2 success", "user.role user:2 success",
+            "user.disable user:2 success", "user.enable user:2 success", "user.role user:1 failure",
+            "user.disable user:1 failure", "user.delete user:1 failure", "token.revoke token-of-user:2 success",
+            "token.revoke tokens success",
+        ]);
+        assert_eq!(out(&run(&["audit", "list", "--action", "user.role", "--outcome", "success"])).lines().count(), 1);
+        assert_eq!(out(&run(&["audit", "list", "--limit", "3"])).lines().count(), 3);
+        assert!(failure(&run(&["audit", "list", "--action", "nonsense"])).contains("page.update"));
+        assert!(!run(&["audit", "list", "--since", "yesterday"]).status.success());
+    }
+
+    async fn keys_are_issued_rotated_and_revoked_from_the_command_line(database: Database) {
+        let home = TempDir::new().unwrap();
+        let command = |arguments: &[&str]| {
+            let mut command = latchkey(home.path(), arguments);
+            command.env("DATABASE_URL", &database.url);
+            command
+        };
+        with_input(&mut command(&["user", "create", "shop@example.org", "--name", "A shop"]), PASSWORD);
+        let run = |arguments: &[&str]| run(&mut command(arguments));
+        let issue = ["key", "issue", "shop@example.org", "--name", "k", "--scope", "translate:use", "--scope", "pages:read", "--order", "7"];
+        let issued = out(&run(&issue));
+        let (line, secret) = issued.trim_end().split_once('\n').unwrap();
+        assert_eq!(line, "issued key 1 on the account of shop@example.org");
+        assert!(secret.starts_with("lkk_") && secret.len() == 53, "{issued}");
+        assert_eq!(out(&run(&issue)).trim_end(), "key 1 was issued already; its secret was shown then");
+
+        let claim: Value = serde_json::from_str(&out(&run(&["key", "issue", "shop@example.org", "--name", "k", "--claim", "--metadata", r#"{"a":1}"#, "--json"]))).unwrap();
+        assert!(claim["claim"].as_str().unwrap().starts_with("lkc_") && claim["metadata"]["a"] == 1, "{claim}");
+        assert!(failure(&run(&["key", "issue", "shop@example.org", "--name", "k", "--scope", "users:write"])).contains("users:write"), "beyond the owner's role");
+        assert!(failure(&run(&["key", "issue", "shop@example.org", "--name", "k", "--metadata", "[]"])).contains("metadata"));
+
+        let rotated = out(&run(&["key", "rotate", "1", "--overlap-seconds", "60"]));
+        assert!(rotated.contains("lkk_") && !rotated.contains(secret), "{rotated}");
+        assert!(failure(&run(&["key", "rotate", "2"])).contains("claimed"));
+        assert_eq!(out(&run(&["key", "revoke", "1"])), "revoked key 1\n");
+        assert!(failure(&run(&["key", "rotate", "1"])).contains("revoked"));
+        assert!(failure(&run(&["key", "revoke", "9"])).contains("not found"));
+        let list = out(&run(&["key", "list", "--user", "shop@example.org"]));
+        let states: Vec<&str> = list.lines().map(|line| line.split('\t').nth(4).unwrap()).collect();
+        assert_eq!(states, ["revoked", "unclaimed"], "{list}");
+        assert_eq!(out(&run(&["key", "list", "--json"])).lines().count(), 2);
+    }
+
     async fn migrations_are_applied_reverted_and_listed(database: Database) {
         let home = TempDir::new().unwrap();
         let migrate = |step: &str| {
@@ -156,8 +153,11 @@ specify_database! {
         };
         assert!(failure(&migrate("status")).contains("not up to date"));
         assert!(out(&migrate("up")).contains("applied 2026"));
-        assert!(out(&migrate("status")).starts_with("applied 2026-11-23-000000_users_tokens_pages"));
-        assert!(out(&migrate("down")).contains("reverted 2026"));
+        let applied = out(&migrate("status"));
+        assert!(applied.starts_with("applied 2026-11-23-000000_users_tokens_pages"), "{applied}");
+        for _ in applied.lines() {
+            assert!(out(&migrate("down")).contains("reverted 2026"));
+        }
         let pending = migrate("status");
         assert!(failure(&pending).contains("not up to date"));
         assert!(String::from_utf8_lossy(&pending.stdout).contains("pending 2026"), "{pending:?}");
@@ -191,7 +191,7 @@ specify_database! {
             let line = serving.line("request-17");
             assert!(!line.contains("secret"), "{line}");
             if format == "json" {
-                let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+                let line: Value = serde_json::from_str(&line).unwrap();
                 assert_eq!(line["request_id"], "request-17");
                 assert_eq!((&line["path"], &line["status"]), (&"/me".into(), &403.into()));
                 for key in ["time", "level", "target", "message"] {

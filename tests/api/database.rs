@@ -46,6 +46,7 @@ async fn migrated(database: &crate::support::database::Database) -> BTreeMap<Str
                 "integer" | "bigint" => "BigInt",
                 "text" => "Text",
                 "timestamp" | "timestamp without time zone" => "Timestamp",
+                "boolean" => "Bool",
                 other => panic!("{column} is of a type that the schema may not have: {other}"),
             };
             (column.to_owned(), if nullable { format!("Nullable<{kind}>") } else { kind.to_owned() })

@@ -145,7 +145,7 @@ specify! {
 async fn a_guarded_handler_outside_the_guard_fails_closed() {
     use actix_web::middleware::from_fn;
     use actix_web::{App, test, web};
-    use latchkey::http::{edge, page, user};
+    use latchkey::http::{account, edge, page, token};
 
     let database = crate::support::database::Database::create(crate::support::Backend::Sqlite).unwrap();
     let mut settings = latchkey::config::Settings::defaults().unwrap();
@@ -154,8 +154,8 @@ async fn a_guarded_handler_outside_the_guard_fails_closed() {
     let app = App::new()
         .app_data(web::Data::new(service))
         .wrap(from_fn(edge::edge))
-        .route("/me", web::get().to(user::me))
-        .route("/protected-route", web::get().to(user::protected_route))
+        .route("/me", web::get().to(account::read))
+        .route("/protected-route", web::get().to(token::protected_route))
         .route("/page/", web::get().to(page::list))
         .route("/page/{id}", web::delete().to(page::delete));
     let app = test::init_service(app).await;

@@ -159,7 +159,9 @@ specify! {
         for (path, allow) in [
             ("/register", "POST"),
             ("/token", "DELETE, POST"),
-            ("/me", "GET, HEAD"),
+            ("/me", "DELETE, GET, HEAD, PATCH"),
+            ("/keys/claim", "POST"),
+            ("/users/1/token", "DELETE"),
             ("/protected-route", "GET, HEAD"),
             ("/page/", "GET, HEAD, POST"),
             ("/page", "GET, HEAD, POST"),
@@ -176,7 +178,7 @@ specify! {
             }
         }
         let ada = app.user("ada@example.org").await;
-        let answer = app.request("DELETE", "/me").credential(&ada).send().await;
+        let answer = app.request("POST", "/me").credential(&ada).send().await;
         answer.assert_error(405, "method_not_allowed");
     }
 

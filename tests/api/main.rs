@@ -8,14 +8,21 @@
 
 mod support;
 
+mod account;
+mod audit;
 mod browser;
+mod canary;
 mod cli;
 mod database;
 mod guard;
 mod health;
 mod input;
+mod issue;
+mod key;
+mod levels;
 mod openapi;
 mod page;
 mod races;
 mod register;
 mod token;
+mod user;

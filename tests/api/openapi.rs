@@ -8,8 +8,13 @@ use crate::support::app::{PASSWORD, registration};
 use crate::support::{App, Credential, specify};
 
 /// Operations that need no credential. This list only ever shrinks.
-const PUBLIC: [(&str, &str); 4] =
-    [("get", "/health/live"), ("get", "/health/ready"), ("post", "/register"), ("post", "/token")];
+const PUBLIC: [(&str, &str); 5] = [
+    ("get", "/health/live"),
+    ("get", "/health/ready"),
+    ("post", "/keys/claim"),
+    ("post", "/register"),
+    ("post", "/token"),
+];
 
 async fn document(app: &App) -> Value {
     let answer = app.get("/openapi.json", &Credential::None).await;
@@ -60,24 +65,55 @@ specify! {
 
     async fn each_success_has_exactly_the_documented_members(app: App) {
         let document = document(&app).await;
+        let root = app.admin("root@example.org").await;
         let ada = app.user("ada@example.org").await;
+        let eve = app.user("eve@example.org").await;
         let page = json!({ "title": "t", "body": "b" });
+        let key = json!({ "name": "k", "scopes": ["pages:read"] });
+        let claimed = json!({ "name": "k", "scopes": ["translate:use"], "order": "1", "delivery": "claim" });
+        let claim = json!({ "claim": app.post("/keys", &root, &claimed).await.text_of("claim") });
+        let password = json!({ "current_password": PASSWORD, "new_password": "another password" });
         let mut seen = BTreeSet::new();
-        let form = [("grant_type", "password"), ("username", "ada@example.org"), ("password", PASSWORD)];
-        let of = |method: &str, path: &str| app.request(&method.to_uppercase(), path).credential(&ada);
+        let form = [("grant_type", "password"), ("username", "root@example.org"), ("password", PASSWORD)];
+        let by = |caller: &Credential, method: &str, path: &str| app.request(&method.to_uppercase(), path).credential(caller);
+        let of = |method: &str, path: &str| by(&ada, method, path);
+        let admin = |method: &str, path: &str| by(&root, method, path);
         for (method, path, request) in [
-            ("post", "/register", of("post", "/register").json(&registration("eve@example.org"))),
+            ("post", "/register", of("post", "/register").json(&registration("bob@example.org"))),
             ("post", "/page/", of("post", "/page/").json(&page)),
             ("get", "/page/", of("get", "/page/")),
             ("get", "/page/{id}", of("get", "/page/1")),
             ("put", "/page/{id}", of("put", "/page/1").json(&page)),
             ("patch", "/page/{id}", of("patch", "/page/1").json(&page)),
             ("delete", "/page/{id}", of("delete", "/page/1")),
+            ("get", "/page/{id}/history", of("get", "/page/1/history")),
             ("get", "/me", of("get", "/me")),
+            ("patch", "/me", of("patch", "/me").json(&json!({ "surname": "King" }))),
+            ("get", "/me/activity", of("get", "/me/activity")),
+            ("post", "/me/keys", of("post", "/me/keys").json(&key)),
+            ("get", "/me/keys", of("get", "/me/keys")),
+            ("get", "/me/keys/{id}", of("get", "/me/keys/2")),
+            ("patch", "/me/keys/{id}", of("patch", "/me/keys/2").json(&key)),
+            ("post", "/me/keys/{id}/rotate", of("post", "/me/keys/2/rotate").json(&json!({}))),
+            ("delete", "/me/keys/{id}", of("delete", "/me/keys/2")),
             ("get", "/protected-route", of("get", "/protected-route")),
             ("get", "/health/live", of("get", "/health/live")),
             ("get", "/health/ready", of("get", "/health/ready")),
-            ("delete", "/token", of("delete", "/token")),
+            ("post", "/keys", admin("post", "/keys").json(&claimed)),
+            ("post", "/keys", admin("post", "/keys").json(&key)),
+            ("get", "/keys", admin("get", "/keys")),
+            ("get", "/keys/{id}", admin("get", "/keys/1")),
+            ("post", "/keys/claim", app.request("POST", "/keys/claim").json(&claim)),
+            ("delete", "/keys/{id}", admin("delete", "/keys/1")),
+            ("get", "/users", admin("get", "/users?total=true")),
+            ("get", "/users/{id}", admin("get", "/users/2")),
+            ("patch", "/users/{id}", admin("patch", "/users/2").json(&json!({ "disabled": false }))),
+            ("delete", "/users/{id}/token", admin("delete", "/users/2/token")),
+            ("delete", "/users/{id}", admin("delete", "/users/2")),
+            ("get", "/audit", admin("get", "/audit?limit=100")),
+            ("put", "/me/password", by(&eve, "put", "/me/password").json(&password)),
+            ("delete", "/me", by(&app.user("tom@example.org").await, "delete", "/me")),
+            ("delete", "/token", admin("delete", "/token")),
             ("post", "/token", app.request("POST", "/token").form(&form)),
         ] {
             let answer = request.send().await;
@@ -95,6 +131,10 @@ specify! {
             }
             let documented: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
             assert_eq!(answer.members(), documented, "{method} {path}");
+            for (member, rules) in schema["properties"].as_object().unwrap() {
+                let may_be_null = rules["nullable"] == true;
+                assert!(may_be_null || !answer.body[member].is_null(), "{member} of {method} {path} may not be null");
+            }
             assert_eq!(schema["required"].as_array().unwrap().len(), documented.len(), "{method} {path}: all are required");
             for item in answer.body["items"].as_array().into_iter().flatten() {
                 let schema = resolve(&document, &schema["properties"]["items"]["items"]);
@@ -117,39 +157,87 @@ specify! {
                 _ => {}
             }
         }
+        fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
+            match value {
+                Value::Object(members) => {
+                    found.extend(members.get("$ref").and_then(Value::as_str));
+                    members.values().for_each(|value| references(value, found));
+                }
+                Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+                _ => {}
+            }
+        }
+        let document = document(&app).await;
         let mut found = Vec::new();
-        holes(&document(&app).await, "", &mut found);
+        holes(&document, "", &mut found);
         assert_eq!(found, [""; 0], "Swagger UI stumbles over null");
+        let mut referred = BTreeSet::new();
+        references(&document, &mut referred);
+        assert!(referred.len() > 30, "{referred:?}");
+        for reference in referred {
+            assert!(document.pointer(reference.strip_prefix('#').unwrap()).is_some(), "{reference} leads nowhere");
+        }
     }
 
     async fn every_bound_of_a_text_is_enforced(app: App) {
         let document = document(&app).await;
-        let ada = app.user("ada@example.org").await;
+        let ada = app.admin("ada@example.org").await;
         app.post("/page/", &ada, &json!({ "title": "t", "body": "b" })).await;
-        let mut tried = 0;
+        app.key_of(&ada, &[]).await;
+        let mut tried = BTreeSet::new();
         for (method, path, operation) in operations(&document) {
             let schema = resolve(&document, &operation["requestBody"]["content"]["application/json"]["schema"]);
             let valid = match path {
                 "/register" => registration("eve@example.org"),
+                "/me" => json!({ "current_password": PASSWORD }),
+                "/me/password" => json!({ "current_password": PASSWORD, "new_password": PASSWORD }),
+                "/me/keys" | "/me/keys/{id}" | "/keys" => json!({ "name": "k", "scopes": [] }),
+                "/users/{id}" | "/me/keys/{id}/rotate" => json!({}),
+                "/keys/claim" => json!({ "claim": "x" }),
                 _ => json!({ "title": "t", "body": "b" }),
             };
             for (field, rules) in schema["properties"].as_object().into_iter().flatten() {
-                let most = rules["maxLength"].as_u64().unwrap_or_else(|| panic!("{path} {field} has no maxLength"));
-                let least = rules["minLength"].as_u64().unwrap_or_default();
-                let over = "a".repeat(usize::try_from(most).unwrap() + 1);
-                let under = least.checked_sub(1).map(|under| "a".repeat(usize::try_from(under).unwrap()));
-                for wrong in [Some(over), under, Some("nul\0".to_owned())].into_iter().flatten() {
+                let mut wrong = Vec::new();
+                match rules["type"].as_str().unwrap() {
+                    "string" if rules["enum"].is_array() => wrong.push(json!("no such word")),
+                    // What is compared may be anything, and is simply wrong.
+                    "string" if ["current_password", "claim"].contains(&field.as_str()) => {}
+                    "string" => {
+                        let most = rules["maxLength"].as_u64().unwrap_or_else(|| panic!("{path} {field} has no maxLength"));
+                        let over = usize::try_from(most).unwrap() + 1;
+                        // A time is wrong long before it is too long for the body.
+                        wrong.push(json!("a".repeat(if rules["format"] == "date-time" { 100 } else { over })));
+                        let least = usize::try_from(rules["minLength"].as_u64().unwrap_or_default()).unwrap();
+                        wrong.extend(least.checked_sub(1).map(|under| json!("a".repeat(under))));
+                    }
+                    "integer" => {
+                        wrong.push(json!(rules["minimum"].as_i64().unwrap() - 1));
+                        wrong.push(json!(rules["maximum"].as_i64().unwrap() + 1));
+                    }
+                    "array" => {
+                        let name = |number: u64| json!(format!("a:{number}"));
+                        wrong.push((0..=rules["maxItems"].as_u64().unwrap()).map(name).collect());
+                        wrong.push(json!(["pages:read", "pages:read"]));
+                        wrong.push(json!([1]));
+                    }
+                    "object" => wrong.push(json!({ "long": "\u{1}".repeat(5000) })),
+                    "boolean" => {}
+                    other => panic!("{path} {field} is of type {other}"),
+                }
+                wrong.push(if rules["type"] == "string" { json!("nul\0") } else { json!("text") });
+                wrong.push(json!(null));
+                for wrong in wrong {
                     let mut body = valid.clone();
-                    body[field] = json!(wrong);
+                    body[field] = wrong;
                     let path = path.replace("{id}", "1");
                     let answer = app.request(&method.to_uppercase(), &path).credential(&ada).json(&body).send().await;
                     answer.assert_error(422, "invalid");
-                    assert_eq!(answer.bad_fields(), [field], "{method} {path}");
-                    tried += 1;
+                    assert!(answer.bad_fields().contains(&field.as_str()), "{method} {path} {field}: {answer:?}");
+                    tried.insert(format!("{method} {path} {field} {}", body[field]));
                 }
             }
         }
-        assert!(tried >= 20, "{tried} values were tried");
+        assert!(tried.len() >= 100, "{} values were tried", tried.len());
     }
 
     async fn documented_errors_are_the_ones_that_come(app: App) {

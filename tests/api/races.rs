@@ -1,4 +1,7 @@
+use serde_json::json;
+
 use crate::support::app::PASSWORD;
+use crate::support::client::Request;
 use crate::support::{Answer, App, Credential, specify};
 
 const PARALLEL: usize = 32;
@@ -89,6 +92,137 @@ specify! {
             assert!([200, app.expected.bad_password].contains(&answer.status), "{answer:?}");
         }
         assert_eq!(app.database.number("SELECT count(*) FROM access_tokens").await, 0);
+    }
+
+    async fn of_parallel_keys_at_the_limit_one_is_made(app: App) {
+        let ada = app.user("ada@example.org").await;
+        for _ in 0..99 {
+            app.key_of(&ada, &[]).await;
+        }
+        let body = json!({ "name": "k", "scopes": [] });
+        let answers = at_once((0..PARALLEL).map(|_| app.request("POST", "/me/keys").credential(&ada).json(&body).send())).await;
+        assert_eq!(count(&answers, 201), 1, "{answers:?}");
+        assert_eq!(count(&answers, 409), PARALLEL - 1, "{answers:?}");
+        assert_eq!(app.database.number("SELECT count(*) FROM api_keys").await, 100);
+    }
+
+    async fn of_parallel_issues_for_one_order_one_mints(app: App) {
+        let root = app.admin("shop@example.org").await;
+        let body = json!({ "name": "k", "scopes": ["translate:use"], "order": "1001" });
+        for name in [None, Some("request 7")] {
+            let body = if name.is_some() { json!({ "name": "k", "scopes": [] }) } else { body.clone() };
+            let requests = (0..PARALLEL).map(|_| {
+                let request = app.request("POST", "/keys").credential(&root).json(&body);
+                match name {
+                    Some(name) => request.header("Idempotency-Key", name).send(),
+                    None => request.send(),
+                }
+            });
+            let answers = at_once(requests.collect::<Vec<_>>()).await;
+            assert_eq!(count(&answers, 201), 1, "{answers:?}");
+            assert_eq!(count(&answers, 200), PARALLEL - 1, "{answers:?}");
+            assert!(answers.iter().all(|answer| answer.body["id"] == answers[0].body["id"]), "{answers:?}");
+            assert_eq!(answers.iter().filter(|answer| !answer.body["key"].is_null()).count(), 1, "one secret");
+        }
+        assert_eq!(app.trail(&root, "action=key.issue").await.len(), 2);
+    }
+
+    async fn of_parallel_claims_one_gets_the_secret(app: App) {
+        let root = app.admin("shop@example.org").await;
+        let body = json!({ "name": "k", "scopes": [], "delivery": "claim" });
+        let claim = json!({ "claim": app.post("/keys", &root, &body).await.text_of("claim") });
+        let answers = at_once((0..PARALLEL).map(|_| app.request("POST", "/keys/claim").json(&claim).send())).await;
+        assert_eq!(count(&answers, 200), 1, "{answers:?}");
+        assert_eq!(count(&answers, 410), PARALLEL - 1, "{answers:?}");
+    }
+
+    async fn a_key_revoked_while_it_rotates_is_dead(app: App) {
+        let ada = app.user("ada@example.org").await;
+        for _ in 0..5 {
+            let (old, id) = app.key_of(&ada, &[]).await;
+            let rotate = |_| app.request("POST", &format!("/me/keys/{id}/rotate")).credential(&ada).json(&json!({ "overlap_seconds": 60 }));
+            let mut requests: Vec<_> = (0..7).map(rotate).collect();
+            requests.insert(3, app.request("DELETE", &format!("/me/keys/{id}")).credential(&ada));
+            let answers = at_once(requests.into_iter().map(Request::send)).await;
+            assert_eq!(count(&answers, 204), 1, "{answers:?}");
+            assert!(answers.iter().all(|answer| [200, 204, 404].contains(&answer.status)), "{answers:?}");
+            let secrets = answers.iter().filter_map(|answer| answer.body["key"].as_str());
+            let secrets = secrets.map(|secret| Credential::Token(secret.to_owned())).chain([old]);
+            for secret in secrets {
+                assert_eq!(app.get("/protected-route", &secret).await.status, app.expected.bad_token_header);
+            }
+        }
+    }
+
+    async fn two_admins_who_remove_each_other_leave_one(app: App) {
+        for round in 0..5 {
+            let emails = [0, 1].map(|number| format!("admin{number}-{round}@example.org"));
+            let admins = [app.admin(&emails[0]).await, app.admin(&emails[1]).await];
+            let mut ids = Vec::new();
+            for admin in &admins {
+                ids.push(app.get("/me", admin).await.body["id"].clone());
+            }
+            let answers = match round % 3 {
+                0 => at_once([(0, 1), (1, 0)].map(|(by, whom)| {
+                    app.request("PATCH", &format!("/users/{}", ids[whom])).credential(&admins[by]).json(&json!({ "role": "member" })).send()
+                })).await,
+                1 => at_once([0, 1].map(|by| app.request("DELETE", "/me").credential(&admins[by]).send())).await,
+                _ => at_once([(0, 1), (1, 0)].map(|(by, whom)| {
+                    app.request("PATCH", &format!("/users/{}", ids[whom])).credential(&admins[by]).json(&json!({ "disabled": true })).send()
+                })).await,
+            };
+            assert!(answers.iter().all(|answer| answer.status < 500), "{answers:?}");
+            let left = "SELECT count(*) FROM users WHERE role = 'admin' AND disabled_at IS NULL";
+            assert_eq!(app.database.number(left).await, 1, "round {round}: {answers:?}");
+            app.database.execute("UPDATE users SET role = 'member'").await;
+        }
+    }
+
+    async fn everything_at_once_on_one_account_never_locks_up(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.admin("ada@example.org").await;
+        let form = [("grant_type", "password"), ("username", "ada@example.org"), ("password", PASSWORD)];
+        let (key, _) = app.key_of(&ada, &["pages:write", "keys:write", "keys:issue"]).await;
+        let page = json!({ "title": "t", "body": "b" });
+        let request = |number: usize| match number % 8 {
+            0 => app.request("POST", "/token").form(&form),
+            1 => app.request("POST", "/page/").credential(&key).json(&page),
+            2 => app.request("PATCH", "/users/2").credential(&root).json(&json!({ "role": "admin" })),
+            3 => app.request("POST", "/me/keys").credential(&key).json(&json!({ "name": "k", "scopes": [] })),
+            4 => app.request("PUT", "/page/1").credential(&key).json(&page),
+            5 => app.request("DELETE", "/users/2/token").credential(&root),
+            6 => app.request("POST", "/keys").credential(&key).json(&json!({ "name": "k", "scopes": [], "order": "1" })),
+            _ => app.request("PATCH", "/users/1").credential(&ada).json(&json!({ "role": "admin" })),
+        };
+        let answers = at_once((0..3 * PARALLEL).map(|number| request(number).send())).await;
+        let failed: Vec<_> = answers.iter().filter(|answer| answer.status >= 500).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+    }
+
+    async fn a_user_deleted_by_an_admin_during_sign_in_leaves_nothing(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.user("ada@example.org").await;
+        let form = [("grant_type", "password"), ("username", "ada@example.org"), ("password", PASSWORD)];
+        let mut requests: Vec<_> = (0..12).map(|_| app.request("POST", "/token").form(&form)).collect();
+        requests.insert(6, app.request("DELETE", "/users/2").credential(&root));
+        requests.push(app.request("POST", "/me/keys").credential(&ada).json(&json!({ "name": "k", "scopes": [] })));
+        let answers = at_once(requests.into_iter().map(Request::send)).await;
+        assert_eq!(count(&answers, 204), 1, "{answers:?}");
+        assert!(answers.iter().all(|answer| answer.status < 500), "{answers:?}");
+        for table in ["access_tokens WHERE user_id = 2", "api_keys WHERE owner_id = 2"] {
+            assert_eq!(app.database.number(format!("SELECT count(*) FROM {table}")).await, 0, "{table}");
+        }
+    }
+
+    async fn a_request_parked_before_its_user_lost_the_role_changes_nothing(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.token_of("ada@example.org").await;
+        let parked = park(&app, &ada).await;
+        assert_eq!(app.patch("/users/2", &root, &json!({ "role": "auditor" })).await.status, 200);
+        let answer = parked.finish().await;
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("pages:write"), "{answer}");
+        assert_eq!(app.database.number("SELECT count(*) FROM pages").await, 0);
+        assert_eq!(app.trail(&root, "action=page.create&outcome=denied").await.len(), 1);
     }
 
     async fn a_request_parked_before_its_token_died_changes_nothing(app: App) {

@@ -7,7 +7,7 @@ specify! {
     async fn a_new_user_is_created_and_shown_without_password(app: App) {
         let answer = app.register("Ada@Example.org").await;
         assert_eq!(answer.status, 201, "{answer:?}");
-        assert_eq!(answer.members(), ["created_at", "email", "id", "name", "surname", "updated_at", "website"]);
+        assert_eq!(answer.members(), ["created_at", "disabled", "email", "id", "name", "role", "surname", "updated_at", "website"]);
         assert_eq!(answer.body["id"], 1);
         assert_eq!(answer.body["name"], "Adaline");
         assert_eq!(answer.body["surname"], "Lovelace");

@@ -9,7 +9,7 @@ specify! {
         assert_eq!(answer.members(), ["access_token", "expires_in", "scope", "token_type"]);
         assert_eq!(answer.body["token_type"], "bearer");
         assert_eq!(answer.body["expires_in"], 86400);
-        assert_eq!(answer.body["scope"], "pages:read pages:write");
+        assert_eq!(answer.body["scope"], "pages:read pages:write keys:read keys:write");
         assert_eq!(answer.header("cache-control"), "no-store");
         let token = answer.body["access_token"].as_str().unwrap();
         assert_eq!(token.len(), 53);

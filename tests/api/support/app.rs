@@ -105,6 +105,18 @@ impl App {
         self.request("POST", path).credential(credential).json(body).send().await
     }
 
+    pub async fn delete(&self, path: &str, credential: &Credential) -> Answer {
+        self.request("DELETE", path).credential(credential).send().await
+    }
+
+    pub async fn patch(&self, path: &str, credential: &Credential, body: &Value) -> Answer {
+        self.request("PATCH", path).credential(credential).json(body).send().await
+    }
+
+    pub async fn put(&self, path: &str, credential: &Credential, body: &Value) -> Answer {
+        self.request("PUT", path).credential(credential).json(body).send().await
+    }
+
     /// Registers a user with [`PASSWORD`].
     pub async fn register(&self, email: &str) -> Answer {
         self.post("/register", &Credential::None, &registration(email)).await
@@ -128,6 +140,33 @@ impl App {
         let signed_in = self.sign_in(email, PASSWORD).await;
         assert_eq!(signed_in.status, 200, "{signed_in:?}");
         signed_in.body["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// A registered user of this role, by the `Token` header.
+    pub async fn user_of_role(&self, email: &str, role: &str) -> Credential {
+        self.register(email).await;
+        // The first admin has nobody above who could do it over HTTP.
+        self.database.execute(format!("UPDATE users SET role = '{role}' WHERE email = '{email}'")).await;
+        Credential::Token(self.new_token_of(email).await)
+    }
+
+    /// A registered admin, by the `Token` header.
+    pub async fn admin(&self, email: &str) -> Credential {
+        self.user_of_role(email, "admin").await
+    }
+
+    /// A new API key of the caller's own, by the `Token` header, and its id.
+    pub async fn key_of(&self, owner: &Credential, scopes: &[&str]) -> (Credential, i64) {
+        let created = self.post("/me/keys", owner, &json!({ "name": "a key", "scopes": scopes })).await;
+        assert_eq!(created.status, 201, "{created:?}");
+        (Credential::Token(created.text_of("key")), created.body["id"].as_i64().unwrap())
+    }
+
+    /// The entries of the audit trail that match, the newest first, as an admin reads them.
+    pub async fn trail(&self, reader: &Credential, query: &str) -> Vec<Value> {
+        let list = self.get(&format!("/audit?limit=500&{query}"), reader).await;
+        assert_eq!(list.status, 200, "{list:?}");
+        list.body["items"].as_array().unwrap().clone()
     }
 
     /// A registered user, by the `Token` header.

@@ -73,6 +73,11 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
+    /// A member of the body that is text.
+    pub fn text_of(&self, member: &str) -> String {
+        self.body[member].as_str().unwrap_or_else(|| panic!("{member} in {self:?}")).to_owned()
+    }
+
     /// Checks that this is an error with this status, in the shape that DESIGN gives to its path.
     pub fn assert_error(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");

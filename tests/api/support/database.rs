@@ -72,6 +72,44 @@ impl Database {
             .unwrap();
     }
 
+    /// Whether the database takes SQL that is not the program's.
+    pub async fn accepts(&self, sql: &str) -> bool {
+        let sql = sql.to_owned();
+        let answer = self
+            .open()
+            .write(move |conn| match conn {
+                Conn::Postgres(conn) => Ok(conn.batch_execute(&sql)?),
+                Conn::Sqlite(conn) => Ok(conn.batch_execute(&sql)?),
+            })
+            .await;
+        answer.is_ok()
+    }
+
+    /// All rows of a table, each as JSON text, in the order of their text.
+    pub async fn dump(&self, table: &str) -> Vec<String> {
+        let query = match self.backend {
+            Backend::Postgres => format!("SELECT CAST(row_to_json(t) AS TEXT) AS row FROM {table} t ORDER BY 1"),
+            Backend::Sqlite => {
+                let columns = self.rows(format!("SELECT name AS row FROM pragma_table_info('{table}')")).await;
+                format!("SELECT json_array({}) AS row FROM {table} ORDER BY 1", columns.join(", "))
+            }
+        };
+        self.rows(query).await
+    }
+
+    /// All tables of the program.
+    pub async fn tables(&self) -> Vec<String> {
+        let query = match self.backend {
+            Backend::Postgres => {
+                "SELECT CAST(tablename AS TEXT) AS row FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1"
+            }
+            Backend::Sqlite => {
+                "SELECT name AS row FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY 1"
+            }
+        };
+        self.rows(query).await
+    }
+
     /// The one number that a query answers.
     pub async fn number(&self, sql: impl Into<String>) -> i64 {
         self.rows(format!("SELECT CAST(({}) AS TEXT) AS row", sql.into())).await[0].parse().unwrap()

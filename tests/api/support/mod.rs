@@ -4,6 +4,7 @@ pub mod app;
 pub mod client;
 pub mod database;
 pub mod postgres;
+pub mod program;
 
 use std::io::Write;
 

@@ -1,0 +1,147 @@
+//! `latchkey key …`: API keys from the command line.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Outcome, Output, explain, user_named};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::domain::audit::Call;
+use crate::domain::id::KeyId;
+use crate::domain::key::Key;
+use crate::http::issue::{IssuedKeyResponse, KeyIssueResponse};
+use crate::http::key::FreshKeyResponse;
+use crate::server::open_service;
+use crate::service::Service;
+use crate::service::grant::KeyRequest;
+use crate::service::issue::{Delivery, IssueRequest, Issued};
+
+/// How many keys are read at once.
+const BATCH: i64 = 500;
+
+#[derive(Subcommand)]
+pub(super) enum KeyCommand {
+    /// Issue a key on a user's account; its secret is shown this once
+    Issue(Issue),
+    /// List keys, those that were issued and those that users made for themselves
+    List {
+        /// Only those of the user with this e-mail address
+        #[arg(long, value_name = "EMAIL")]
+        user: Option<String>,
+    },
+    /// End a key
+    Revoke {
+        /// Its id
+        id: i64,
+    },
+    /// Give a key a new secret, which is shown this once
+    Rotate {
+        /// Its id
+        id: i64,
+        /// Seconds that the old secret works beside the new one
+        #[arg(long, default_value_t = 0)]
+        overlap_seconds: i64,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct Issue {
+    /// E-mail address of the user on whose account it acts
+    email: String,
+    /// What the key is called
+    #[arg(long)]
+    name: String,
+    /// What it may do; once for each scope
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// The first moment at which it is dead (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    expires_at: Option<String>,
+    /// Your own name for the purchase; the same again is the same key
+    #[arg(long)]
+    order: Option<String>,
+    /// A JSON object of whatever you want to remember
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    metadata: String,
+    /// Show a claim code instead of the secret
+    #[arg(long)]
+    claim: bool,
+}
+
+pub(super) async fn key(settings: &Settings, command: KeyCommand, output: Output) -> Outcome {
+    let service = &open_service(settings, Clock::default()).await?;
+    match command {
+        KeyCommand::Issue(issue) => issue_key(service, issue, output).await,
+        KeyCommand::List { user } => list(service, user.as_deref(), output).await,
+        KeyCommand::Revoke { id } => {
+            service.revoke_any_key(Call::command_line(), KeyId(id)).await.map_err(explain)?;
+            output.show(&json!({ "id": id, "revoked": true }), format_args!("revoked key {id}"))
+        }
+        KeyCommand::Rotate { id, overlap_seconds } => {
+            let rotated = service.rotate_any_key(Call::command_line(), KeyId(id), Some(overlap_seconds)).await;
+            let fresh = FreshKeyResponse::from(rotated.map_err(explain)?);
+            let line = format!("rotated key {id}\n{}", fresh.secret());
+            output.show(&fresh, line)
+        }
+    }
+}
+
+async fn issue_key(service: &Service, issue: Issue, output: Output) -> Outcome {
+    let Issue { email, name, scopes, expires_at, order, metadata, claim } = issue;
+    let request = IssueRequest {
+        key: KeyRequest { name, scopes, expires_at },
+        order,
+        metadata: serde_json::from_str(&metadata).map_err(|error| format!("metadata: {error}"))?,
+        delivery: if claim { Delivery::Claim } else { Delivery::Secret },
+        idempotency_key: None,
+    };
+    let owner = user_named(service, &email).await?.id;
+    let issued = service.issue_key_for(Call::command_line(), owner, request).await.map_err(explain)?;
+    let line = match &issued {
+        Issued::New { key, .. } => format!("issued key {} on the account of {email}", key.id),
+        Issued::Already(key) => format!("key {} was issued already; its secret was shown then", key.id),
+    };
+    let answer = KeyIssueResponse::from(issued);
+    let shown = answer.shown_once().map(|secret| format!("\n{secret}")).unwrap_or_default();
+    output.show(&answer, format_args!("{line}{shown}"))
+}
+
+async fn list(service: &Service, email: Option<&str>, output: Output) -> Outcome {
+    let user = match email {
+        Some(email) => Some(user_named(service, email).await?.id),
+        None => None,
+    };
+    let mut after = KeyId(0);
+    loop {
+        let keys = service.all_keys(user, after, BATCH).await?;
+        let Some(last) = keys.last() else {
+            return Ok(());
+        };
+        after = last.id;
+        keys.into_iter().try_for_each(|key| show(key, output))?;
+    }
+}
+
+/// One line, its fields separated by tabs.
+fn show(key: Key, output: Output) -> Outcome {
+    let state = match &key.issue {
+        Some(issue) if issue.revoked_at.is_some() => "revoked",
+        Some(issue) if issue.claim_expires_at.is_some() && issue.claimed_at.is_none() => "unclaimed",
+        Some(_) => "issued",
+        None => "own",
+    };
+    let (hint, scopes) = (key.hint.as_deref().unwrap_or("-"), &key.grant);
+    let line = format!("{}\tuser:{}\t{}\t{hint}\t{state}\t{scopes}", key.id, key.owner, key.name);
+    let listed = ListedKey { owner: key.owner.0, issued: key.issue.is_some(), record: key.into() };
+    output.show(&listed, line)
+}
+
+/// A key with what an operator wants to know beside.
+#[derive(Serialize)]
+struct ListedKey {
+    owner: i64,
+    issued: bool,
+    #[serde(flatten)]
+    record: IssuedKeyResponse,
+}

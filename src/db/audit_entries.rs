@@ -1,0 +1,175 @@
+//! The `audit_entries` table: it only ever grows.
+
+use chrono::NaiveDateTime;
+use diesel::prelude::*;
+
+use super::Conn;
+use super::conn::on_backend;
+use super::schema::audit_entries;
+use crate::clock::Timestamp;
+use crate::domain::audit::{By, Entry, Event, Filter, Origin, Outcome};
+use crate::domain::id::{EntryId, UserId};
+use crate::error::AppError;
+
+#[derive(Insertable)]
+#[diesel(table_name = audit_entries)]
+struct NewEntry<'a> {
+    at: NaiveDateTime,
+    actor: &'a str,
+    user_id: Option<i64>,
+    credential: &'a str,
+    role: Option<&'a str>,
+    scopes: String,
+    action: &'a str,
+    target: Option<String>,
+    subject_id: Option<i64>,
+    version_before: Option<i64>,
+    version_after: Option<i64>,
+    changed: String,
+    outcome: &'a str,
+    detail: Option<&'a str>,
+    client: Option<String>,
+    request_id: Option<&'a str>,
+}
+
+/// Appends an entry; its id.
+pub fn insert(
+    conn: &mut Conn,
+    at: Timestamp,
+    by: &By,
+    event: &Event,
+    outcome: Outcome,
+    origin: &Origin,
+) -> Result<EntryId, AppError> {
+    let entry = new_entry(at, by, event, outcome, origin);
+    let id: i64 =
+        diesel::insert_into(audit_entries::table).values(entry).returning(audit_entries::id).get_result(conn)?;
+    Ok(EntryId(id))
+}
+
+/// Appends entries about things that went along with a change.
+pub fn insert_all(conn: &mut Conn, at: Timestamp, by: &By, events: &[Event], origin: &Origin) -> Result<(), AppError> {
+    // A statement takes a bounded number of values.
+    for some in events.chunks(500) {
+        let entries: Vec<_> = some.iter().map(|event| new_entry(at, by, event, Outcome::Success, origin)).collect();
+        on_backend!(conn => diesel::insert_into(audit_entries::table).values(&entries).execute(conn))?;
+    }
+    Ok(())
+}
+
+fn new_entry<'a>(at: Timestamp, by: &'a By, event: &'a Event, outcome: Outcome, origin: &'a Origin) -> NewEntry<'a> {
+    NewEntry {
+        at: at.naive(),
+        actor: &by.actor,
+        user_id: by.user.map(|user| user.0),
+        credential: &by.credential,
+        role: by.level.map(|level| level.role.name()),
+        scopes: by.level.map(|level| level.scopes.to_string()).unwrap_or_default(),
+        action: event.action.name(),
+        target: event.target.as_ref().map(ToString::to_string),
+        subject_id: event.subject.map(|subject| subject.0),
+        version_before: event.version_before,
+        version_after: event.version_after,
+        changed: event.changed.join(" "),
+        outcome: outcome.name(),
+        detail: event.detail.as_deref(),
+        client: origin.client.map(|client| client.to_string()),
+        request_id: origin.request_id.as_deref(),
+    }
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = audit_entries)]
+struct Row {
+    id: i64,
+    at: NaiveDateTime,
+    actor: String,
+    user_id: Option<i64>,
+    credential: String,
+    role: Option<String>,
+    scopes: String,
+    action: String,
+    target: Option<String>,
+    subject_id: Option<i64>,
+    version_before: Option<i64>,
+    version_after: Option<i64>,
+    changed: String,
+    outcome: String,
+    detail: Option<String>,
+    client: Option<String>,
+    request_id: Option<String>,
+}
+
+impl From<Row> for Entry {
+    fn from(row: Row) -> Self {
+        Self {
+            id: EntryId(row.id),
+            at: row.at.into(),
+            actor: row.actor,
+            user: row.user_id.map(UserId),
+            credential: row.credential,
+            role: row.role,
+            scopes: row.scopes,
+            action: row.action,
+            target: row.target,
+            subject: row.subject_id.map(UserId),
+            version_before: row.version_before,
+            version_after: row.version_after,
+            changed: row.changed,
+            outcome: row.outcome,
+            detail: row.detail,
+            client: row.client,
+            request_id: row.request_id,
+        }
+    }
+}
+
+/// In which order, and from where on.
+#[derive(Clone, Copy, Debug)]
+pub enum Slice {
+    /// Oldest first, after this entry.
+    After(EntryId),
+    /// Newest first, before this entry.
+    Before(EntryId),
+}
+
+/// At most `limit` entries of a slice.
+pub fn list(conn: &mut Conn, filter: &Filter, slice: Slice, limit: i64) -> Result<Vec<Entry>, AppError> {
+    let mut rows = audit_entries::table.select(Row::as_select()).limit(limit).into_boxed();
+    rows = match slice {
+        Slice::After(id) => rows.filter(audit_entries::id.gt(id.0)).order(audit_entries::id.asc()),
+        Slice::Before(id) => rows.filter(audit_entries::id.lt(id.0)).order(audit_entries::id.desc()),
+    };
+    if let Some(actor) = &filter.actor {
+        rows = rows.filter(audit_entries::actor.eq(actor));
+        // What a user does is on their account, which has an index.
+        if let Some(user) = actor.strip_prefix("user:").and_then(|id| id.parse::<i64>().ok()) {
+            rows = rows.filter(audit_entries::user_id.eq(user));
+        }
+    }
+    if let Some(user) = filter.user {
+        rows = rows.filter(audit_entries::user_id.eq(user.0));
+    }
+    if let Some(user) = filter.concerns {
+        // In the words of the index on `subject_id`, which leaves out what users do to their own.
+        let by_others = audit_entries::user_id.is_null().or(audit_entries::user_id.ne(audit_entries::subject_id));
+        let theirs = audit_entries::subject_id.eq(user.0).and(by_others);
+        rows = rows.filter(audit_entries::user_id.eq(user.0).or(theirs));
+    }
+    if let Some(action) = &filter.action {
+        rows = rows.filter(audit_entries::action.eq(action));
+    }
+    if let Some(target) = &filter.target {
+        rows = rows.filter(audit_entries::target.eq(target));
+    }
+    if let Some(outcome) = filter.outcome {
+        rows = rows.filter(audit_entries::outcome.eq(outcome));
+    }
+    if let Some(since) = filter.since {
+        rows = rows.filter(audit_entries::at.ge(since.naive()));
+    }
+    if let Some(until) = filter.until {
+        rows = rows.filter(audit_entries::at.lt(until.naive()));
+    }
+    Ok(rows.load(conn)?.into_iter().map(Entry::from).collect())
+}

@@ -1,0 +1,350 @@
+//! The audit trail: all of it, one's own, and that of a page.
+
+use std::sync::Arc;
+
+use actix_web::body::BoxBody;
+use actix_web::http::header::ACCEPT;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, Responder};
+use chrono::{DateTime, Utc};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use paperclip::actix::{Apiv2Schema, OperationModifier, api_v2_operation, web};
+use paperclip::v2::models::{DefaultOperationRaw, DefaultSchemaRaw};
+use serde::{Deserialize, Serialize};
+
+use super::body::{self, Query};
+use super::path::PathId;
+use super::principal::{ManageAccount, Permit, ReadAudit, ReadPages};
+use super::problem::Fault;
+use super::reply::Reply;
+use crate::domain::audit::{Entry, Filter, Outcome};
+use crate::domain::id::{PageId, UserId};
+use crate::error::AppError;
+use crate::service::Service;
+use crate::service::audit::{EntryList, LIMIT_MAX, Order, Span};
+
+/// The media type of one JSON object per line.
+pub const NDJSON: &str = "application/x-ndjson";
+
+/// Which entries.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct AuditQuery {
+    /// Who: `user:<id>`, `key:<id>`, `command-line`, `constant-key` or `anonymous`
+    actor: Option<String>,
+    /// On whose account: the id of a user, by whatever credential
+    user: Option<i64>,
+    /// What was done
+    action: Option<String>,
+    /// To what: `user:<id>`, `key:<id>`, `page:<id>`, …
+    target: Option<String>,
+    /// How it ended
+    outcome: Option<String>,
+    /// Not before this time
+    since: Option<String>,
+    /// Before this time
+    until: Option<String>,
+    /// Which first
+    order: Option<String>,
+    /// What `next` said
+    after: Option<i64>,
+    /// Entries in the answer; all that there are with `application/x-ndjson`
+    limit: Option<i64>,
+}
+
+/// Which part of a short trail.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct TrailQuery {
+    /// Which first
+    order: Option<String>,
+    /// What `next` said
+    after: Option<i64>,
+    /// Entries in the answer
+    limit: Option<i64>,
+}
+
+/// An entry of the audit trail.
+#[derive(Serialize, Apiv2Schema)]
+pub struct AuditEntryResponse {
+    /// In the order of writing
+    id: i64,
+    /// When
+    at: DateTime<Utc>,
+    /// Who: `user:<id>`, `key:<id>`, `command-line`, `constant-key` or `anonymous`
+    actor: String,
+    /// On whose account: the id of the user, or of the key's owner
+    user: Option<i64>,
+    /// What they showed: `token:<id of its sign-in entry>`, `key:<id>`, `password`, …
+    credential: String,
+    /// The role in force
+    role: Option<String>,
+    /// The scopes in force
+    scopes: Vec<String>,
+    /// What was done
+    action: String,
+    /// To what
+    target: Option<String>,
+    /// Whom it concerns: the id of the target's owner
+    subject: Option<i64>,
+    /// The version of the target before
+    version_before: Option<i64>,
+    /// And after
+    version_after: Option<i64>,
+    /// Names of the fields that changed
+    changed: Vec<String>,
+    /// How it ended
+    outcome: String,
+    /// What else there is to know, such as the reason of a failure
+    detail: Option<String>,
+    /// The client's address
+    client: Option<String>,
+    /// The request, as in the log
+    request_id: Option<String>,
+}
+
+impl From<Entry> for AuditEntryResponse {
+    fn from(entry: Entry) -> Self {
+        Self {
+            id: entry.id.0,
+            at: entry.at.utc(),
+            actor: entry.actor,
+            user: entry.user.map(|user| user.0),
+            credential: entry.credential,
+            role: entry.role,
+            scopes: words(&entry.scopes),
+            action: entry.action,
+            target: entry.target,
+            subject: entry.subject.map(|user| user.0),
+            version_before: entry.version_before,
+            version_after: entry.version_after,
+            changed: words(&entry.changed),
+            outcome: entry.outcome,
+            detail: entry.detail,
+            client: entry.client,
+            request_id: entry.request_id,
+        }
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Some entries.
+#[derive(Serialize, Apiv2Schema)]
+pub struct AuditListResponse {
+    /// In the order that was asked for
+    items: Vec<AuditEntryResponse>,
+    /// Send it as `after` for what follows; null at the end
+    next: Option<i64>,
+}
+
+impl From<EntryList> for AuditListResponse {
+    fn from(list: EntryList) -> Self {
+        let items = list.items.into_iter().map(AuditEntryResponse::from).collect();
+        Self { items, next: list.next.map(|id| id.0) }
+    }
+}
+
+/// A change of a page.
+#[derive(Serialize, Apiv2Schema)]
+pub struct PageChangeResponse {
+    /// In the order of writing
+    id: i64,
+    /// When
+    at: DateTime<Utc>,
+    /// Who: `user:<id>` or `key:<id>`
+    actor: String,
+    /// On whose account: the id of the user, or of the key's owner
+    user: Option<i64>,
+    /// The role in force
+    role: Option<String>,
+    /// The scopes in force
+    scopes: Vec<String>,
+    /// `page.create`, `page.update` or `page.delete`
+    action: String,
+    /// The version before; null at the beginning
+    version_before: Option<i64>,
+    /// The version after; null at the end
+    version_after: Option<i64>,
+    /// Names of the fields that changed
+    changed: Vec<String>,
+}
+
+impl From<Entry> for PageChangeResponse {
+    fn from(entry: Entry) -> Self {
+        Self {
+            id: entry.id.0,
+            at: entry.at.utc(),
+            actor: entry.actor,
+            user: entry.user.map(|user| user.0),
+            role: entry.role,
+            scopes: words(&entry.scopes),
+            action: entry.action,
+            version_before: entry.version_before,
+            version_after: entry.version_after,
+            changed: words(&entry.changed),
+        }
+    }
+}
+
+/// What happened to a page.
+#[derive(Serialize, Apiv2Schema)]
+pub struct PageHistoryResponse {
+    /// In the order that was asked for
+    items: Vec<PageChangeResponse>,
+    /// Send it as `after` for what follows; null at the end
+    next: Option<i64>,
+}
+
+/// What the caller would like to get.
+pub struct Wanted {
+    /// One JSON object per line, to the end.
+    lines: bool,
+}
+
+impl FromRequest for Wanted {
+    type Error = Fault;
+    type Future = std::future::Ready<Result<Self, Fault>>;
+
+    fn from_request(request: &HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
+        let accepted = request.headers().get_all(ACCEPT).filter_map(|value| value.to_str().ok());
+        let lines = accepted.flat_map(|value| value.split(',')).any(accepts_lines);
+        std::future::ready(Ok(Self { lines }))
+    }
+}
+
+/// Whether a media range is that of lines, and is not there to be refused (RFC 9110, section 12.4.2).
+fn accepts_lines(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    let is_lines = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(NDJSON));
+    let weight = parts.find_map(|parameter| parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q=")));
+    is_lines && weight.and_then(|weight| weight.parse::<f32>().ok()) != Some(0.0)
+}
+
+impl paperclip::v2::schema::Apiv2Schema for Wanted {}
+
+impl OperationModifier for Wanted {}
+
+/// A list, or a stream of lines.
+pub enum AuditReply {
+    /// In one piece.
+    List(Reply<AuditListResponse>),
+    /// As they are read.
+    Lines(HttpResponse),
+}
+
+impl Responder for AuditReply {
+    type Body = BoxBody;
+
+    fn respond_to(self, request: &HttpRequest) -> HttpResponse {
+        match self {
+            Self::List(list) => list.respond_to(request),
+            Self::Lines(lines) => lines,
+        }
+    }
+}
+
+impl paperclip::v2::schema::Apiv2Schema for AuditReply {
+    fn name() -> Option<String> {
+        AuditListResponse::name()
+    }
+
+    fn raw_schema() -> DefaultSchemaRaw {
+        AuditListResponse::raw_schema()
+    }
+}
+
+impl OperationModifier for AuditReply {
+    fn update_response(operation: &mut DefaultOperationRaw) {
+        Reply::<AuditListResponse>::update_response(operation);
+    }
+}
+
+/// Read the audit trail
+///
+/// Who changed what, when, with which credential and at what level; failed and forbidden attempts, too. With
+/// `Accept: application/x-ndjson` all entries that match come as one JSON object per line.
+#[api_v2_operation(operation_id = "readAudit", tags(audit))]
+pub async fn read(
+    service: web::Data<Service>,
+    _permit: Permit<ReadAudit>,
+    query: Query<AuditQuery>,
+    wanted: Wanted,
+) -> Result<AuditReply, Fault> {
+    let AuditQuery { actor, user, action, target, outcome, since, until, order, after, limit } = query.0;
+    let outcome = outcome.map(|name| body::one_of("outcome", &name, Outcome::ALL, Outcome::name)).transpose()?;
+    let filter = Filter {
+        actor,
+        user: user.map(UserId),
+        action,
+        target,
+        outcome: outcome.map(Outcome::name),
+        since: since.map(|text| body::moment("since", &text)).transpose()?,
+        until: until.map(|text| body::moment("until", &text)).transpose()?,
+        ..Filter::default()
+    };
+    let limit = if wanted.lines { Some(LIMIT_MAX) } else { limit };
+    let span = span(order, after, limit)?;
+    let list = service.audit(filter.clone(), span).await?;
+    Ok(if wanted.lines {
+        AuditReply::Lines(lines(service.into_inner(), filter, span, list))
+    } else {
+        AuditReply::List(Reply::new(list.into()))
+    })
+}
+
+/// `first` and all that follows it, read as the client takes it. A failure under way cuts the connection, so that half
+/// a trail is not taken for a whole one.
+fn lines(service: Arc<Service>, filter: Filter, span: Span, first: EntryList) -> HttpResponse {
+    let rest = stream::try_unfold((service, filter, first.next), move |(service, filter, next)| async move {
+        let Some(next) = next else { return Ok(None) };
+        let list = service.audit(filter.clone(), Span { cursor: Some(next), ..span }).await?;
+        let next = list.next;
+        Ok(Some((list, (service, filter, next))))
+    });
+    let all = stream::once(async { Ok::<_, AppError>(first) }).chain(rest);
+    let text = all.and_then(|list| async {
+        let mut text = Vec::new();
+        for entry in list.items {
+            serde_json::to_writer(&mut text, &AuditEntryResponse::from(entry))
+                .map_err(|error| AppError::Internal(error.into()))?;
+            text.push(b'\n');
+        }
+        Ok(web::Bytes::from(text))
+    });
+    HttpResponse::Ok().content_type(NDJSON).streaming(text)
+}
+
+/// Read my own trail
+///
+/// What you did, and what others did to what is yours.
+#[api_v2_operation(operation_id = "readActivity", tags(account))]
+pub async fn activity(
+    service: web::Data<Service>,
+    permit: Permit<ManageAccount>,
+    query: Query<TrailQuery>,
+) -> Result<Reply<AuditListResponse>, Fault> {
+    let TrailQuery { order, after, limit } = query.0;
+    let list = service.activity(&permit.0, span(order, after, limit)?).await?;
+    Ok(Reply::new(list.into()))
+}
+
+/// Read the history of a page
+///
+/// Who changed it, when, at what level, and which fields; also of a page that was deleted.
+#[api_v2_operation(operation_id = "readPageHistory", tags(page))]
+pub async fn page_history(
+    service: web::Data<Service>,
+    _permit: Permit<ReadPages>,
+    id: PathId<PageId>,
+    query: Query<TrailQuery>,
+) -> Result<Reply<PageHistoryResponse>, Fault> {
+    let TrailQuery { order, after, limit } = query.0;
+    let list = service.page_history(id.0, span(order, after, limit)?).await?;
+    let items = list.items.into_iter().map(PageChangeResponse::from).collect();
+    Ok(Reply::new(PageHistoryResponse { items, next: list.next.map(|id| id.0) }))
+}
+
+fn span(order: Option<String>, after: Option<i64>, limit: Option<i64>) -> Result<Span, Fault> {
+    let order = order.map(|name| body::one_of("order", &name, Order::ALL, Order::name)).transpose()?;
+    Ok(Span::new(order.unwrap_or(Order::Newest), after, limit)?)
+}

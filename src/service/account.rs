@@ -1,0 +1,141 @@
+//! One's own account.
+
+use validator::{Validate, ValidationError};
+
+use super::Service;
+use super::rules::{TEXT_MAX, broken, no_control_characters, no_nul};
+use super::token::wrong_password;
+use super::user::{NAME_MIN, check_email, email_taken, end_after_new_password};
+use crate::db::users::{self, UserChange};
+use crate::domain::audit::{Action, Call, Event, Target};
+use crate::domain::email::EmailAddress;
+use crate::domain::password::{Password, PasswordHash};
+use crate::domain::user::User;
+use crate::error::{AppError, FieldError, Reason};
+
+/// What a user sets of their own; `None` leaves it.
+#[derive(Debug, Validate)]
+#[validate(schema(function = something_to_change))]
+pub struct AccountEdit {
+    /// First name.
+    #[validate(
+        length(min = NAME_MIN, max = TEXT_MAX),
+        custom(function = no_control_characters)
+    )]
+    pub name: Option<String>,
+    /// Family name; may be empty.
+    #[validate(
+        length(max = TEXT_MAX),
+        custom(function = no_control_characters)
+    )]
+    pub surname: Option<String>,
+    /// Unique by its canonical form.
+    pub email: Option<String>,
+    /// Any text.
+    #[validate(length(max = TEXT_MAX), custom(function = no_nul))]
+    pub website: Option<String>,
+    /// Needed to change the e-mail.
+    pub current_password: Option<Password>,
+}
+
+fn something_to_change(edit: &AccountEdit) -> Result<(), ValidationError> {
+    if [&edit.name, &edit.surname, &edit.email, &edit.website].iter().all(|field| field.is_none()) {
+        return Err(ValidationError::new("missing").with_message("Send at least one field to change.".into()));
+    }
+    Ok(())
+}
+
+impl Service {
+    /// The caller. One who was deleted since the guard let them in is nobody.
+    pub async fn me(&self, call: &Call) -> Result<User, AppError> {
+        let (id, carrier) = (call.user()?.user_id, call.user()?.carrier);
+        let gone = AppError::Unauthenticated(Reason::BadCredential(carrier));
+        self.db.read(move |conn| users::find(conn, id)).await?.map(User::from).ok_or(gone)
+    }
+
+    /// Changes the caller's own data. A new e-mail takes the current password.
+    pub async fn edit_account(&self, call: Call, edit: AccountEdit) -> Result<User, AppError> {
+        let mut errors = broken(&edit);
+        let email = match edit.email.as_deref().map(check_email) {
+            Some(Err(error)) => {
+                errors.push(error);
+                None
+            }
+            email => email.and_then(Result::ok),
+        };
+        if edit.email.is_some() && edit.current_password.is_none() {
+            errors.push(FieldError::new("current_password", "missing", "A new e-mail takes the current password."));
+        }
+        if !errors.is_empty() {
+            return Err(AppError::Invalid(errors));
+        }
+        let user = call.user()?.user_id;
+        let confirmed = match edit.current_password.clone() {
+            Some(password) => Some(self.confirm_password(&call, user, password).await?),
+            None => None,
+        };
+        let changed = self.change(call, Event::of(Action::EditUser).on(Target::User(user)), move |change| {
+            let before = own(users::find(change.conn, user)?, confirmed.as_ref())?;
+            let after = users::update(
+                change.conn,
+                user,
+                &UserChange {
+                    name: edit.name.as_deref(),
+                    surname: edit.surname.as_deref(),
+                    email: email.as_ref().map(EmailAddress::as_given),
+                    email_key: email.as_ref().map(EmailAddress::key),
+                    website: edit.website.as_deref(),
+                    ..UserChange::none(change.now)
+                },
+            )?
+            .ok_or_else(email_taken)?;
+            let fields = [
+                ("name", before.name != after.name),
+                ("surname", before.surname != after.surname),
+                ("email", before.email != after.email),
+                ("website", before.website != after.website),
+            ];
+            let fields = fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect();
+            change.record(|event| event.changed(fields))?;
+            Ok(after)
+        });
+        changed.await.map(User::from)
+    }
+
+    /// Replaces the caller's password. All that it had opened is ended: the token, and if `revoke_keys`, the keys that
+    /// act on Latchkey's data for the user.
+    pub async fn change_password(
+        &self,
+        call: Call,
+        current: Password,
+        new: Password,
+        revoke_keys: bool,
+    ) -> Result<(), AppError> {
+        self.check_password("new_password", &new)?;
+        let user = call.user()?.user_id;
+        let confirmed = self.confirm_password(&call, user, current).await?;
+        let hash = self.hasher.create(new).await?;
+        self.change(call, Event::of(Action::SetPassword).on(Target::User(user)), move |change| {
+            own(users::find(change.conn, user)?, Some(&confirmed))?;
+            users::set_password(change.conn, user, &hash, change.now)?;
+            let ended = end_after_new_password(change, user, revoke_keys)?;
+            change.record(|event| event.changed(vec!["password"]).detail(ended)).map(drop)
+        })
+        .await
+    }
+
+    /// Removes the caller with all that belongs to them.
+    pub async fn delete_account(&self, call: Call) -> Result<(), AppError> {
+        let user = call.user()?.user_id;
+        self.delete_user(call, user).await
+    }
+}
+
+/// The caller's row, if the password that they confirmed is still theirs.
+fn own(row: Option<users::User>, confirmed: Option<&PasswordHash>) -> Result<users::User, AppError> {
+    let row = row.ok_or(AppError::NotFound("user"))?;
+    if confirmed.is_some_and(|confirmed| *confirmed != row.hashed_password) {
+        return Err(wrong_password());
+    }
+    Ok(row)
+}

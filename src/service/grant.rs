@@ -1,0 +1,153 @@
+//! What a key may be given: scopes and a life, by a caller who has as much.
+
+use validator::Validate;
+
+use super::rules::{TEXT_MAX, broken, no_control_characters};
+use super::trail::Change;
+use crate::clock::Timestamp;
+use crate::db::api_keys::ApiKey;
+use crate::domain::principal::{Credential, Identity};
+use crate::domain::role::Role;
+use crate::domain::scope::{Grant, Scope, ScopeSet, is_scope_token};
+use crate::error::{AppError, FieldError};
+
+/// Longest name of a key, in characters.
+pub const NAME_MAX: u64 = TEXT_MAX;
+/// Most scopes of one key.
+pub const SCOPES_MAX: usize = 100;
+/// Longest name of a scope, in characters.
+pub const SCOPE_MAX: usize = 128;
+/// How far in the future an expiry may lie, in seconds: ten years.
+const LIFE_MAX: i64 = 3_652 * 86_400;
+
+/// What is asked for a key.
+#[derive(Debug, Validate)]
+pub struct KeyRequest {
+    /// What its owner calls it.
+    #[validate(
+        length(min = 1, max = NAME_MAX),
+        custom(function = no_control_characters)
+    )]
+    pub name: String,
+    /// What it may do, each scope once.
+    pub scopes: Vec<String>,
+    /// The first moment at which it is dead (RFC 3339); never if `None`.
+    pub expires_at: Option<String>,
+}
+
+/// Whether scopes that Latchkey does not know are acceptable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Foreign {
+    /// For keys that are issued to others.
+    Allowed,
+    /// For everything else.
+    Refused,
+}
+
+/// What a key is good for, and until when.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) grant: Grant,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+impl Terms {
+    /// Reads a request, or tells all that is wrong with it.
+    pub(super) fn read(request: &KeyRequest, foreign: Foreign, now: Timestamp) -> Result<Self, Vec<FieldError>> {
+        let mut errors = broken(request);
+        let grant = read_scopes(&request.scopes, foreign).map_err(|error| errors.push(error));
+        let expires_at = request.expires_at.as_deref().map(|text| read_expiry(text, now)).transpose();
+        let expires_at = expires_at.map_err(|error| errors.push(error));
+        match (grant, expires_at) {
+            (Ok(grant), Ok(expires_at)) if errors.is_empty() => Ok(Self { grant, expires_at }),
+            _ => Err(errors),
+        }
+    }
+}
+
+/// The scopes of these names, each of which stands once.
+pub(super) fn read_scopes(names: &[String], foreign: Foreign) -> Result<Grant, FieldError> {
+    let complain = |code, message: String| Err(FieldError::new("scopes", code, message));
+    if names.len() > SCOPES_MAX {
+        return complain("length", format!("Use at most {SCOPES_MAX} scopes."));
+    }
+    let mut grant = Grant::default();
+    for name in names {
+        if !is_scope_token(name) || name.len() > SCOPE_MAX {
+            let rule = "A scope is 1 to 128 visible ASCII characters without quotation mark and backslash.";
+            return complain("scope", rule.to_owned());
+        }
+        if !grant.add(name) {
+            return complain("repeated", format!("Name each scope once: {name}."));
+        }
+    }
+    match grant.foreign.first() {
+        Some(unknown) if foreign == Foreign::Refused => {
+            complain("unknown_scope", format!("There is no scope {unknown}."))
+        }
+        _ => Ok(grant),
+    }
+}
+
+/// The moment of this text, within ten years.
+pub(super) fn read_expiry(text: &str, now: Timestamp) -> Result<Timestamp, FieldError> {
+    let complain = |code, message: &str| FieldError::new("expires_at", code, message);
+    let moment = Timestamp::parse(text).ok_or_else(|| complain("date-time", Timestamp::FORM))?;
+    if moment <= now {
+        return Err(complain("past", "Use a time in the future."));
+    }
+    if moment > now.plus_seconds(LIFE_MAX) {
+        return Err(complain("range", "Use a time within ten years."));
+    }
+    Ok(moment)
+}
+
+/// Whether the caller may give `terms` to a new key of somebody with the role `owner`.
+///
+/// Nobody gives a power of Latchkey's own that they have not got. A key gives neither a longer life than its own nor
+/// the power to make keys: whoever finds it could live on after it is revoked. The command line is bound by the
+/// owner's role, beyond which a key would be good for nothing.
+pub(super) fn may_give(change: &Change<'_>, terms: &Terms, owner: Role) -> Result<(), AppError> {
+    let held = match &change.caller {
+        None => owner.scopes(),
+        Some(key) if key.is_key() => key.level.scopes.without(makes_keys()),
+        Some(user) => user.level.scopes,
+    };
+    let lives_on = |key: &Identity| match (key.expires_at, terms.expires_at) {
+        (Some(own), Some(asked)) => asked > own,
+        (Some(_), None) => true,
+        (None, _) => false,
+    };
+    let mut errors = Vec::new();
+    errors.extend(not_held(terms.grant.own.without(held)));
+    if let Some(key) = change.caller.as_ref().filter(|caller| caller.is_key())
+        && !terms.grant.own.is_empty()
+        && lives_on(key)
+    {
+        let message = "A key gives no key a longer life than its own. Send an expires_at that is not later.";
+        errors.push(FieldError::new("expires_at", "beyond_own", message));
+    }
+    if errors.is_empty() { Ok(()) } else { Err(AppError::Invalid(errors)) }
+}
+
+/// Whether the caller may take over what `key` is good for: its secret, or a longer life. That takes all its powers, as
+/// far as they count today. A key may rotate itself.
+pub(super) fn may_take_over(change: &Change<'_>, key: &ApiKey, grant: &Grant) -> Result<(), AppError> {
+    let Some(caller) = &change.caller else {
+        return Ok(());
+    };
+    let is_itself = matches!(caller.credential, Credential::OwnKey(id) | Credential::IssuedKey(id) if id == key.id);
+    let held =
+        if caller.is_key() && !is_itself { caller.level.scopes.without(makes_keys()) } else { caller.level.scopes };
+    let counts = grant.own.intersection(caller.level.role.scopes());
+    not_held(counts.without(held)).map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn makes_keys() -> ScopeSet {
+    [Scope::KeysWrite, Scope::KeysIssue].into_iter().collect()
+}
+
+fn not_held(beyond: ScopeSet) -> Option<FieldError> {
+    let message = format!("Not yours to give: {beyond}.");
+    (!beyond.is_empty()).then(|| FieldError::new("scopes", "scope_not_held", message))
+}

@@ -1,0 +1,228 @@
+//! Every change leaves an entry in the audit trail, in the same transaction, or does not happen. So does every attempt
+//! of a caller who was turned down, in a transaction of its own.
+//!
+//! This is the only way to the database for a use case that writes (`tests/arch.rs`).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Service;
+use super::auth::identify;
+use crate::clock::Timestamp;
+use crate::db::{Conn, audit_entries, users};
+use crate::domain::audit::{Action, By, Call, Event, Outcome, Target};
+use crate::domain::id::{EntryId, UserId};
+use crate::domain::principal::Identity;
+use crate::error::{AppError, Denial, Reason};
+
+/// A change on its way: the connection, in a transaction, and the entry to be.
+pub(super) struct Change<'c> {
+    /// Where it happens.
+    pub(super) conn: &'c mut Conn,
+    /// When it happens.
+    pub(super) now: Timestamp,
+    /// The caller as they are now, if they are a user or a key.
+    pub(super) caller: Option<Identity>,
+    call: &'c Call,
+    story: Story,
+    accounted_for: bool,
+}
+
+/// What is known about an attempt so far. It outlives the transaction, to be told even if that fails.
+#[derive(Clone)]
+struct Story(Arc<Mutex<(By, Event)>>);
+
+impl Story {
+    fn new(by: By, attempt: Event) -> Self {
+        Self(Arc::new(Mutex::new((by, attempt))))
+    }
+
+    fn goes_on(&self, tell: impl FnOnce(&mut By, &mut Event)) {
+        let mut story = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (by, event) = &mut *story;
+        tell(by, event);
+    }
+
+    fn so_far(&self) -> (By, Event) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Change<'_> {
+    /// Whom it concerns: the owner of the target.
+    pub(super) fn concerns(&mut self, owner: UserId) {
+        self.story.goes_on(|_, event| event.subject = Some(owner));
+    }
+
+    /// To what it is done, where that was not known before.
+    pub(super) fn is_on(&mut self, target: Target) {
+        self.story.goes_on(|_, event| *event = event.clone().on(target));
+    }
+
+    /// By whom, once somebody unknown has shown who they are.
+    pub(super) fn is_by(&mut self, who: By) {
+        self.story.goes_on(|by, _| *by = who);
+    }
+
+    /// Writes the entry: what is known, completed by `tell`.
+    pub(super) fn record(&mut self, tell: impl FnOnce(Event) -> Event) -> Result<EntryId, AppError> {
+        let (by, event) = self.story.so_far();
+        let origin = &self.call.origin;
+        let entry = audit_entries::insert(self.conn, self.now, &by, &tell(event), Outcome::Success, origin)?;
+        self.accounted_for = true;
+        Ok(entry)
+    }
+
+    /// Writes an entry for each thing that goes along with the change.
+    pub(super) fn record_each(&mut self, events: &[Event]) -> Result<(), AppError> {
+        let (by, _) = self.story.so_far();
+        audit_entries::insert_all(self.conn, self.now, &by, events, &self.call.origin)
+    }
+
+    /// States that there was nothing to change, and so nothing to tell.
+    pub(super) fn leave_as_is(&mut self) {
+        self.accounted_for = true;
+    }
+}
+
+/// Whose rows a change locks before anything else, always in the order of their ids.
+enum Locks {
+    /// The caller's.
+    Caller,
+    /// The caller's, this user's, and those of all admins, so that one of them is always left.
+    Administration(UserId),
+}
+
+impl Service {
+    /// Does `work` in one transaction, after the caller's credential and level have been confirmed in it.
+    ///
+    /// The guard let the request in before its body arrived; a token may be revoked and a role changed meanwhile.
+    pub(super) async fn change<T, F>(&self, call: Call, attempt: Event, work: F) -> Result<T, AppError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Change<'_>) -> Result<T, AppError> + Send + 'static,
+    {
+        self.transact(call, attempt, Locks::Caller, |change, _| work(change)).await
+    }
+
+    /// The same for a change of the account `user`, which `work` gets together with the number of other enabled admins.
+    pub(super) async fn administer<T, F>(
+        &self,
+        call: Call,
+        attempt: Event,
+        user: UserId,
+        work: F,
+    ) -> Result<T, AppError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Change<'_>, users::User, usize) -> Result<T, AppError> + Send + 'static,
+    {
+        let administer = move |change: &mut Change<'_>, locked: Vec<users::User>| {
+            let others = locked.iter().filter(|other| other.id != user && other.is_enabled_admin()).count();
+            let user = locked.into_iter().find(|locked| locked.id == user).ok_or(AppError::NotFound("user"))?;
+            work(change, user, others)
+        };
+        self.transact(call, attempt, Locks::Administration(user), administer).await
+    }
+
+    async fn transact<T, F>(&self, call: Call, attempt: Event, locks: Locks, work: F) -> Result<T, AppError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Change<'_>, Vec<users::User>) -> Result<T, AppError> + Send + 'static,
+    {
+        let story = Story::new(By::caller(&call.caller), attempt);
+        let (told, asked, clock) = (story.clone(), call.clone(), self.clock.clone());
+        let done = self.db.write(move |conn| {
+            let locked = locks.take(conn, &call)?;
+            let now = clock.now();
+            let caller = confirm(conn, &call, now)?;
+            if let Some(caller) = &caller {
+                story.goes_on(|by, _| *by = By::identity(caller));
+            }
+            let mut change = Change { conn, now, caller, call: &call, story, accounted_for: false };
+            let answer = work(&mut change, locked)?;
+            if change.accounted_for {
+                Ok(answer)
+            } else {
+                Err(AppError::Internal("a change without its audit entry".into()))
+            }
+        });
+        match done.await {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                let (by, event) = told.so_far();
+                Err(self.tell_failure(&asked, by, event, error).await)
+            }
+        }
+    }
+
+    /// Records that `attempt` failed with `error`, and answers the error: this one, or that it cannot be recorded.
+    pub(super) async fn turned_down(&self, call: &Call, attempt: Event, error: AppError) -> AppError {
+        self.tell_failure(call, By::caller(&call.caller), attempt, error).await
+    }
+
+    async fn tell_failure(&self, call: &Call, by: By, event: Event, error: AppError) -> AppError {
+        let Some((outcome, reason)) = outcome(&error) else {
+            return error;
+        };
+        let event = match event.detail {
+            Some(_) => event,
+            None => event.detail(reason),
+        };
+        let (origin, now) = (call.origin.clone(), self.clock.now());
+        let recorded = self.db.write(move |conn| audit_entries::insert(conn, now, &by, &event, outcome, &origin)).await;
+        recorded.map_or_else(|unrecorded| unrecorded, |_| error)
+    }
+
+    /// Records that a known caller was kept out of a route, and answers the error to tell them: this one, or that it
+    /// cannot be recorded.
+    pub async fn keep_out(&self, call: &Call, route: String, denial: Denial) -> AppError {
+        let attempt = Event::of(Action::Request).on(Target::Route(route));
+        self.turned_down(call, attempt, AppError::Forbidden(denial)).await
+    }
+}
+
+impl Locks {
+    fn take(self, conn: &mut Conn, call: &Call) -> Result<Vec<users::User>, AppError> {
+        let caller = call.identity().map(|identity| identity.user_id);
+        match (self, caller) {
+            (Self::Caller, Some(caller)) => Ok(users::lock(conn, caller)?.into_iter().collect()),
+            (Self::Caller, None) => Ok(Vec::new()),
+            (Self::Administration(user), caller) => {
+                let ids: Vec<UserId> = caller.into_iter().chain([user]).collect();
+                users::lock_with_admins(conn, &ids)
+            }
+        }
+    }
+}
+
+/// The caller as they are now, if their credential still lives and still holds what the change takes.
+fn confirm(conn: &mut Conn, call: &Call, now: Timestamp) -> Result<Option<Identity>, AppError> {
+    let Some(presented) = call.identity() else {
+        return Ok(None);
+    };
+    let identity = identify(conn, presented.kind(), presented.digest, presented.carrier, now)?
+        .ok_or(AppError::Unauthenticated(Reason::BadCredential(presented.carrier)))?;
+    match call.demands {
+        Some(scope) if !identity.level.scopes.contains(scope) => Err(AppError::Forbidden(Denial::Scope(scope))),
+        _ => Ok(Some(identity)),
+    }
+}
+
+/// How the trail tells of an error; `None` for one that says nothing about the caller.
+fn outcome(error: &AppError) -> Option<(Outcome, String)> {
+    let failure = |reason: &str| Some((Outcome::Failure, reason.to_owned()));
+    match error {
+        AppError::Forbidden(Denial::WrongPassword) => failure(Denial::WrongPassword.code()),
+        AppError::Forbidden(denial @ Denial::Scope(scope)) => {
+            Some((Outcome::Denied, format!("{} {}", denial.code(), scope.name())))
+        }
+        AppError::Forbidden(denial) => Some((Outcome::Denied, denial.code().to_owned())),
+        AppError::NotFound(_) => failure("not_found"),
+        AppError::Conflict { code, .. } | AppError::Gone { code, .. } => failure(code),
+        AppError::Stale => failure("stale"),
+        AppError::Invalid(errors) => failure(errors.first().map_or("invalid", |error| error.code)),
+        AppError::Unauthenticated(Reason::BadPassword) => failure("wrong_password"),
+        AppError::Unauthenticated(_) => failure("invalid_token"),
+        AppError::Busy(_) | AppError::Internal(_) => None,
+    }
+}

@@ -1,0 +1,405 @@
+use serde_json::{Value, json};
+
+use crate::support::app::{CONSTANT_KEY, PASSWORD};
+use crate::support::{Credential, specify};
+
+/// An entry in short: who, with what, at what level, did what to what, how it ended, and what else.
+fn short(entry: &Value) -> String {
+    let word = |member: &str| match &entry[member] {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Array(words) => words.iter().map(|word| word.as_str().unwrap()).collect::<Vec<_>>().join("+"),
+        _ => "-".to_owned(),
+    };
+    let members = [
+        "actor",
+        "credential",
+        "role",
+        "action",
+        "target",
+        "subject",
+        "version_before",
+        "version_after",
+        "changed",
+        "outcome",
+        "detail",
+    ];
+    members.map(word).join(" ")
+}
+
+specify! {
+    async fn every_change_writes_one_entry_that_tells_who_when_and_at_what_level(app: App) {
+        let root = app.admin("root@example.org").await; // entries 1 and 2
+        let ada = app.user("ada@example.org").await; // entries 3 and 4
+        let page = json!({ "title": "t", "body": "b" });
+        let (key, _) = app.key_of(&ada, &["pages:read", "pages:write"]).await;
+        app.post("/page/", &key, &page).await;
+        app.put("/page/1", &ada, &json!({ "title": "t", "body": "c" })).await;
+        app.patch("/page/1", &ada, &json!({ "title": "u", "body": "d" })).await;
+        app.patch("/users/2", &root, &json!({ "role": "admin" })).await;
+        app.delete("/page/1", &ada).await;
+        app.patch("/me", &ada, &json!({ "surname": "King", "website": "https://example.org" })).await;
+        app.patch("/me/keys/1", &ada, &json!({ "name": "new" })).await;
+        app.post("/me/keys/1/rotate", &ada, &json!({ "overlap_seconds": 60 })).await;
+        app.delete("/me/keys/1", &ada).await;
+        let claimed = json!({ "name": "k", "scopes": ["translate:use"], "order": "1", "delivery": "claim" });
+        let claim = app.post("/keys", &ada, &claimed).await.text_of("claim");
+        app.post("/keys", &ada, &claimed).await; // a repetition changes nothing
+        app.post("/keys/claim", &Credential::None, &json!({ "claim": claim })).await;
+        app.delete("/keys/2", &ada).await;
+        app.delete("/keys/2", &ada).await; // nor does this
+        app.delete("/users/2/token", &root).await;
+        let ada = Credential::Token(app.new_token_of("ada@example.org").await);
+        app.put("/me/password", &ada, &json!({ "current_password": PASSWORD, "new_password": "another password" })).await;
+        app.patch("/users/2", &root, &json!({ "role": "member", "disabled": true })).await;
+        app.patch("/users/2", &root, &json!({ "disabled": false })).await;
+        app.delete("/users/2", &root).await;
+        app.delete("/token", &root).await;
+
+        let root = Credential::Token(app.new_token_of("root@example.org").await);
+        let trail = app.trail(&root, "order=oldest").await;
+        let told: Vec<String> = trail.iter().map(short).collect();
+        assert_eq!(told, [
+            "anonymous none - user.register user:1 1 - -  success member",
+            "user:1 password admin user.sign_in user:1 1 - -  success -",
+            "anonymous none - user.register user:2 2 - -  success member",
+            "user:2 password member user.sign_in user:2 2 - -  success -",
+            "user:2 token:4 member key.create key:1 2 - -  success pages:read pages:write",
+            "key:1 key:1 member page.create page:1 2 - 1 title+body success -",
+            "user:2 token:4 member page.update page:1 2 1 2 body success -",
+            "user:2 token:4 member page.update page:1 2 2 3 title+body success -",
+            "user:1 token:2 admin user.role user:2 2 - - role success member to admin",
+            "user:2 token:4 admin page.delete page:1 2 3 -  success -",
+            "user:2 token:4 admin user.update user:2 2 - - surname success -",
+            "user:2 token:4 admin key.update key:1 2 - - name success pages:read pages:write",
+            "user:2 token:4 admin key.rotate key:1 2 - - secret success overlap 60 s",
+            "user:2 token:4 admin key.revoke key:1 2 - -  success -",
+            "user:2 token:4 admin key.issue key:2 2 - -  success translate:use",
+            "anonymous claim:2 - key.claim key:2 2 - -  success -",
+            "user:2 token:4 admin key.revoke key:2 2 - -  success -",
+            "user:1 token:2 admin token.revoke token-of-user:2 2 - -  success 1 token",
+            "user:2 password admin user.sign_in user:2 2 - -  success -",
+            "user:2 token:19 admin user.password user:2 2 - - password success 1 token, 0 own keys, 0 issued keys",
+            "user:1 token:2 admin user.role user:2 2 - - role success admin to member",
+            "user:1 token:2 admin user.disable user:2 2 - - disabled success no token, 0 own keys, 0 issued keys",
+            "user:1 token:2 admin user.enable user:2 2 - - disabled success -",
+            "user:1 token:2 admin user.delete user:2 2 - -  success -",
+            "user:1 token:2 admin user.sign_out token-of-user:1 1 - -  success -",
+            "user:1 password admin user.sign_in user:1 1 - -  success -",
+        ]);
+        for entry in &trail {
+            assert_eq!(entry["client"], "127.0.0.1", "{entry}");
+            assert_eq!(entry["request_id"].as_str().unwrap().len(), 32, "{entry}");
+            let at = chrono::DateTime::parse_from_rfc3339(entry["at"].as_str().unwrap()).unwrap();
+            assert!((app.clock.now().utc() - at.to_utc()).abs() < chrono::TimeDelta::minutes(1), "{entry}");
+        }
+        assert_eq!(trail[6]["scopes"], json!(["pages:read", "pages:write", "keys:read", "keys:write"]));
+        assert_eq!(trail[5]["scopes"], json!(["pages:read", "pages:write"]), "a key's own level");
+        assert_eq!((&trail[5]["user"], &trail[15]["user"]), (&json!(2), &json!(null)), "on whose account");
+    }
+
+    async fn failed_and_forbidden_attempts_are_entries_too(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.user("ada@example.org").await;
+        let eve = app.user("eve@example.org").await;
+        let (key, _) = app.key_of(&eve, &["pages:read"]).await;
+        let page = json!({ "title": "t", "body": "b" });
+        app.post("/page/", &ada, &page).await;
+        let before = app.trail(&root, "").await[0]["id"].clone();
+
+        app.sign_in("ada@example.org", "wrong password").await;
+        app.sign_in("nobody@example.org", PASSWORD).await;
+        app.register("ADA@example.org").await;
+        app.put("/page/1", &eve, &page).await;
+        app.request("PUT", "/page/1").credential(&ada).header("If-Match", "\"7\"").json(&page).send().await;
+        app.delete("/page/99", &ada).await;
+        app.post("/page/", &key, &page).await;
+        app.get("/audit", &ada).await;
+        app.get("/audit", &Credential::Token(CONSTANT_KEY.into())).await;
+        app.patch("/users/1", &root, &json!({ "role": "member" })).await;
+        app.delete("/me/keys/1", &ada).await;
+        // These are nobody, or no attempt at anything.
+        app.get("/me", &Credential::None).await;
+        app.get("/me", &Credential::Token("lkt_nonsense".into())).await;
+        app.post("/page/", &ada, &json!({ "title": "" })).await;
+        app.post("/keys/claim", &Credential::None, &json!({ "claim": "lkc_nonsense" })).await;
+
+        let told: Vec<String> = app.trail(&root, &format!("order=oldest&after={before}")).await.iter().map(short).collect();
+        assert_eq!(told, [
+            "anonymous none - user.sign_in user:2 2 - -  failure wrong_password",
+            "anonymous none - user.sign_in - - - -  failure unknown_email",
+            "anonymous none - user.register user:2 2 - -  failure email_taken",
+            "user:3 token:6 member page.update page:1 2 - -  denied not_owner",
+            "user:2 token:4 member page.update page:1 2 - -  failure stale",
+            "user:2 token:4 member page.delete page:99 - - -  failure not_found",
+            "key:1 key:1 member request POST /page/ - - -  denied insufficient_scope pages:write",
+            "user:2 token:4 member request GET /audit - - -  denied insufficient_scope audit:read",
+            "constant-key constant-key - request GET /audit - - -  denied insufficient_scope audit:read",
+            "user:1 token:2 admin user.role user:1 1 - -  failure last_admin",
+            "user:2 token:4 member key.revoke key:1 3 - -  failure not_found",
+        ]);
+    }
+
+    async fn what_goes_along_with_a_change_has_entries_of_its_own(app: App) {
+        let root = app.admin("root@example.org").await;
+        for number in 2..=4 {
+            let email = format!("user{number}@example.org");
+            let user = app.admin(&email).await;
+            app.key_of(&user, &["pages:read"]).await;
+            app.post("/keys", &user, &json!({ "name": "k", "scopes": ["pages:read"] })).await;
+            app.post("/keys", &user, &json!({ "name": "k", "scopes": ["translate:use"] })).await;
+            app.post("/page/", &user, &json!({ "title": "t", "body": "b" })).await;
+            let last = app.trail(&root, "").await[0]["id"].clone();
+            match number {
+                2 => app.patch("/users/2", &root, &json!({ "disabled": true })).await,
+                3 => app.put("/me/password", &user, &json!({ "current_password": PASSWORD, "new_password": "another password" })).await,
+                _ => app.delete("/users/4", &root).await,
+            };
+            let entries = app.trail(&root, &format!("order=oldest&after={last}")).await;
+            let told: Vec<String> = entries.iter().map(|entry| {
+                assert_eq!(entry["subject"], number, "{entry}");
+                format!("{} {}", entry["action"].as_str().unwrap(), entry["target"].as_str().unwrap())
+            }).collect();
+            let first = (number - 2) * 3 + 1;
+            let revoked = |key: i32| format!("key.revoke key:{key}");
+            let (own, acting, foreign) = (revoked(first), revoked(first + 1), revoked(first + 2));
+            let expected = match number {
+                2 => vec![own, acting, foreign, "user.disable user:2".to_owned()],
+                3 => vec![own, acting, "user.password user:3".to_owned()],
+                _ => vec![format!("page.delete page:{}", number - 1), own, acting, foreign, "user.delete user:4".to_owned()],
+            };
+            assert_eq!(told, expected);
+        }
+        let history = app.get("/page/3/history", &root).await;
+        assert_eq!(history.body["items"][0]["actor"], "user:1", "who deletes a user deletes the user's pages");
+    }
+
+    async fn setting_what_is_set_already_is_no_change(app: App) {
+        let root = app.admin("root@example.org").await;
+        app.register("ada@example.org").await;
+        let before = app.trail(&root, "").await.len();
+        let same = app.patch("/users/2", &root, &json!({ "role": "member", "disabled": false })).await;
+        assert_eq!((same.status, &same.body["role"]), (200, &json!("member")));
+        assert_eq!(app.trail(&root, "").await.len(), before);
+        app.patch("/users/2", &root, &json!({ "role": "auditor", "disabled": false })).await;
+        assert_eq!(app.trail(&root, "").await.len(), before + 1, "only what differs");
+    }
+
+    async fn whoever_may_not_pass_is_told_so_and_recorded_whatever_else_they_send(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.user("ada@example.org").await;
+        let of = |method: &str, path: &str| app.request(method, path).credential(&ada);
+        let nonsense = [
+            of("PATCH", "/users/1").body("text/plain", "x"),
+            of("PATCH", "/users/1").body("application/json", "{"),
+            of("PATCH", "/users/1").json(&json!({ "unknown": 1 })),
+            of("PATCH", "/users/abc").json(&json!({ "role": "admin" })),
+            of("GET", "/users?limit=abc"),
+            of("GET", "/audit?action=x&since=y"),
+            of("POST", "/keys").header("Idempotency-Key", "").json(&json!([])),
+            of("DELETE", "/users/99"),
+        ];
+        let count = nonsense.len();
+        for request in nonsense {
+            request.send().await.assert_error(403, "insufficient_scope");
+        }
+        assert_eq!(app.trail(&root, "action=request&outcome=denied").await.len(), count);
+    }
+
+    async fn what_cannot_be_recorded_does_not_happen(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.user("ada@example.org").await;
+        app.key_of(&root, &["pages:read"]).await;
+        app.post("/page/", &root, &json!({ "title": "t", "body": "b" })).await;
+        let claimed = json!({ "name": "k", "scopes": [], "order": "1", "delivery": "claim" });
+        let claim = app.post("/keys", &root, &claimed).await.text_of("claim");
+        app.database.execute(match app.database.backend {
+            Backend::Sqlite => "CREATE TRIGGER full BEFORE INSERT ON audit_entries BEGIN SELECT RAISE(ABORT, 'no more'); END",
+            Backend::Postgres => {
+                "CREATE FUNCTION no_more() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no more'; END $$; \
+                 CREATE TRIGGER no_more BEFORE INSERT ON audit_entries FOR EACH ROW EXECUTE FUNCTION no_more()"
+            }
+        }).await;
+        let everything = async || {
+            let mut rows = Vec::new();
+            for table in app.database.tables().await {
+                rows.extend(app.database.dump(&table).await);
+            }
+            rows
+        };
+        let before = everything().await;
+        let page = json!({ "title": "u", "body": "c" });
+        let key = json!({ "name": "k", "scopes": [] });
+        let form = [("grant_type", "password"), ("username", "ada@example.org"), ("password", PASSWORD)];
+        let wrong = [("grant_type", "password"), ("username", "ada@example.org"), ("password", "wrong password")];
+        let of = |method: &str, path: &str| app.request(method, path).credential(&root);
+        let attempts = [
+            app.request("POST", "/register").json(&crate::support::app::registration("new@example.org")),
+            app.request("POST", "/token").form(&form),
+            app.request("POST", "/token").form(&wrong),
+            of("DELETE", "/token"),
+            of("PATCH", "/me").json(&json!({ "surname": "x" })),
+            of("PUT", "/me/password").json(&json!({ "current_password": PASSWORD, "new_password": "another password" })),
+            app.request("DELETE", "/me").credential(&ada),
+            of("POST", "/me/keys").json(&key),
+            of("PATCH", "/me/keys/1").json(&json!({ "name": "x" })),
+            of("POST", "/me/keys/1/rotate").json(&json!({})),
+            of("DELETE", "/me/keys/1"),
+            of("POST", "/keys").json(&key),
+            app.request("POST", "/keys/claim").json(&json!({ "claim": claim })),
+            of("DELETE", "/keys/2"),
+            of("PATCH", "/users/2").json(&json!({ "role": "admin", "disabled": true })),
+            of("DELETE", "/users/2/token"),
+            of("DELETE", "/users/2"),
+            of("POST", "/page/").json(&page),
+            of("PUT", "/page/1").json(&page),
+            of("PATCH", "/page/1").json(&page),
+            of("DELETE", "/page/1"),
+            app.request("GET", "/audit").credential(&ada),
+        ];
+        for (number, attempt) in attempts.into_iter().enumerate() {
+            let answer = attempt.send().await;
+            assert!(answer.status >= 500, "attempt {number}: {answer:?}");
+            assert!(!answer.text.contains("no more"), "{answer:?}");
+        }
+        assert_eq!(everything().await, before);
+        assert_eq!(app.get("/me", &root).await.status, 200, "what changes nothing goes on");
+    }
+
+    async fn entries_can_only_be_added(app: App) {
+        app.register("ada@example.org").await;
+        let before = app.database.dump("audit_entries").await;
+        assert_eq!(before.len(), 1);
+        let columns = "id, at, actor, credential, scopes, action, changed, outcome";
+        let values = "1, '2026-01-01 00:00:00', 'x', 'x', '', 'x', '', 'x'";
+        let replace = match app.database.backend {
+            Backend::Sqlite => format!("INSERT OR REPLACE INTO audit_entries ({columns}) VALUES ({values})"),
+            Backend::Postgres => format!("INSERT INTO audit_entries ({columns}) OVERRIDING SYSTEM VALUE VALUES ({values}) ON CONFLICT (id) DO UPDATE SET actor = 'x'"),
+        };
+        for sql in ["UPDATE audit_entries SET actor = 'x'", "DELETE FROM audit_entries", "TRUNCATE audit_entries", &replace] {
+            assert!(!app.database.accepts(sql).await, "{sql}");
+        }
+        assert_eq!(app.database.dump("audit_entries").await, before);
+    }
+
+    async fn the_trail_is_filtered_and_goes_on(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.user("ada@example.org").await;
+        let (key, _) = app.key_of(&ada, &["pages:write"]).await;
+        let page = json!({ "title": "t", "body": "b" });
+        app.post("/page/", &ada, &page).await;
+        app.clock.advance(3600);
+        let noon = app.clock.now().utc().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+        app.post("/page/", &key, &page).await;
+        app.put("/page/2", &key, &page).await;
+        app.sign_in("ada@example.org", "wrong password").await;
+        for (query, count) in [
+            ("", 9),
+            ("actor=user:2", 3),
+            ("actor=key:1", 2),
+            ("user=2", 5),
+            ("action=page.create", 2),
+            ("target=page:2", 2),
+            ("outcome=failure", 1),
+            (&format!("since={noon}"), 3),
+            (&format!("until={noon}"), 6),
+            (&format!("user=2&since={noon}&action=page.create"), 1),
+            ("actor=nobody", 0),
+            ("after=0", 9),
+            ("after=0&order=oldest", 9),
+            ("after=3", 2),
+            ("after=3&order=oldest", 6),
+        ] {
+            assert_eq!(app.trail(&root, query).await.len(), count, "{query}");
+        }
+        for order in ["newest", "oldest"] {
+            let mut found = Vec::new();
+            let mut after = String::new();
+            loop {
+                let part = app.get(&format!("/audit?limit=4&order={order}{after}"), &root).await;
+                found.extend(part.body["items"].as_array().unwrap().iter().map(|entry| entry["id"].as_i64().unwrap()));
+                let Some(next) = part.body["next"].as_i64() else { break };
+                after = format!("&after={next}");
+            }
+            let mut expected: Vec<i64> = (1..=9).collect();
+            if order == "newest" {
+                expected.reverse();
+            }
+            assert_eq!(found, expected, "{order}");
+        }
+        for (query, field) in [
+            ("limit=0", "limit"), ("limit=501", "limit"), ("after=-1", "after"), ("after=x", "after"), ("user=ada", "user"),
+            ("action=page.eat", "action"), ("outcome=maybe", "outcome"), ("order=random", "order"), ("since=yesterday", "since"),
+            ("until=2026-01-01", "until"), ("actor=a&actor=b", "actor"),
+        ] {
+            let answer = app.get(&format!("/audit?{query}"), &root).await;
+            answer.assert_error(422, "invalid");
+            assert_eq!(answer.bad_fields(), [field], "{query}");
+        }
+    }
+
+    async fn the_whole_trail_streams_as_lines(app: App) {
+        let root = app.admin("root@example.org").await;
+        app.database.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1203) \
+             INSERT INTO audit_entries (at, user_id, actor, credential, scopes, action, changed, outcome) \
+             SELECT '2026-01-01 00:00:00', 7, 'user:7', 'token:1', '', 'page.create', '', 'success' FROM n",
+        ).await;
+        for (query, count) in [("actor=user:7", 1203), ("actor=user:7&order=oldest&limit=3", 1203), ("actor=user:8", 0)] {
+            let request = app.request("GET", &format!("/audit?{query}")).credential(&root);
+            let answer = request.header("Accept", "text/html, application/x-ndjson;q=0.9").send().await;
+            assert_eq!((answer.status, answer.header("content-type")), (200, "application/x-ndjson"));
+            let entries: Vec<Value> = answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            assert_eq!(entries.len(), count, "{query}");
+            let mut ids: Vec<i64> = entries.iter().map(|entry| entry["id"].as_i64().unwrap()).collect();
+            assert!(ids.is_sorted() == query.contains("oldest") || ids.is_empty(), "{query}");
+            ids.sort_unstable();
+            ids.dedup();
+            assert_eq!(ids.len(), count, "each entry once");
+        }
+        let not_wanted = app.request("GET", "/audit").credential(&root).header("Accept", "application/x-ndjson;q=0, */*");
+        assert_eq!(not_wanted.send().await.header("content-type"), "application/json");
+        let wrong = app.request("GET", "/audit?action=x").credential(&root).header("Accept", "application/x-ndjson").send().await;
+        wrong.assert_error(422, "invalid");
+    }
+
+    async fn a_page_has_a_history_even_when_it_is_no_more(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let eve = app.user("eve@example.org").await;
+        app.post("/page/", &ada, &json!({ "title": "t", "body": "b" })).await;
+        app.put("/page/1", &eve, &json!({ "title": "mine", "body": "b" })).await; // is refused, and no part of its history
+        app.patch("/page/1", &ada, &json!({ "title": "u" })).await;
+        app.delete("/page/1", &ada).await;
+        let history = app.get("/page/1/history?order=oldest", &eve).await;
+        assert_eq!(history.status, 200, "{history:?}");
+        let told: Vec<Value> = history.body["items"].as_array().unwrap().iter().map(|entry| {
+            json!([entry["actor"], entry["role"], entry["action"], entry["version_before"], entry["version_after"], entry["changed"]])
+        }).collect();
+        assert_eq!(json!(told), json!([
+            ["user:1", "member", "page.create", null, 1, ["title", "body"]],
+            ["user:1", "member", "page.update", 1, 2, ["title"]],
+            ["user:1", "member", "page.delete", 2, null, []],
+        ]));
+        assert!(!history.text.contains("127.0.0.1") && !history.text.contains("token:"), "who may read need not know from where");
+        assert_eq!(app.get("/page/1/history?limit=2", &eve).await.body["next"], history.body["items"][1]["id"]);
+        app.get("/page/2/history", &eve).await.assert_error(404, "not_found");
+    }
+
+    async fn users_see_what_they_did_and_what_was_done_to_what_is_theirs(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.user("ada@example.org").await;
+        app.user("eve@example.org").await;
+        app.post("/page/", &root, &json!({ "title": "t", "body": "b" })).await;
+        app.patch("/users/2", &root, &json!({ "role": "auditor" })).await;
+        app.sign_in("ada@example.org", "wrong password").await;
+        let activity = app.get("/me/activity?order=oldest", &ada).await;
+        let told: Vec<Value> = activity.body["items"].as_array().unwrap().iter()
+            .map(|entry| json!([entry["actor"], entry["action"], entry["outcome"], entry["client"]])).collect();
+        assert_eq!(json!(told), json!([
+            ["anonymous", "user.register", "success", "127.0.0.1"],
+            ["user:2", "user.sign_in", "success", "127.0.0.1"],
+            ["user:1", "user.role", "success", null], // where the admin was is the admin's business
+            ["anonymous", "user.sign_in", "failure", "127.0.0.1"],
+        ]));
+    }
+}

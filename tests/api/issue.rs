@@ -1,0 +1,227 @@
+use serde_json::{Value, json};
+
+use crate::support::{Answer, App, Credential, specify};
+
+/// A shop's own service key, which may issue keys and nothing else.
+async fn shop(app: &App) -> Credential {
+    let root = app.admin("shop@example.org").await;
+    app.key_of(&root, &["keys:issue"]).await.0
+}
+
+fn purchase(order: &str) -> Value {
+    json!({
+        "name": "Translations, 1 year",
+        "scopes": ["translate:use"],
+        "order": order,
+        "metadata": { "product": { "sku": "T-1", "seats": 3 }, "buyer": "b-17" },
+    })
+}
+
+async fn named(app: &App, shop: &Credential, name: &str, body: &Value) -> Answer {
+    app.request("POST", "/keys").credential(shop).header("Idempotency-Key", name).json(body).send().await
+}
+
+specify! {
+    async fn a_purchase_becomes_a_key(app: App) {
+        let shop = shop(&app).await;
+        let issued = app.post("/keys", &shop, &purchase("1001")).await;
+        assert_eq!(issued.status, 201, "{issued:?}");
+        let secret = issued.text_of("key");
+        assert!(secret.starts_with("lkk_") && issued.body["claim"].is_null(), "{issued:?}");
+        let id = issued.body["id"].as_i64().unwrap();
+        assert_eq!(issued.header("location"), format!("/keys/{id}"));
+        assert_eq!(issued.body["metadata"], purchase("1001")["metadata"]);
+
+        let key = Credential::Bearer(secret.clone());
+        assert_eq!(app.get("/protected-route", &key).await.body["hello"], "Translations, 1 year");
+        app.get("/me", &key).await.assert_error(403, "user_required");
+        app.get("/page/", &key).await.assert_error(403, "insufficient_scope");
+        app.get("/keys", &key).await.assert_error(403, "insufficient_scope");
+
+        let by_order = app.get("/keys?order=1001", &shop).await;
+        let read = app.get(&format!("/keys/{id}"), &shop).await;
+        assert_eq!(by_order.body["items"], json!([read.body]));
+        assert!(!read.text.contains(&secret) && read.body.get("key").is_none());
+        assert_eq!(app.get("/keys?order=1002", &shop).await.body["items"], json!([]));
+
+        assert_eq!(app.delete(&format!("/keys/{id}"), &shop).await.status, 204);
+        app.get("/protected-route", &key).await.assert_error(app.expected.bad_bearer, "invalid_token");
+        assert!(app.get(&format!("/keys/{id}"), &shop).await.body["revoked_at"].is_string(), "the receipt stays");
+        assert_eq!(app.delete(&format!("/keys/{id}"), &shop).await.status, 204, "again is no harm");
+        let again = app.post("/keys", &shop, &purchase("1001")).await;
+        assert_eq!((again.status, &again.body["key"]), (200, &json!(null)), "a revoked order is not filled twice");
+    }
+
+    async fn a_repetition_returns_the_record_and_mints_nothing(app: App) {
+        let shop = shop(&app).await;
+        let first = named(&app, &shop, "request 1", &purchase("1001")).await;
+        let mut reordered: Value = serde_json::from_str(
+            r#"{"order": "1001", "metadata": {"buyer": "b-17", "product": {"seats": 3, "sku": "T-1"}}, "scopes": ["translate:use"], "name": "Translations, 1 year", "delivery": "secret"}"#,
+        ).unwrap();
+        for (name, body) in [
+            (Some("request 1"), &purchase("1001")),
+            (Some("request 2"), &purchase("1001")),
+            (None, &purchase("1001")),
+            (None, &reordered),
+        ] {
+            let again = match name {
+                Some(name) => named(&app, &shop, name, body).await,
+                None => app.post("/keys", &shop, body).await,
+            };
+            assert_eq!(again.status, 200, "{name:?} {body}: {again:?}");
+            assert_eq!((&again.body["key"], &again.body["claim"]), (&json!(null), &json!(null)), "shown once");
+            assert_eq!((&again.body["id"], &again.body["hint"]), (&first.body["id"], &first.body["hint"]));
+        }
+        reordered["scopes"] = json!(["translate:use", "summarize:use"]);
+        for (name, body) in [
+            ("request 1", &purchase("1002")),
+            ("request 1", &reordered),
+            ("request 2", &purchase("1002")),
+            ("request 3", &reordered),
+        ] {
+            named(&app, &shop, name, body).await.assert_error(409, "repeated_differently");
+        }
+        assert_eq!(app.database.number("SELECT count(*) FROM api_keys WHERE order_id IS NOT NULL").await, 1);
+
+
+        let (zulu, offset) = ("2031-01-01T00:00:00Z", "2031-01-01T01:00:00.000+01:00");
+        let until = |end: &str| json!({ "name": "k", "scopes": [], "order": "until", "expires_at": end });
+        assert_eq!(app.post("/keys", &shop, &until(zulu)).await.status, 201);
+        assert_eq!(app.post("/keys", &shop, &until(offset)).await.status, 200, "the same moment");
+        app.clock.advance(5 * 365 * 86_400);
+        let shop = { let root = Credential::Token(app.new_token_of("shop@example.org").await); app.key_of(&root, &["keys:issue"]).await.0 };
+        assert_eq!(app.post("/keys", &shop, &until(zulu)).await.status, 200, "also when it has passed");
+
+        let nameless = json!({ "name": "k", "scopes": [] });
+        let ids: Vec<Value> = [app.post("/keys", &shop, &nameless).await, app.post("/keys", &shop, &nameless).await]
+            .iter().map(|answer| answer.body["id"].clone()).collect();
+        assert_ne!(ids[0], ids[1], "without a name each request is its own");
+    }
+
+    async fn two_shops_may_use_the_same_names(app: App) {
+        let one = shop(&app).await;
+        let other = app.admin("other@example.org").await;
+        let first = named(&app, &one, "n", &purchase("1001")).await;
+        let second = named(&app, &other, "n", &purchase("1001")).await;
+        assert_eq!((first.status, second.status), (201, 201));
+        let path = format!("/keys/{}", first.body["id"]);
+        app.get(&path, &other).await.assert_error(404, "not_found");
+        app.delete(&path, &other).await.assert_error(404, "not_found");
+        assert_eq!(app.get("/keys", &other).await.body["items"].as_array().unwrap().len(), 1);
+        assert_eq!(app.get(&path, &one).await.body["revoked_at"], json!(null));
+    }
+
+    async fn a_claim_code_is_exchanged_for_the_secret_once(app: App) {
+        let shop = shop(&app).await;
+        let mut claimed = purchase("1001");
+        claimed["delivery"] = json!("claim");
+        let issued = app.post("/keys", &shop, &claimed).await;
+        assert_eq!((issued.status, &issued.body["key"], &issued.body["hint"]), (201, &json!(null), &json!(null)), "{issued:?}");
+        let code = issued.text_of("claim");
+        assert!(code.starts_with("lkc_"));
+        assert!(issued.body["claim_expires_at"].is_string() && issued.body["claimed_at"].is_null());
+        for stranger in [Credential::Token(code.clone()), Credential::Bearer(code.clone())] {
+            assert_ne!(app.get("/protected-route", &stranger).await.status, 200, "a code is no key");
+        }
+
+        let claim = json!({ "claim": code });
+        let fresh = app.post("/keys/claim", &Credential::None, &claim).await;
+        assert_eq!((fresh.status, &fresh.body["id"]), (200, &issued.body["id"]), "{fresh:?}");
+        let key = Credential::Token(fresh.text_of("key"));
+        assert_eq!(app.get("/protected-route", &key).await.status, 200);
+        app.post("/keys/claim", &Credential::None, &claim).await.assert_error(410, "claim_used");
+        assert_eq!(app.get("/protected-route", &key).await.status, 200, "a second claim does no harm");
+        let record = app.get(&format!("/keys/{}", issued.body["id"]), &shop).await;
+        assert!(record.body["claimed_at"].is_string() && record.body["hint"] == fresh.body["hint"], "{record:?}");
+    }
+
+    async fn a_claim_code_dies_with_time_and_with_its_key(app: App) {
+        let root = app.admin("shop@example.org").await;
+        let claimed = |order: &str| json!({ "name": "k", "scopes": [], "order": order, "delivery": "claim" });
+        let claim = async |code: String| app.post("/keys/claim", &Credential::None, &json!({ "claim": code })).await;
+        let revoked = app.post("/keys", &root, &claimed("1")).await;
+        app.delete(&format!("/keys/{}", revoked.body["id"]), &root).await;
+        claim(revoked.text_of("claim")).await.assert_error(410, "claim_revoked");
+
+        let old = app.post("/keys", &root, &claimed("2")).await;
+        let mut short = claimed("3");
+        short["expires_at"] = json!(app.clock.now().plus_seconds(60).utc().to_rfc3339());
+        let short = app.post("/keys", &root, &short).await;
+        app.clock.advance(60);
+        claim(short.text_of("claim")).await.assert_error(410, "claim_expired");
+        app.clock.advance(72 * 3600 - 61);
+        let last = app.post("/keys", &Credential::Token(app.new_token_of("shop@example.org").await), &claimed("4")).await;
+        assert_eq!(claim(last.text_of("claim")).await.status, 200);
+        app.clock.advance(1);
+        claim(old.text_of("claim")).await.assert_error(410, "claim_expired");
+        for unknown in ["", "lkc_", "x", &latchkey::domain::secret::Secret::generate(latchkey::domain::secret::SecretKind::Claim).unwrap().reveal()] {
+            claim(unknown.to_owned()).await.assert_error(404, "not_found");
+        }
+    }
+
+    async fn unacceptable_issues_are_refused_field_by_field(app: App) {
+        let shop = shop(&app).await;
+        let with = |field: &str, value: Value| {
+            let mut body = purchase("1001");
+            body[field] = value;
+            body
+        };
+        for (body, field) in [
+            (with("metadata", json!([])), "metadata"),
+            (with("metadata", json!("text")), "metadata"),
+            (with("metadata", json!({ "long": "x".repeat(4096 - 10) })), "metadata"),
+            (with("order", json!("")), "order"),
+            (with("order", json!("a\u{1b}[31mb")), "order"),
+            (with("order", json!("o".repeat(256))), "order"),
+            (with("order", json!(1001)), "order"),
+            (with("delivery", json!("mail")), "delivery"),
+            (with("name", json!("a\rb")), "name"),
+            (with("scopes", json!(["translate:use", "translate:use"])), "scopes"),
+            (with("scopes", json!(["two words"])), "scopes"),
+            (with("scopes", json!(["quote\""])), "scopes"),
+            (with("scopes", json!(["pages:read"])), "scopes"),
+            (with("expires_at", json!("2020-01-01T00:00:00Z")), "expires_at"),
+            (with("owner", json!(1)), "owner"),
+        ] {
+            let answer = app.post("/keys", &shop, &body).await;
+            answer.assert_error(422, "invalid");
+            assert_eq!(answer.bad_fields(), [field], "{body}");
+        }
+        for name in ["", " ", &"n".repeat(256), "caf\u{e9}"] {
+            named(&app, &shop, name, &purchase("1001")).await.assert_error(400, "malformed_idempotency_key");
+        }
+        let twice = app.request("POST", "/keys").credential(&shop).header("Idempotency-Key", "a").header("Idempotency-Key", "a");
+        twice.json(&purchase("1001")).send().await.assert_error(400, "malformed_idempotency_key");
+        assert_eq!(app.get("/keys", &shop).await.body["items"], json!([]));
+        let most = json!({ "long": "x".repeat(4096 - 11) });
+        assert_eq!(app.post("/keys", &shop, &with("metadata", most)).await.status, 201);
+    }
+
+    async fn an_issued_key_acts_for_its_owner_as_far_as_it_was_granted(app: App) {
+        let root = app.admin("shop@example.org").await;
+        let body = json!({ "name": "reader", "scopes": ["pages:read", "translate:use"] });
+        let key = Credential::Token(app.post("/keys", &root, &body).await.text_of("key"));
+        assert_eq!(app.get("/page/", &key).await.status, 200);
+        app.post("/page/", &key, &json!({ "title": "t", "body": "" })).await.assert_error(403, "insufficient_scope");
+        assert_eq!(app.get("/me/keys", &root).await.body["items"], json!([]), "it is none of the owner's own keys");
+        app.get("/me/keys/1", &root).await.assert_error(404, "not_found");
+    }
+
+    async fn the_list_of_issued_keys_goes_on(app: App) {
+        let shop = shop(&app).await;
+        for order in 1..=5 {
+            app.post("/keys", &shop, &purchase(&order.to_string())).await;
+        }
+        let mut orders = Vec::new();
+        let mut next = json!(0);
+        while !next.is_null() {
+            let list = app.get(&format!("/keys?limit=2&after={next}"), &shop).await;
+            orders.extend(list.body["items"].as_array().unwrap().iter().map(|key| key["order"].clone()));
+            next = list.body["next"].clone();
+        }
+        assert_eq!(orders, ["1", "2", "3", "4", "5"]);
+        for query in ["limit=0", "limit=101", "after=-1", "limit=x"] {
+            app.get(&format!("/keys?{query}"), &shop).await.assert_error(422, "invalid");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+use serde_json::{Value, json};
+
+use crate::support::app::PASSWORD;
+use crate::support::{Answer, Credential, specify};
+
+fn emails(list: &Answer) -> Vec<&str> {
+    list.body["items"].as_array().unwrap().iter().map(|user| user["email"].as_str().unwrap()).collect()
+}
+
+specify! {
+    async fn users_are_listed_searched_and_counted(app: App) {
+        let root = app.admin("root@example.org").await;
+        for number in 1..=5 {
+            app.register(&format!("user_{number}@example.org")).await;
+        }
+        app.register("Percent%@example.org").await;
+        let list = app.get("/users", &root).await;
+        assert_eq!((list.body["items"].as_array().unwrap().len(), &list.body["next"], &list.body["total"]), (7, &json!(null), &json!(null)));
+        assert_eq!(list.body["items"][0]["role"], "admin");
+
+        let mut found = Vec::new();
+        let mut next = json!(0);
+        while !next.is_null() {
+            let list = app.get(&format!("/users?limit=2&search=USER_&total=true&after={next}"), &root).await;
+            assert_eq!(list.body["total"], 5);
+            found.extend(emails(&list).into_iter().map(str::to_owned));
+            next = list.body["next"].clone();
+        }
+        assert_eq!(found, (1..=5).map(|number| format!("user_{number}@example.org")).collect::<Vec<_>>());
+
+        for (search, count) in [("%25", 1), ("_", 5), ("%5C", 0), ("lovelace", 7), ("ADALINE", 7), ("root@", 1), ("nobody", 0), ("'%20OR%201=1", 0)] {
+            assert_eq!(emails(&app.get(&format!("/users?search={search}"), &root).await).len(), count, "{search}");
+        }
+        for query in ["limit=0", "limit=501", "after=-1", "total=yes", "total=1", "search=%00", "limit=1&limit=2"] {
+            app.get(&format!("/users?{query}"), &root).await.assert_error(422, "invalid");
+        }
+    }
+
+    async fn a_disabled_user_is_out_at_once_and_comes_back_with_nothing(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.admin("ada@example.org").await;
+        let (own, _) = app.key_of(&ada, &["pages:read"]).await;
+        let issued = app.post("/keys", &ada, &json!({ "name": "k", "scopes": ["pages:read"], "order": "1" })).await;
+        let issued_key = Credential::Token(issued.text_of("key"));
+        let claim = app.post("/keys", &ada, &json!({ "name": "k", "scopes": [], "order": "2", "delivery": "claim" })).await;
+        let claim = json!({ "claim": claim.text_of("claim") });
+
+        let disabled = app.patch("/users/2", &root, &json!({ "disabled": true })).await;
+        assert_eq!((disabled.status, &disabled.body["disabled"]), (200, &json!(true)), "{disabled:?}");
+        let stays_out = async || {
+            for dead in [&ada, &own, &issued_key] {
+                app.get("/protected-route", dead).await.assert_error(app.expected.bad_token_header, "invalid_token");
+            }
+            app.post("/keys/claim", &Credential::None, &claim).await.assert_error(410, "claim_revoked");
+        };
+        stays_out().await;
+        let refused = app.sign_in("ada@example.org", PASSWORD).await;
+        let wrong = app.sign_in("ada@example.org", "wrong password").await;
+        assert_eq!((refused.status, &refused.body), (app.expected.bad_password, &wrong.body), "no word about why");
+
+        let enabled = app.patch("/users/2", &root, &json!({ "disabled": false })).await;
+        assert_eq!(enabled.body["disabled"], false);
+        stays_out().await;
+        let ada = Credential::Token(app.new_token_of("ada@example.org").await);
+        assert_eq!(app.get("/me/keys", &ada).await.body["items"], json!([]));
+        assert!(app.get("/keys?order=1", &ada).await.body["items"][0]["revoked_at"].is_string());
+    }
+
+    async fn a_user_disabled_behind_the_servers_back_is_out_too(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let (key, _) = app.key_of(&ada, &[]).await;
+        app.database.execute("UPDATE users SET disabled_at = '2026-01-01 00:00:00'").await;
+        for caller in [&ada, &key] {
+            app.get("/protected-route", caller).await.assert_error(app.expected.bad_token_header, "invalid_token");
+        }
+    }
+
+    async fn the_last_admin_stays(app: App) {
+        let root = app.admin("root@example.org").await;
+        let demoted = json!({ "role": "member" });
+        let disabled = json!({ "disabled": true });
+        let last = async |root: &Credential| {
+            for body in [&demoted, &disabled, &json!({ "role": "auditor", "disabled": false })] {
+                app.patch("/users/1", root, body).await.assert_error(409, "last_admin");
+            }
+            app.delete("/users/1", root).await.assert_error(409, "last_admin");
+            app.delete("/me", root).await.assert_error(409, "last_admin");
+        };
+        last(&root).await;
+        app.admin("ada@example.org").await;
+        assert_eq!(app.patch("/users/2", &root, &disabled).await.status, 200);
+        last(&root).await; // a disabled admin is none
+        assert_eq!(app.patch("/users/1", &root, &json!({ "role": "admin", "disabled": false })).await.status, 200);
+        assert_eq!(app.patch("/users/2", &root, &json!({ "disabled": false })).await.status, 200);
+        assert_eq!(app.delete("/me", &root).await.status, 204, "with another one left");
+    }
+
+    async fn administration_refuses_what_makes_no_sense(app: App) {
+        let root = app.admin("root@example.org").await;
+        for (body, field) in [
+            (json!({}), ""),
+            (json!({ "role": "emperor" }), "role"),
+            (json!({ "role": 1 }), "role"),
+            (json!({ "disabled": "yes" }), "disabled"),
+            (json!({ "email": "new@example.org" }), "email"),
+        ] {
+            let answer = app.patch("/users/1", &root, &body).await;
+            answer.assert_error(422, "invalid");
+            assert_eq!(answer.bad_fields(), [field], "{body}");
+        }
+        app.get("/users/99", &root).await.assert_error(404, "not_found");
+        app.patch("/users/99", &root, &json!({ "role": "admin" })).await.assert_error(404, "not_found");
+        app.delete("/users/99", &root).await.assert_error(404, "not_found");
+        app.delete("/users/99/token", &root).await.assert_error(404, "not_found");
+        app.get("/users/1.0", &root).await.assert_error(404, "not_found");
+    }
+
+    async fn an_admin_ends_the_token_of_a_user(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.user("ada@example.org").await;
+        let (key, _) = app.key_of(&ada, &[]).await;
+        assert_eq!(app.delete("/users/2/token", &root).await.status, 204);
+        app.get("/me", &ada).await.assert_error(app.expected.bad_token_header, "invalid_token");
+        assert_eq!(app.get("/me", &key).await.status, 200, "keys are not the token");
+        assert_eq!(app.delete("/users/2/token", &root).await.status, 204, "again is no harm");
+    }
+
+    async fn a_token_holds_what_was_asked_and_never_more_than_the_role(app: App) {
+        app.user("ada@example.org").await;
+        let form = |scope: &'static str| {
+            [("grant_type", "password"), ("username", "ada@example.org"), ("password", PASSWORD), ("scope", scope)]
+        };
+        let asked = async |scope: &'static str| app.request("POST", "/token").form(&form(scope)).send().await;
+        for beyond in ["users:read", "pages:read audit:read", "keys:issue"] {
+            let answer = asked(beyond).await;
+            answer.assert_error(400, "invalid_scope");
+            assert!(answer.text_of("detail").contains(beyond.rsplit(' ').next().unwrap()), "{answer:?}");
+        }
+        let narrowed = asked("keys:read pages:read").await;
+        assert_eq!(narrowed.body["scope"], "pages:read keys:read");
+        let narrowed = Credential::Token(narrowed.text_of("access_token"));
+        assert_eq!(app.get("/me/keys", &narrowed).await.status, 200);
+        app.post("/me/keys", &narrowed, &json!({ "name": "k", "scopes": [] })).await.assert_error(403, "insufficient_scope");
+        let wrong = [("grant_type", "password"), ("username", "ada@example.org"), ("password", "wrong"), ("scope", "users:read")];
+        let wrong = app.request("POST", "/token").form(&wrong).send().await;
+        wrong.assert_error(app.expected.bad_password, "invalid_grant");
+    }
+
+    async fn a_role_counts_at_the_very_next_request(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.admin("ada@example.org").await;
+        let roles = [("auditor", 200, 403), ("member", 403, 403), ("admin", 200, 204)];
+        for (role, reads, writes) in roles {
+            let set: Value = json!({ "role": role });
+            assert_eq!(app.patch("/users/2", &root, &set).await.body["role"], role);
+            assert_eq!(app.get("/users", &ada).await.status, reads, "{role}");
+            assert_eq!(app.delete("/users/1/token", &ada).await.status, writes, "{role}");
+        }
+    }
+}
