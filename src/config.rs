@@ -103,6 +103,8 @@ pub struct AuthSettings {
     pub password_min_length: usize,
     /// Longest new password in characters.
     pub password_max_length: usize,
+    /// Tokens and keys that are remembered; 0 for none.
+    pub cache_size: usize,
     /// The constant key, if there is one.
     #[serde(default)]
     pub api_key_token: ConstantKey,
@@ -294,6 +296,7 @@ impl Settings {
         within("auth.hash_queue", auth.hash_queue, 1, 100_000)?;
         within("auth.password_min_length", auth.password_min_length, 1, 512)?;
         within("auth.password_max_length", auth.password_max_length, auth.password_min_length, 512)?;
+        within("auth.cache_size", auth.cache_size, 0, 10_000_000)?;
         let key = auth.api_key_token.get().unwrap_or("unset");
         if key.len() > 512 || !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
             return Err(ConfigError(

@@ -49,6 +49,7 @@ impl Server {
     pub async fn start(settings: &Settings, clock: Clock) -> Result<Self, StartError> {
         let service = Arc::new(open_service(settings, clock).await?);
         let address = settings.server.listen;
+        service.follow_changes().map_err(StartError::Other)?;
         let started = http::serve(Arc::clone(&service), settings);
         let (address, running) = started.map_err(|cause| StartError::Listen { address, cause })?;
         log::info!("listening on http://{address}");

@@ -7,6 +7,7 @@ pub mod access_tokens;
 pub mod api_keys;
 pub mod audit_entries;
 mod conn;
+pub mod feed;
 pub mod issue_requests;
 pub mod migrate;
 pub mod pages;
@@ -23,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use self::conn::Conn;
 use self::conn::{Manager, read_transaction, write_transaction};
+use self::feed::Feed;
 use crate::config::{DatabaseSettings, DatabaseUrl};
 use crate::error::AppError;
 
@@ -36,6 +38,7 @@ const WRITE_WAIT: Duration = Duration::from_secs(2);
 /// A pool of connections to one database. Clones share it.
 #[derive(Clone)]
 pub struct Db {
+    url: DatabaseUrl,
     pool: r2d2::Pool<Manager>,
     connections: Arc<Semaphore>,
     /// SQLite has one writer at a time. To queue here is fair; to queue in SQLite is to sleep and hope.
@@ -59,7 +62,7 @@ impl Db {
             .build_unchecked(manager);
         let permits = usize::try_from(settings.pool_size).unwrap_or(Semaphore::MAX_PERMITS);
         let single_writer = matches!(settings.url, DatabaseUrl::Sqlite(_)).then(|| Arc::new(Semaphore::new(1)));
-        Ok(Self { pool, connections: Arc::new(Semaphore::new(permits)), single_writer })
+        Ok(Self { url: settings.url.clone(), pool, connections: Arc::new(Semaphore::new(permits)), single_writer })
     }
 
     /// Runs `query` on a connection, outside any transaction.
@@ -87,12 +90,33 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
+        self.write_then(change, || ()).await
+    }
+
+    /// The same, and once the transaction has ended, however it did, `then`: even if nobody waits for the answer any
+    /// more.
+    pub async fn write_then<T, F, A>(&self, change: F, then: A) -> Result<T, AppError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
+        A: FnOnce() + Send + 'static,
+    {
         let mut permits = Vec::with_capacity(2);
         if let Some(writer) = &self.single_writer {
             permits.push(permit(writer, WRITE_WAIT, "another write takes too long").await?);
         }
         permits.push(permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await?);
-        in_time(self.on_blocking_pool(permits, |conn| write_transaction(conn, change))).await
+        let transaction = |conn: &mut Conn| {
+            let answer = write_transaction(conn, change);
+            then();
+            answer
+        };
+        in_time(self.on_blocking_pool(permits, transaction)).await
+    }
+
+    /// A connection of its own that hears what changes.
+    pub fn feed(&self) -> Result<Feed, AppError> {
+        Feed::open(&self.url)
     }
 
     /// Runs `work` however long it takes.

@@ -8,7 +8,7 @@ use super::id::{EntryId, KeyId, PageId, UserId};
 use super::principal::{Credential, Identity, Level, Principal};
 use super::scope::Scope;
 use crate::clock::Timestamp;
-use crate::error::{AppError, Denial};
+use crate::error::{AppError, Denial, Reason};
 
 /// Somebody who asks for something, from somewhere.
 #[derive(Clone, Debug)]
@@ -57,10 +57,20 @@ impl Call {
         self.identity().ok_or(AppError::Forbidden(Denial::NeedsUser))
     }
 
+    /// What to tell a caller whose credential has died under way.
+    pub fn no_longer_known(&self) -> AppError {
+        match &self.caller {
+            Caller::Principal(Principal::User(_, carrier)) => {
+                AppError::Unauthenticated(Reason::BadCredential(*carrier))
+            }
+            _ => AppError::Unauthenticated(Reason::Missing),
+        }
+    }
+
     /// The identity behind the call, if the guard found one.
     pub fn identity(&self) -> Option<&Identity> {
         match &self.caller {
-            Caller::Principal(Principal::User(identity)) => Some(identity),
+            Caller::Principal(Principal::User(identity, _)) => Some(identity),
             _ => None,
         }
     }
@@ -92,7 +102,7 @@ impl By {
             Caller::Anonymous => Self::anonymous(),
             Caller::CommandLine => word("command-line"),
             Caller::Principal(Principal::ConstantKey) => word("constant-key"),
-            Caller::Principal(Principal::User(identity)) => Self::identity(identity),
+            Caller::Principal(Principal::User(identity, _)) => Self::identity(identity),
         }
     }
 
@@ -159,6 +169,14 @@ actions! {
     EditPage = "page.update": "A page changed",
     DeletePage = "page.delete": "A page was removed",
     Request = "request": "A known caller was kept out of a route",
+}
+
+impl Action {
+    /// Whether it leaves alone whatever a credential is good for that was there before.
+    pub const fn spares_credentials(self) -> bool {
+        use Action::{CreateKey, CreatePage, DeletePage, EditPage, IssueKey, Register, Request};
+        matches!(self, CreateKey | CreatePage | DeletePage | EditPage | IssueKey | Register | Request)
+    }
 }
 
 /// To what it was done.

@@ -1,5 +1,7 @@
 //! Whoever the guard resolved, and at what level.
 
+use std::sync::Arc;
+
 use super::id::{EntryId, KeyId, UserId};
 use super::role::Role;
 use super::scope::{Scope, ScopeSet};
@@ -10,8 +12,8 @@ use crate::error::{Carrier, Denial};
 /// The caller of a guarded route.
 #[derive(Clone, Debug)]
 pub enum Principal {
-    /// A user, by a sign-in token or by an API key.
-    User(Identity),
+    /// A user, by a sign-in token or by an API key, and how it was presented.
+    User(Arc<Identity>, Carrier),
     /// Whoever holds the constant key of the configuration. It stands for no user and has no scopes.
     ConstantKey,
 }
@@ -27,8 +29,6 @@ pub struct Identity {
     pub credential: Credential,
     /// Its digest.
     pub digest: Digest,
-    /// How it was presented.
-    pub carrier: Carrier,
     /// What it is good for.
     pub level: Level,
     /// Whether it holds less than its user, by intention: a token that was narrowed at sign-in, or a key.
@@ -75,7 +75,7 @@ impl Principal {
     /// The name to greet the caller by.
     pub fn display_name(&self) -> &str {
         match self {
-            Self::User(identity) => &identity.name,
+            Self::User(identity, _) => &identity.name,
             Self::ConstantKey => "constant key",
         }
     }
@@ -83,16 +83,16 @@ impl Principal {
     /// Accepts whoever is a user: by their sign-in token, or by a key that they made for themselves.
     pub fn is_user(&self) -> Result<(), Denial> {
         match self {
-            Self::User(Identity { credential: Credential::Token(_) | Credential::OwnKey(_), .. }) => Ok(()),
-            Self::User(_) | Self::ConstantKey => Err(Denial::NeedsUser),
+            Self::User(identity, _) if !matches!(identity.credential, Credential::IssuedKey(_)) => Ok(()),
+            Self::User(..) | Self::ConstantKey => Err(Denial::NeedsUser),
         }
     }
 
     /// Accepts a user by their sign-in token, and not by a key.
     pub fn is_signed_in(&self) -> Result<(), Denial> {
         match self {
-            Self::User(Identity { credential: Credential::Token(_), .. }) => Ok(()),
-            Self::User(_) => Err(Denial::NeedsSignIn),
+            Self::User(identity, _) if !identity.is_key() => Ok(()),
+            Self::User(..) => Err(Denial::NeedsSignIn),
             Self::ConstantKey => Err(Denial::NeedsUser),
         }
     }
@@ -102,7 +102,7 @@ impl Principal {
     pub fn is_fully_signed_in(&self) -> Result<(), Denial> {
         self.is_signed_in()?;
         match self {
-            Self::User(identity) if identity.narrowed => Err(Denial::Narrowed),
+            Self::User(identity, _) if identity.narrowed => Err(Denial::Narrowed),
             _ => Ok(()),
         }
     }
@@ -110,7 +110,7 @@ impl Principal {
     /// Whether the caller's credential holds `scope`.
     pub fn has(&self, scope: Scope) -> bool {
         match self {
-            Self::User(identity) => identity.level.scopes.contains(scope),
+            Self::User(identity, _) => identity.level.scopes.contains(scope),
             Self::ConstantKey => false,
         }
     }

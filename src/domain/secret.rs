@@ -5,6 +5,7 @@
 //! checksum before the database is asked. The checksum is a courtesy, not a defence.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use rand::TryRng;
 use rand::rngs::SysRng;
@@ -121,6 +122,13 @@ impl PartialEq for Digest {
 }
 
 impl Eq for Digest {}
+
+/// For tables in memory; equal digests have equal hashes.
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.0);
+    }
+}
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

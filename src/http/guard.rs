@@ -1,13 +1,11 @@
 //! The guard: headers → credential → `Principal`.
 //!
-//! It is actix-web-httpauth's middleware around an extractor of our own, because httpauth's `BearerAuth` takes the
-//! first of several headers, tells `bearer` from `Bearer`, and does not know `Token`.
+//! It is actix-web-httpauth's middleware with an eye of our own for headers, because httpauth's `BearerAuth` takes the
+//! first of several, tells `bearer` from `Bearer`, and does not know `Token`.
 
-use std::future::{Ready, ready};
-
-use actix_web::dev::{Payload, ServiceRequest};
+use actix_web::dev::ServiceRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName};
-use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, web};
+use actix_web::{Error, HttpMessage, web};
 
 use super::principal::client;
 use super::problem::Fault;
@@ -17,44 +15,33 @@ use crate::service::Service;
 const TOKEN: HeaderName = HeaderName::from_static("token");
 
 /// The one credential of a request, if it has one.
-pub struct Presented(Option<(String, Carrier)>);
+type Presented<'h> = Option<(&'h str, Carrier)>;
 
-impl Presented {
-    fn read(headers: &HeaderMap) -> Result<Self, Fault> {
-        let token = only(headers, &TOKEN)?.filter(|token| !token.is_empty());
-        let bearer = only(headers, &AUTHORIZATION)?.and_then(|value| bearer(&value).map(str::to_owned));
-        // Neither may be a list (RFC 6750, section 3.1).
-        if [&token, &bearer].into_iter().flatten().any(|credential| credential.contains(',')) {
-            return Err(Fault::AmbiguousCredential);
-        }
-        match (token, bearer) {
-            // Swagger UI sends every credential it has been given, so the same one twice is one.
-            (Some(token), Some(bearer)) if token != bearer => Err(Fault::AmbiguousCredential),
-            (Some(token), _) => Ok(Self(Some((token, Carrier::Token)))),
-            (None, Some(bearer)) => Ok(Self(Some((bearer, Carrier::Bearer)))),
-            (None, None) => Ok(Self(None)),
-        }
+fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Fault> {
+    let token = only(headers, &TOKEN)?.filter(|token| !token.is_empty());
+    let bearer = only(headers, &AUTHORIZATION)?.and_then(bearer);
+    // Neither may be a list (RFC 6750, section 3.1).
+    if [&token, &bearer].into_iter().flatten().any(|credential| credential.contains(',')) {
+        return Err(Fault::AmbiguousCredential);
     }
-}
-
-impl FromRequest for Presented {
-    type Error = Fault;
-    type Future = Ready<Result<Self, Fault>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Self::read(request.headers()))
+    match (token, bearer) {
+        // Swagger UI sends every credential it has been given, so the same one twice is one.
+        (Some(token), Some(bearer)) if token != bearer => Err(Fault::AmbiguousCredential),
+        (Some(token), _) => Ok(Some((token, Carrier::Token))),
+        (None, Some(bearer)) => Ok(Some((bearer, Carrier::Bearer))),
+        (None, None) => Ok(None),
     }
 }
 
 /// The value of a header that may stand once.
-fn only(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Fault> {
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Fault> {
     let mut values = headers.get_all(name);
     let value = values.next();
     if values.next().is_some() {
         return Err(Fault::AmbiguousCredential);
     }
-    // Bytes beyond ASCII become U+FFFD, which no token contains.
-    Ok(value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()))
+    // What is not text is no token of ours, and U+FFFD is none either.
+    Ok(value.map(|value| std::str::from_utf8(value.as_bytes()).unwrap_or("\u{fffd}")))
 }
 
 /// What follows `Bearer`, in any case (RFC 9110, section 11.1). Other schemes are somebody else's.
@@ -64,22 +51,23 @@ fn bearer(value: &str) -> Option<&str> {
 }
 
 /// Lets a request pass with its caller's `Principal`, or answers for it.
-pub async fn guard(request: ServiceRequest, presented: Presented) -> Result<ServiceRequest, (Error, ServiceRequest)> {
-    let Presented(Some((credential, carrier))) = presented else {
-        return refuse(request, AppError::Unauthenticated(Reason::Missing));
+pub async fn guard(request: ServiceRequest, (): ()) -> Result<ServiceRequest, (Error, ServiceRequest)> {
+    let Some(service) = request.app_data::<web::Data<Service>>() else {
+        return Err((Fault::App(AppError::Internal("the guard has no service".into())).into(), request));
     };
-    let Some(service) = request.app_data::<web::Data<Service>>().cloned() else {
-        return refuse(request, AppError::Internal("the guard has no service".into()));
+    let answer = match presented(request.headers()) {
+        Ok(Some((credential, carrier))) => {
+            let authenticated = service.authenticate(credential, carrier, client(request.request())).await;
+            authenticated.map_err(Fault::App)
+        }
+        Ok(None) => Err(Fault::App(AppError::Unauthenticated(Reason::Missing))),
+        Err(fault) => Err(fault),
     };
-    match service.authenticate(&credential, carrier, client(request.request())).await {
+    match answer {
         Ok(principal) => {
             request.extensions_mut().insert(principal);
             Ok(request)
         }
-        Err(error) => refuse(request, error),
+        Err(fault) => Err((fault.into(), request)),
     }
-}
-
-fn refuse(request: ServiceRequest, error: AppError) -> Result<ServiceRequest, (Error, ServiceRequest)> {
-    Err((Fault::App(error).into(), request))
 }

@@ -11,7 +11,7 @@ use crate::domain::audit::{Action, Call, Event, Target};
 use crate::domain::email::EmailAddress;
 use crate::domain::password::{Password, PasswordHash};
 use crate::domain::user::User;
-use crate::error::{AppError, FieldError, Reason};
+use crate::error::{AppError, FieldError};
 
 /// What a user sets of their own; `None` leaves it.
 #[derive(Debug, Validate)]
@@ -48,9 +48,8 @@ fn something_to_change(edit: &AccountEdit) -> Result<(), ValidationError> {
 impl Service {
     /// The caller. One who was deleted since the guard let them in is nobody.
     pub async fn me(&self, call: &Call) -> Result<User, AppError> {
-        let (id, carrier) = (call.user()?.user_id, call.user()?.carrier);
-        let gone = AppError::Unauthenticated(Reason::BadCredential(carrier));
-        self.db.read(move |conn| users::find(conn, id)).await?.map(User::from).ok_or(gone)
+        let id = call.user()?.user_id;
+        self.db.read(move |conn| users::find(conn, id)).await?.map(User::from).ok_or_else(|| call.no_longer_known())
     }
 
     /// Changes the caller's own data. A new e-mail takes the current password.
@@ -114,7 +113,7 @@ impl Service {
         self.check_password("new_password", &new)?;
         let user = call.user()?.user_id;
         let confirmed = self.confirm_password(&call, user, current).await?;
-        let hash = self.hasher.create(new).await?;
+        let hash = self.hasher.create(call.origin.client, new).await?;
         self.change(call, Event::of(Action::SetPassword).on(Target::User(user)), move |change| {
             own(users::find(change.conn, user)?, Some(&confirmed))?;
             users::set_password(change.conn, user, &hash, change.now)?;

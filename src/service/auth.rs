@@ -1,6 +1,7 @@
 //! From a presented credential to a [`Principal`].
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::Service;
 use crate::clock::Timestamp;
@@ -33,40 +34,49 @@ impl Service {
         let Some((kind, secret)) = Secret::parse(credential) else {
             return Err(refused);
         };
-        let (digest, clock) = (secret.digest(), self.clock.clone());
-        let found = self.db.read(move |conn| identify(conn, kind, digest, carrier, clock.now())).await?;
-        let identity = found.ok_or(refused)?;
-        if let Credential::OwnKey(key) | Credential::IssuedKey(key) = identity.credential {
-            self.key_usage.note(key, self.clock.now(), client);
+        let digest = secret.digest();
+        let identity = match self.cache.get(&digest) {
+            Some(identity) => identity,
+            None => self.look_up(kind, digest).await?.ok_or(refused)?,
+        };
+        let now = self.clock.now();
+        if !identity.lives_at(now) {
+            return Err(AppError::Unauthenticated(Reason::BadCredential(carrier)));
         }
-        Ok(Principal::User(identity))
+        if let Credential::OwnKey(key) | Credential::IssuedKey(key) = identity.credential {
+            self.key_usage.note(key, now, client);
+        }
+        Ok(Principal::User(identity, carrier))
+    }
+
+    /// Whose secret this is, by the database; found ones are remembered, so wrong ones push nothing out.
+    async fn look_up(&self, kind: SecretKind, digest: Digest) -> Result<Option<Arc<Identity>>, AppError> {
+        let ticket = self.cache.ticket();
+        let found = self.db.read(move |conn| identify(conn, kind, digest)).await?.map(Arc::new);
+        if let Some(identity) = &found {
+            self.cache.put(ticket, digest, identity);
+        }
+        Ok(found)
     }
 }
 
-/// Whose secret has this digest, if it is alive at `now`.
-pub(super) fn identify(
-    conn: &mut Conn,
-    kind: SecretKind,
-    digest: Digest,
-    carrier: Carrier,
-    now: Timestamp,
-) -> Result<Option<Identity>, AppError> {
+/// Whose secret has this digest, expired or not.
+pub(super) fn identify(conn: &mut Conn, kind: SecretKind, digest: Digest) -> Result<Option<Identity>, AppError> {
     match kind {
         SecretKind::SignIn => {
-            let found = access_tokens::resolve(conn, digest)?.filter(|found| now < found.expiration_date);
+            let found = access_tokens::resolve(conn, digest)?;
             Ok(found.map(|found| Identity {
                 user_id: found.user_id,
                 name: found.name,
                 credential: Credential::Token(found.sign_in),
                 digest,
-                carrier,
                 level: found.level,
                 narrowed: found.narrowed,
                 expires_at: Some(found.expiration_date),
             }))
         }
         SecretKind::ApiKey => {
-            let found = api_keys::resolve(conn, digest)?.filter(|found| found.expires_at.is_none_or(|end| now < end));
+            let found = api_keys::resolve(conn, digest)?;
             Ok(found.map(|found| {
                 // Whoever bought a key need not know who sold it.
                 let (credential, name) = match found.issued {
@@ -78,7 +88,6 @@ pub(super) fn identify(
                     name,
                     credential,
                     digest,
-                    carrier,
                     level: Level::new(found.role, found.scopes),
                     narrowed: true,
                     expires_at: found.expires_at,
@@ -91,6 +100,11 @@ pub(super) fn identify(
 }
 
 impl Identity {
+    /// Whether it has not expired.
+    pub(super) fn lives_at(&self, now: Timestamp) -> bool {
+        self.expires_at.is_none_or(|end| now < end)
+    }
+
     /// The kind of the secret that was presented.
     pub(super) fn kind(&self) -> SecretKind {
         match self.credential {

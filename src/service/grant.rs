@@ -104,14 +104,14 @@ pub(super) fn read_expiry(text: &str, now: Timestamp) -> Result<Timestamp, Field
 
 /// Whether the caller may give `terms` to a new key of somebody with the role `owner`.
 ///
-/// Nobody gives a power of Latchkey's own that they have not got. A key gives neither a longer life than its own nor
-/// the power to make keys: whoever finds it could live on after it is revoked. The command line is bound by the
-/// owner's role, beyond which a key would be good for nothing.
+/// Nobody gives a power of Latchkey's own that they have not got. What holds less than its user gives no power to make
+/// keys, and a key no longer life than its own: whoever finds one could live on after it is revoked. The command line is
+/// bound by the owner's role, beyond which a key would be good for nothing.
 pub(super) fn may_give(change: &Change<'_>, terms: &Terms, owner: Role) -> Result<(), AppError> {
     let held = match &change.caller {
         None => owner.scopes(),
-        Some(key) if key.is_key() => key.level.scopes.without(makes_keys()),
-        Some(user) => user.level.scopes,
+        Some(caller) if caller.narrowed => caller.level.scopes.without(makes_keys()),
+        Some(caller) => caller.level.scopes,
     };
     let lives_on = |key: &Identity| match (key.expires_at, terms.expires_at) {
         (Some(own), Some(asked)) => asked > own,
@@ -138,7 +138,7 @@ pub(super) fn may_take_over(change: &Change<'_>, key: &ApiKey, grant: &Grant) ->
     };
     let is_itself = matches!(caller.credential, Credential::OwnKey(id) | Credential::IssuedKey(id) if id == key.id);
     let held =
-        if caller.is_key() && !is_itself { caller.level.scopes.without(makes_keys()) } else { caller.level.scopes };
+        if caller.narrowed && !is_itself { caller.level.scopes.without(makes_keys()) } else { caller.level.scopes };
     let counts = grant.own.intersection(caller.level.role.scopes());
     not_held(counts.without(held)).map_or(Ok(()), |error| Err(error.into()))
 }

@@ -1,21 +1,24 @@
 //! Password hashing on threads of its own, behind a bounded queue: however many clients sign in, the request threads
-//! stay free and the wait stays short.
+//! stay free and the wait stays short. Clients take turns, so that one with many attempts does not keep out the others.
 
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use thread_priority::ThreadPriority;
 use tokio::sync::oneshot;
 
 use crate::domain::password::{HashError, Password, PasswordHash};
 use crate::error::AppError;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// Who waits: clients by their address. Whoever has none shares a turn.
+pub type Client = Option<IpAddr>;
 
 /// The hashing threads. They end when this is dropped.
 pub struct Hasher {
-    queue: SyncSender<Job>,
+    queue: Arc<Queue>,
     cost: u32,
 }
 
@@ -23,26 +26,31 @@ impl Hasher {
     /// Starts `threads` threads (0: one per core) with room for `waiting` jobs, making hashes of `cost`.
     pub fn start(threads: usize, waiting: usize, cost: u32) -> Result<Self, AppError> {
         let threads = if threads == 0 { thread::available_parallelism().map_or(1, usize::from) } else { threads };
-        let (queue, jobs) = sync_channel(waiting);
-        let jobs = Arc::new(Mutex::new(jobs));
+        let queue = Arc::new(Queue { room: waiting, waiting: Mutex::default(), changed: Condvar::new() });
         for number in 0..threads {
-            let jobs = Arc::clone(&jobs);
+            let queue = Arc::clone(&queue);
             thread::Builder::new()
                 .name(format!("hasher-{number}"))
-                .spawn(move || work(&jobs))
+                .spawn(move || work(&queue))
                 .map_err(|error| AppError::Internal(error.into()))?;
         }
         Ok(Self { queue, cost })
     }
 
     /// A fresh hash of `password`.
-    pub async fn create(&self, password: Password) -> Result<PasswordHash, AppError> {
+    pub async fn create(&self, client: Client, password: Password) -> Result<PasswordHash, AppError> {
         let cost = self.cost;
-        self.run(move || PasswordHash::create(&password, cost)).await?.map_err(|error| AppError::Internal(error.into()))
+        let created = self.run(client, move || PasswordHash::create(&password, cost)).await?;
+        created.map_err(|error| AppError::Internal(error.into()))
     }
 
     /// Whether `password` matches `hash`. Without a hash it never does, and takes the same time.
-    pub async fn verify(&self, hash: Option<PasswordHash>, password: Password) -> Result<bool, AppError> {
+    pub async fn verify(
+        &self,
+        client: Client,
+        hash: Option<PasswordHash>,
+        password: Password,
+    ) -> Result<bool, AppError> {
         let decoy = PasswordHash::decoy(self.cost);
         let compare = move || match hash.map(|hash| hash.verify(&password)) {
             Some(Err(HashError::Unreadable | HashError::Bcrypt(_))) => {
@@ -52,7 +60,7 @@ impl Hasher {
             Some(answer) => answer,
             None => decoy.verify(&password),
         };
-        self.run(compare).await?.map_err(|error| AppError::Internal(error.into()))
+        self.run(client, compare).await?.map_err(|error| AppError::Internal(error.into()))
     }
 
     /// Whether `hash` should be replaced by a fresh one.
@@ -60,32 +68,159 @@ impl Hasher {
         hash.is_outdated(self.cost)
     }
 
-    async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, AppError> {
+    async fn run<T: Send + 'static>(
+        &self,
+        client: Client,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, AppError> {
         let (answer, receiver) = oneshot::channel();
-        let job: Job = Box::new(move || {
-            // A client that went away while it waited costs no hash.
-            if !answer.is_closed() {
-                // It may go away during the hash, too; then nobody listens.
-                let _ = answer.send(job());
-            }
-        });
-        self.queue.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => AppError::Busy("the queue for password hashing is full".into()),
-            TrySendError::Disconnected(_) => AppError::Internal("the hashing threads are gone".into()),
-        })?;
-        receiver.await.map_err(|error| AppError::Internal(error.into()))
+        self.queue.push(client, Box::new(Asked { work, answer }));
+        receiver.await.map_err(|error| AppError::Internal(error.into()))?
     }
 }
 
-fn work(jobs: &Mutex<Receiver<Job>>) {
-    loop {
-        // The lock is held while waiting for a job, not while doing it.
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match job {
-            // A job that panics drops its answer, which its caller notices; the thread lives on.
-            Ok(job) => drop(catch_unwind(AssertUnwindSafe(job))),
-            Err(_) => return,
+impl Drop for Hasher {
+    fn drop(&mut self) {
+        self.queue.waiting().closed = true;
+        self.queue.changed.notify_all();
+    }
+}
+
+/// Something to be hashed.
+trait Job: Send {
+    /// Whether nobody waits for it any more.
+    fn is_abandoned(&self) -> bool;
+    /// Does it.
+    fn run(self: Box<Self>);
+    /// Tells that it will not be done.
+    fn refuse(self: Box<Self>);
+}
+
+struct Asked<W, T> {
+    work: W,
+    answer: oneshot::Sender<Result<T, AppError>>,
+}
+
+impl<T: Send, W: FnOnce() -> T + Send> Job for Asked<W, T> {
+    fn is_abandoned(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    fn run(self: Box<Self>) {
+        // Whoever waits may go away during the hash; then nobody listens.
+        let _ = self.answer.send(Ok((self.work)()));
+    }
+
+    fn refuse(self: Box<Self>) {
+        let _ = self.answer.send(Err(AppError::Busy("the queue for password hashing is full".into())));
+    }
+}
+
+/// Jobs that wait, by client.
+struct Queue {
+    room: usize,
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: HashMap<Client, VecDeque<Box<dyn Job>>>,
+    /// Clients with jobs, the next one first.
+    turns: VecDeque<Client>,
+    count: usize,
+    closed: bool,
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a job, or refuses one: when the queue is full, the latest of the client who has most of it.
+    fn push(&self, client: Client, job: Box<dyn Job>) {
+        let mut waiting = self.waiting();
+        if waiting.count >= self.room {
+            waiting.forget_abandoned();
         }
+        waiting.add(client, job);
+        let refused = if waiting.count > self.room { waiting.remove_from_largest() } else { None };
+        drop(waiting);
+        self.changed.notify_one();
+        if let Some(refused) = refused {
+            refused.refuse();
+        }
+    }
+
+    /// The next job; waits for one. `None` when there will be no more.
+    fn pop(&self) -> Option<Box<dyn Job>> {
+        let mut waiting = self.waiting();
+        loop {
+            match waiting.take_turn() {
+                Some(job) if job.is_abandoned() => {}
+                Some(job) => return Some(job),
+                None if waiting.closed => return None,
+                None => waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, client: Client, job: Box<dyn Job>) {
+        let jobs = self.jobs.entry(client).or_default();
+        if jobs.is_empty() {
+            self.turns.push_back(client);
+        }
+        jobs.push_back(job);
+        self.count += 1;
+    }
+
+    /// The oldest job of the client whose turn it is.
+    fn take_turn(&mut self) -> Option<Box<dyn Job>> {
+        let client = self.turns.pop_front()?;
+        let jobs = self.jobs.get_mut(&client)?;
+        let job = jobs.pop_front();
+        if jobs.is_empty() {
+            self.jobs.remove(&client);
+        } else {
+            self.turns.push_back(client);
+        }
+        self.count -= usize::from(job.is_some());
+        job
+    }
+
+    /// The latest job of the client who has most; of clients with equally many, of the one who came last.
+    fn remove_from_largest(&mut self) -> Option<Box<dyn Job>> {
+        let length = |client: &Client| self.jobs.get(client).map_or(0, VecDeque::len);
+        let largest = self.turns.iter().copied().max_by_key(length)?;
+        let jobs = self.jobs.get_mut(&largest)?;
+        let job = jobs.pop_back();
+        if jobs.is_empty() {
+            self.jobs.remove(&largest);
+            self.turns.retain(|client| *client != largest);
+        }
+        self.count -= usize::from(job.is_some());
+        job
+    }
+
+    fn forget_abandoned(&mut self) {
+        self.jobs.retain(|_, jobs| {
+            jobs.retain(|job| !job.is_abandoned());
+            !jobs.is_empty()
+        });
+        let jobs = &self.jobs;
+        self.turns.retain(|client| jobs.contains_key(client));
+        self.count = self.jobs.values().map(VecDeque::len).sum();
+    }
+}
+
+fn work(queue: &Queue) {
+    // Threads that serve requests go first; where the system does not let us, all are equal.
+    let _ = thread_priority::set_current_thread_priority(ThreadPriority::Min);
+    while let Some(job) = queue.pop() {
+        // A job that panics drops its answer, which its caller notices; the thread lives on.
+        drop(catch_unwind(AssertUnwindSafe(|| job.run())));
     }
 }
 
@@ -100,36 +235,100 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_password_matches_and_no_hash_matches_nothing() {
         let hasher = Hasher::start(1, 4, 4).unwrap();
-        let hash = hasher.create(password("correct horse")).await.unwrap();
-        assert!(hasher.verify(Some(hash.clone()), password("correct horse")).await.unwrap());
-        assert!(!hasher.verify(Some(hash), password("wrong horse")).await.unwrap());
-        assert!(!hasher.verify(None, password("correct horse")).await.unwrap());
-        assert!(!hasher.verify(Some("damaged".to_owned().into()), password("damaged")).await.unwrap());
+        let hash = hasher.create(None, password("correct horse")).await.unwrap();
+        assert!(hasher.verify(None, Some(hash.clone()), password("correct horse")).await.unwrap());
+        assert!(!hasher.verify(None, Some(hash), password("wrong horse")).await.unwrap());
+        assert!(!hasher.verify(None, None, password("correct horse")).await.unwrap());
+        assert!(!hasher.verify(None, Some("damaged".to_owned().into()), password("damaged")).await.unwrap());
+    }
+
+    fn address(last: u8) -> Client {
+        Some([192, 0, 2, last].into())
+    }
+
+    /// A hasher whose one thread is held up until the sender is used.
+    async fn held_up(room: usize) -> (Arc<Hasher>, std::sync::mpsc::Sender<()>) {
+        let hasher = Arc::new(Hasher::start(1, room, 4).unwrap());
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (started, running) = oneshot::channel();
+        let holding = Arc::clone(&hasher);
+        tokio::spawn(async move {
+            let hold = move || {
+                started.send(()).unwrap();
+                held.recv().unwrap();
+            };
+            holding.run(None, hold).await.unwrap();
+        });
+        running.await.unwrap();
+        (hasher, release)
+    }
+
+    /// Lets everything that was spawned get as far as it can.
+    async fn settle() {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn ask<T: Send + 'static>(
+        hasher: &Arc<Hasher>,
+        client: Client,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> tokio::task::JoinHandle<Result<T, AppError>> {
+        let hasher = Arc::clone(hasher);
+        tokio::spawn(async move { hasher.run(client, work).await })
     }
 
     #[tokio::test]
     async fn a_full_queue_is_busy_at_once() {
-        let hasher = Hasher::start(1, 1, 4).unwrap();
-        let (release, held) = std::sync::mpsc::channel::<()>();
-        let (started, running) = oneshot::channel();
-        let blocked = hasher.run(move || {
-            started.send(()).unwrap();
-            held.recv().unwrap();
-        });
-        let queued = async {
-            running.await.unwrap();
-            let waiting = hasher.run(|| ());
-            let refused = async {
-                let answer = hasher.run(|| ()).await;
-                release.send(()).unwrap();
-                answer
-            };
-            let (waiting, refused) = tokio::join!(waiting, refused);
-            waiting.unwrap();
-            refused
+        let (hasher, release) = held_up(1).await;
+        let waiting = ask(&hasher, address(1), || ());
+        settle().await;
+        assert!(matches!(hasher.run(address(1), || ()).await, Err(AppError::Busy(_))));
+        release.send(()).unwrap();
+        waiting.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn clients_take_turns_and_the_one_with_most_gives_way() {
+        let (hasher, release) = held_up(4).await;
+        let (said, order) = std::sync::mpsc::channel();
+        let say = |text: &'static str| {
+            let said = said.clone();
+            move || said.send(text).unwrap()
         };
-        let (blocked, refused) = tokio::join!(blocked, queued);
-        blocked.unwrap();
-        assert!(matches!(refused, Err(AppError::Busy(_))));
+        let mut greedy = Vec::new();
+        for text in ["greedy 1", "greedy 2", "greedy 3", "greedy 4"] {
+            greedy.push(ask(&hasher, address(1), say(text)));
+            settle().await;
+        }
+        let modest = ask(&hasher, address(2), say("modest"));
+        settle().await;
+        release.send(()).unwrap();
+        modest.await.unwrap().unwrap();
+        let last = greedy.pop().unwrap().await.unwrap();
+        assert!(matches!(last, Err(AppError::Busy(_))), "room was made for somebody else");
+        for job in greedy {
+            job.await.unwrap().unwrap();
+        }
+        assert_eq!(order.try_iter().collect::<Vec<_>>(), ["greedy 1", "modest", "greedy 2", "greedy 3"]);
+    }
+
+    #[tokio::test]
+    async fn whoever_went_away_costs_no_hash_and_no_room() {
+        let (hasher, release) = held_up(1).await;
+        let (said, order) = std::sync::mpsc::channel();
+        let gone = ask(&hasher, address(1), {
+            let said = said.clone();
+            move || said.send("gone").unwrap()
+        });
+        settle().await;
+        gone.abort();
+        settle().await;
+        let stays = ask(&hasher, address(1), move || said.send("stays").unwrap());
+        settle().await;
+        release.send(()).unwrap();
+        stays.await.unwrap().unwrap();
+        assert_eq!(order.try_iter().collect::<Vec<_>>(), ["stays"]);
     }
 }

@@ -3,8 +3,10 @@
 pub mod account;
 pub mod audit;
 pub mod auth;
+pub mod follow;
 pub mod grant;
 pub mod hasher;
+pub mod identity_cache;
 pub mod issue;
 pub mod key;
 pub mod key_usage;
@@ -12,10 +14,15 @@ pub mod page;
 mod rules;
 pub mod token;
 mod trail;
+mod turns;
 pub mod user;
 
+use std::sync::Arc;
+
 use self::hasher::Hasher;
+use self::identity_cache::IdentityCache;
 use self::key_usage::KeyUsage;
+use self::turns::Turns;
 use crate::clock::Clock;
 use crate::config::AuthSettings;
 use crate::db::Db;
@@ -30,14 +37,26 @@ pub struct Service {
     settings: AuthSettings,
     constant_key: Option<Digest>,
     key_usage: KeyUsage,
+    cache: Arc<IdentityCache>,
+    turns: Turns,
 }
 
 impl Service {
     /// The use cases on `db`, at the time of `clock`.
     pub fn new(db: Db, clock: Clock, settings: AuthSettings) -> Result<Self, AppError> {
+        let cache = Arc::new(IdentityCache::new(settings.cache_size));
         let hasher = Hasher::start(settings.hash_threads, settings.hash_queue, settings.bcrypt_cost)?;
         let constant_key = settings.api_key_token.get().map(Digest::of);
-        Ok(Self { db, clock, hasher, settings, constant_key, key_usage: KeyUsage::default() })
+        Ok(Self {
+            db,
+            clock,
+            hasher,
+            settings,
+            constant_key,
+            key_usage: KeyUsage::default(),
+            cache,
+            turns: Turns::default(),
+        })
     }
 
     /// Whether requests can be served: the database answers and its schema is ours.

@@ -69,7 +69,7 @@ impl Service {
             None => None,
         };
         let stored = user.as_ref().map(|user| user.hashed_password.clone());
-        let matches = self.hasher.verify(stored, password.clone()).await?;
+        let matches = self.hasher.verify(call.origin.client, stored, password.clone()).await?;
         let attempt = Event::of(Action::SignIn);
         let bad_password = AppError::Unauthenticated(Reason::BadPassword);
         let Some(user) = user else {
@@ -83,7 +83,7 @@ impl Service {
             return Err(self.turned_down(&call, attempt.detail("disabled"), bad_password).await);
         }
         let renewed = match self.hasher.is_outdated(&user.hashed_password) {
-            true => Some(self.hasher.create(password).await?),
+            true => Some(self.hasher.create(call.origin.client, password).await?),
             false => None,
         };
 
@@ -163,7 +163,7 @@ impl Service {
     ) -> Result<PasswordHash, AppError> {
         let found = self.db.read(move |conn| users::find(conn, user)).await?;
         let stored = found.map(|user| user.hashed_password);
-        let matches = self.hasher.verify(stored.clone(), password).await?;
+        let matches = self.hasher.verify(call.origin.client, stored.clone(), password).await?;
         match stored.filter(|_| matches) {
             Some(hash) => Ok(hash),
             None => {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Service;
 use super::auth::identify;
+use super::identity_cache::IdentityCache;
 use crate::clock::Timestamp;
 use crate::db::{Conn, audit_entries, users};
 use crate::domain::audit::{Action, By, Call, Event, Outcome, Target};
@@ -40,6 +41,16 @@ impl Story {
         let mut story = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (by, event) = &mut *story;
         tell(by, event);
+    }
+
+    /// Ends what the cache knows of the user whose credentials this may have changed.
+    fn is_forgotten_by(&self, cache: &IdentityCache) {
+        let (_, event) = self.so_far();
+        match event.subject {
+            _ if event.action.spares_credentials() => {}
+            Some(user) => cache.forget(user),
+            None => cache.forget_all(),
+        }
     }
 
     fn so_far(&self) -> (By, Event) {
@@ -131,7 +142,9 @@ impl Service {
     {
         let story = Story::new(By::caller(&call.caller), attempt);
         let (told, asked, clock) = (story.clone(), call.clone(), self.clock.clone());
-        let done = self.db.write(move |conn| {
+        let turn = self.turns.take(call.identity().map(|identity| identity.user_id)).await?;
+        let (cache, affected) = (Arc::clone(&self.cache), story.clone());
+        let change = move |conn: &mut Conn| {
             let locked = locks.take(conn, &call)?;
             let now = clock.now();
             let caller = confirm(conn, &call, now)?;
@@ -145,8 +158,13 @@ impl Service {
             } else {
                 Err(AppError::Internal("a change without its audit entry".into()))
             }
-        });
-        match done.await {
+        };
+        // Whether or not somebody still waits for the answer, and whatever became of the commit.
+        let forget = move || {
+            affected.is_forgotten_by(&cache);
+            drop(turn);
+        };
+        match self.db.write_then(change, forget).await {
             Ok(answer) => Ok(answer),
             Err(error) => {
                 let (by, event) = told.so_far();
@@ -200,8 +218,8 @@ fn confirm(conn: &mut Conn, call: &Call, now: Timestamp) -> Result<Option<Identi
     let Some(presented) = call.identity() else {
         return Ok(None);
     };
-    let identity = identify(conn, presented.kind(), presented.digest, presented.carrier, now)?
-        .ok_or(AppError::Unauthenticated(Reason::BadCredential(presented.carrier)))?;
+    let found = identify(conn, presented.kind(), presented.digest)?.filter(|found| found.lives_at(now));
+    let identity = found.ok_or_else(|| call.no_longer_known())?;
     match call.demands {
         Some(scope) if !identity.level.scopes.contains(scope) => Err(AppError::Forbidden(Denial::Scope(scope))),
         _ => Ok(Some(identity)),

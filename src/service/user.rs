@@ -93,7 +93,7 @@ impl Service {
         let email = self.check_registration(&registration)?;
         let Registration { name, surname, website, password, .. } = registration;
         // Before anybody looks whether the e-mail is known: who tries out e-mails pays for each.
-        let hash = self.hasher.create(password).await?;
+        let hash = self.hasher.create(call.origin.client, password).await?;
         let stored = self.change(call, Event::of(Action::Register), move |change| {
             let now = change.now.naive();
             let user = users::insert(
@@ -198,7 +198,7 @@ impl Service {
         revoke_keys: bool,
     ) -> Result<(), AppError> {
         self.check_password("password", &password)?;
-        let hash = self.hasher.create(password).await?;
+        let hash = self.hasher.create(call.origin.client, password).await?;
         let attempt = Event::of(Action::SetPassword).on(Target::User(id));
         self.administer(call, attempt, id, move |change, _, _| {
             users::set_password(change.conn, id, &hash, change.now)?;

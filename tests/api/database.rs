@@ -58,7 +58,10 @@ specify_database! {
     async fn the_schema_file_agrees_with_the_migrated_database(database: Database) {
         assert!(declared().len() >= 20, "the schema file is understood");
         database.open().migrate_up().await.unwrap();
-        assert_eq!(migrated(&database).await, declared());
+        let mut migrated = migrated(&database).await;
+        // Only SQLite has it, and only its triggers and the feed know it.
+        migrated.retain(|column, _| !column.starts_with("credential_changes."));
+        assert_eq!(migrated, declared());
     }
 
     async fn migrations_go_up_down_and_up_again(database: Database) {

@@ -108,8 +108,10 @@ specify! {
         let narrowed = app.request("POST", "/token").form(&form).send().await;
         assert_eq!(narrowed.body["scope"], "pages:read keys:write");
         let narrowed = Credential::Token(narrowed.text_of("access_token"));
-        let beyond = app.post("/me/keys", &narrowed, &json!({ "name": "k", "scopes": ["pages:write"] })).await;
-        beyond.assert_error(422, "invalid");
+        for beyond in ["pages:write", "keys:write"] {
+            let answer = app.post("/me/keys", &narrowed, &json!({ "name": "k", "scopes": [beyond] })).await;
+            answer.assert_error(422, "invalid");
+        }
         app.key_of(&narrowed, &["pages:read"]).await;
     }
 

@@ -11,6 +11,7 @@ mod support;
 mod account;
 mod audit;
 mod browser;
+mod cache;
 mod canary;
 mod cli;
 mod database;

@@ -199,6 +199,16 @@ specify! {
         assert!(failed.is_empty(), "{failed:?}");
     }
 
+    async fn one_user_with_many_changes_does_not_keep_out_the_others(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let eve = app.user("eve@example.org").await;
+        let page = json!({ "title": "t", "body": "b" });
+        let mut requests: Vec<_> = (0..4 * PARALLEL).map(|_| app.request("POST", "/page/").credential(&ada).json(&page)).collect();
+        requests.extend((0..PARALLEL).map(|_| app.request("GET", "/page/1").credential(&eve)));
+        let answers = at_once(requests.into_iter().map(Request::send)).await;
+        assert!(answers.iter().all(|answer| answer.status < 500), "{answers:?}");
+    }
+
     async fn a_user_deleted_by_an_admin_during_sign_in_leaves_nothing(app: App) {
         let root = app.admin("root@example.org").await;
         let ada = app.user("ada@example.org").await;

@@ -66,15 +66,6 @@ specify! {
         assert!(app.get("/keys?order=1", &ada).await.body["items"][0]["revoked_at"].is_string());
     }
 
-    async fn a_user_disabled_behind_the_servers_back_is_out_too(app: App) {
-        let ada = app.user("ada@example.org").await;
-        let (key, _) = app.key_of(&ada, &[]).await;
-        app.database.execute("UPDATE users SET disabled_at = '2026-01-01 00:00:00'").await;
-        for caller in [&ada, &key] {
-            app.get("/protected-route", caller).await.assert_error(app.expected.bad_token_header, "invalid_token");
-        }
-    }
-
     async fn the_last_admin_stays(app: App) {
         let root = app.admin("root@example.org").await;
         let demoted = json!({ "role": "member" });

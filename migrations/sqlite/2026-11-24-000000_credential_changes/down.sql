@@ -1,0 +1,9 @@
+DROP TRIGGER users_update_is_seen;
+DROP TRIGGER users_delete_is_seen;
+DROP TRIGGER access_tokens_insert_is_seen;
+DROP TRIGGER access_tokens_update_is_seen;
+DROP TRIGGER access_tokens_delete_is_seen;
+DROP TRIGGER api_keys_insert_is_seen;
+DROP TRIGGER api_keys_update_is_seen;
+DROP TRIGGER api_keys_delete_is_seen;
+DROP TABLE credential_changes;

@@ -1,0 +1,144 @@
+//! News of whose credentials may have changed, whoever changed them: on PostgreSQL by LISTEN, on SQLite by watching
+//! `PRAGMA data_version`. Both are fed by triggers.
+
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Text};
+
+use super::Conn;
+use super::conn::Manager;
+use crate::config::DatabaseUrl;
+use crate::domain::id::UserId;
+use crate::error::AppError;
+
+/// How often PostgreSQL is asked whether it is still there. What it has to tell comes by itself.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+/// Rows that are read at once; more than so many changes are a change of everybody.
+const BATCH: i64 = 10_000;
+
+/// A connection of its own that hears of changes.
+pub struct Feed {
+    conn: Conn,
+    /// PostgreSQL's channel is one for all schemas of a database.
+    schema: String,
+    /// When everything that had been committed was known for certain.
+    certain: Instant,
+    data_version: i64,
+    last_change: i64,
+}
+
+/// What a look at the feed brought.
+pub struct News {
+    /// Whose credentials may have changed; `None` for everybody's.
+    pub changed: Option<Vec<UserId>>,
+    /// All that was committed before this moment is known.
+    pub certain: Instant,
+}
+
+#[derive(QueryableByName)]
+struct Number {
+    #[diesel(sql_type = BigInt)]
+    number: i64,
+}
+
+#[derive(QueryableByName)]
+struct Name {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+impl Feed {
+    /// Starts to listen. What changed before is not told.
+    pub fn open(url: &DatabaseUrl) -> Result<Self, AppError> {
+        let mut conn = r2d2::ManageConnection::connect(&Manager::new(url.clone()))
+            .map_err(|error| AppError::Busy(error.into()))?;
+        let certain = Instant::now();
+        let mut feed = match &mut conn {
+            Conn::Postgres(listener) => {
+                listener.batch_execute("SET application_name = 'latchkey-follower'; LISTEN latchkey")?;
+                let schema: Name =
+                    diesel::sql_query("SELECT CAST(current_schema() AS TEXT) AS name").get_result(listener)?;
+                Self { conn, schema: schema.name, certain, data_version: 0, last_change: 0 }
+            }
+            Conn::Sqlite(_) => Self { conn, schema: String::new(), certain, data_version: 0, last_change: 0 },
+        };
+        feed.catch_up()?;
+        Ok(feed)
+    }
+
+    /// What is new since the last look. It waits for nothing but the answer of a database that is there.
+    pub fn look(&mut self) -> Result<News, AppError> {
+        let now = Instant::now();
+        match &mut self.conn {
+            Conn::Postgres(listener) => {
+                if now.duration_since(self.certain) >= HEARTBEAT {
+                    // All that was committed before this is told before the answer to this.
+                    listener.batch_execute("SELECT 1")?;
+                    self.certain = now;
+                }
+                let mut changed = Some(Vec::new());
+                for told in listener.notifications_iter() {
+                    let payload = told?.payload;
+                    let Some(whose) = payload.strip_prefix(&self.schema).and_then(|rest| rest.strip_prefix(':')) else {
+                        continue;
+                    };
+                    match (whose.parse(), &mut changed) {
+                        (Ok(user), Some(changed)) => changed.push(UserId(user)),
+                        _ => changed = None,
+                    }
+                }
+                Ok(News { changed, certain: self.certain })
+            }
+            Conn::Sqlite(_) => {
+                let changed = self.sqlite_changes()?;
+                self.certain = now;
+                Ok(News { changed, certain: now })
+            }
+        }
+    }
+
+    /// The changes that other connections have made to the file, if it changed at all.
+    fn sqlite_changes(&mut self) -> Result<Option<Vec<UserId>>, AppError> {
+        let version = self.number("SELECT data_version AS number FROM pragma_data_version")?;
+        if version == self.data_version {
+            return Ok(Some(Vec::new()));
+        }
+        self.data_version = version;
+        #[derive(QueryableByName)]
+        struct Change {
+            #[diesel(sql_type = BigInt)]
+            id: i64,
+            #[diesel(sql_type = BigInt)]
+            user_id: i64,
+        }
+        let changes: Vec<Change> =
+            diesel::sql_query("SELECT id, user_id FROM credential_changes WHERE id > $1 ORDER BY id LIMIT $2")
+                .bind::<BigInt, _>(self.last_change)
+                .bind::<BigInt, _>(BATCH)
+                .load(&mut self.conn)?;
+        if let (Some(first), Some(last)) = (changes.first(), changes.last()) {
+            // Ids have no gaps, so one that is missing was purged before it was seen.
+            if first.id != self.last_change + 1 || last.id - self.last_change >= BATCH {
+                self.catch_up()?;
+                return Ok(None);
+            }
+            self.last_change = last.id;
+        }
+        Ok(Some(changes.into_iter().map(|change| UserId(change.user_id)).collect()))
+    }
+
+    /// Skips what is there already.
+    fn catch_up(&mut self) -> Result<(), AppError> {
+        if let Conn::Sqlite(_) = self.conn {
+            self.last_change = self.number("SELECT COALESCE(MAX(id), 0) AS number FROM credential_changes")?;
+        }
+        Ok(())
+    }
+
+    fn number(&mut self, sql: &str) -> Result<i64, AppError> {
+        let number: Number = diesel::sql_query(sql).get_result(&mut self.conn)?;
+        Ok(number.number)
+    }
+}
