@@ -13,8 +13,10 @@ use crate::config::DatabaseUrl;
 use crate::domain::id::UserId;
 use crate::error::AppError;
 
-/// How often PostgreSQL is asked whether it is still there. What it has to tell comes by itself.
+/// How often PostgreSQL is asked to tell something back. What others change comes by itself, in the order of commits.
 const HEARTBEAT: Duration = Duration::from_millis(250);
+/// How long it may take over it.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Rows that are read at once; more than so many changes are a change of everybody.
 const BATCH: i64 = 10_000;
 
@@ -23,8 +25,10 @@ pub struct Feed {
     conn: Conn,
     /// PostgreSQL's channel is one for all schemas of a database.
     schema: String,
-    /// When everything that had been committed was known for certain.
-    certain: Instant,
+    /// When everything that had been committed was known for certain, if it ever was.
+    certain: Option<Instant>,
+    /// What PostgreSQL has been asked to tell back, and when.
+    beat: Option<(String, Instant)>,
     data_version: i64,
     last_change: i64,
 }
@@ -34,7 +38,7 @@ pub struct News {
     /// Whose credentials may have changed; `None` for everybody's.
     pub changed: Option<Vec<UserId>>,
     /// All that was committed before this moment is known.
-    pub certain: Instant,
+    pub certain: Option<Instant>,
 }
 
 #[derive(QueryableByName)]
@@ -54,15 +58,20 @@ impl Feed {
     pub fn open(url: &DatabaseUrl) -> Result<Self, AppError> {
         let mut conn = r2d2::ManageConnection::connect(&Manager::new(url.clone()))
             .map_err(|error| AppError::Busy(error.into()))?;
-        let certain = Instant::now();
         let mut feed = match &mut conn {
             Conn::Postgres(listener) => {
                 listener.batch_execute("SET application_name = 'latchkey-follower'; LISTEN latchkey")?;
-                let schema: Name =
-                    diesel::sql_query("SELECT CAST(current_schema() AS TEXT) AS name").get_result(listener)?;
-                Self { conn, schema: schema.name, certain, data_version: 0, last_change: 0 }
+                // Where the table is that our statements find, whatever else is on the search path.
+                let schema: Name = diesel::sql_query(
+                    "SELECT CAST(n.nspname AS TEXT) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                     WHERE c.oid = CAST('users' AS regclass)",
+                )
+                .get_result(listener)?;
+                Self { conn, schema: schema.name, certain: None, beat: None, data_version: 0, last_change: 0 }
             }
-            Conn::Sqlite(_) => Self { conn, schema: String::new(), certain, data_version: 0, last_change: 0 },
+            Conn::Sqlite(_) => {
+                Self { conn, schema: String::new(), certain: None, beat: None, data_version: 0, last_change: 0 }
+            }
         };
         feed.catch_up()?;
         Ok(feed)
@@ -73,18 +82,32 @@ impl Feed {
         let now = Instant::now();
         match &mut self.conn {
             Conn::Postgres(listener) => {
-                if now.duration_since(self.certain) >= HEARTBEAT {
-                    // All that was committed before this is told before the answer to this.
-                    listener.batch_execute("SELECT 1")?;
-                    self.certain = now;
+                match &self.beat {
+                    Some((_, asked)) if now.duration_since(*asked) > PATIENCE => {
+                        return Err(AppError::Busy("PostgreSQL does not pass on what NOTIFY tells".into()));
+                    }
+                    Some(_) => {}
+                    None if self.certain.is_some_and(|certain| now.duration_since(certain) < HEARTBEAT) => {}
+                    None => {
+                        let beat = format!("{}:beat:{:032x}", self.schema, rand::random::<u128>());
+                        diesel::sql_query("SELECT pg_notify('latchkey', $1)")
+                            .bind::<Text, _>(&beat)
+                            .execute(listener)?;
+                        self.beat = Some((beat, now));
+                    }
                 }
                 let mut changed = Some(Vec::new());
                 for told in listener.notifications_iter() {
                     let payload = told?.payload;
+                    // Whatever was committed before this was asked has been told before this.
+                    if let Some((_, asked)) = self.beat.take_if(|(beat, _)| *beat == payload) {
+                        self.certain = Some(asked);
+                    }
                     let Some(whose) = payload.strip_prefix(&self.schema).and_then(|rest| rest.strip_prefix(':')) else {
                         continue;
                     };
                     match (whose.parse(), &mut changed) {
+                        _ if whose.starts_with("beat:") => {}
                         (Ok(user), Some(changed)) => changed.push(UserId(user)),
                         _ => changed = None,
                     }
@@ -93,8 +116,7 @@ impl Feed {
             }
             Conn::Sqlite(_) => {
                 let changed = self.sqlite_changes()?;
-                self.certain = now;
-                Ok(News { changed, certain: now })
+                Ok(News { changed, certain: Some(now) })
             }
         }
     }
@@ -118,6 +140,11 @@ impl Feed {
                 .bind::<BigInt, _>(self.last_change)
                 .bind::<BigInt, _>(BATCH)
                 .load(&mut self.conn)?;
+        if changes.is_empty() && self.newest_change()? < self.last_change {
+            // Another file has come in place of this one.
+            self.catch_up()?;
+            return Ok(None);
+        }
         if let (Some(first), Some(last)) = (changes.first(), changes.last()) {
             // Ids have no gaps, so one that is missing was purged before it was seen.
             if first.id != self.last_change + 1 || last.id - self.last_change >= BATCH {
@@ -132,9 +159,13 @@ impl Feed {
     /// Skips what is there already.
     fn catch_up(&mut self) -> Result<(), AppError> {
         if let Conn::Sqlite(_) = self.conn {
-            self.last_change = self.number("SELECT COALESCE(MAX(id), 0) AS number FROM credential_changes")?;
+            self.last_change = self.newest_change()?;
         }
         Ok(())
+    }
+
+    fn newest_change(&mut self) -> Result<i64, AppError> {
+        self.number("SELECT COALESCE(MAX(id), 0) AS number FROM credential_changes")
     }
 
     fn number(&mut self, sql: &str) -> Result<i64, AppError> {

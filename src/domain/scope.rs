@@ -83,6 +83,12 @@ impl ScopeSet {
         Self(self.0 & other.0)
     }
 
+    /// What is in either set.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// The scopes of this set that `other` lacks.
     #[must_use]
     pub fn without(self, other: Self) -> Self {

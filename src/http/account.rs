@@ -64,7 +64,7 @@ pub async fn edit(
 /// Change my password
 ///
 /// For a sign-in token that was not narrowed. Ends it, and the user's own API keys unless `revoke_keys` is false. Keys
-/// that were issued to others stay.
+/// that were issued to others with foreign scopes alone stay.
 #[api_v2_operation(operation_id = "changePassword", tags(account))]
 pub async fn set_password(
     service: web::Data<Service>,

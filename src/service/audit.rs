@@ -96,6 +96,9 @@ impl Service {
         };
         let others = list.items.iter_mut().filter(|entry| !own(entry));
         others.for_each(|entry| (entry.client, entry.request_id) = (None, None));
+        // Whose it is that was not found is not the caller's business, either.
+        let not_found = list.items.iter_mut().filter(|entry| entry.detail.as_deref() == Some("not_found"));
+        not_found.filter(|entry| entry.subject != Some(user)).for_each(|entry| entry.subject = None);
         Ok(list)
     }
 

@@ -64,6 +64,8 @@ fn step(service: &Service, feed: Option<Feed>) -> Result<Feed, AppError> {
         Some(users) => users.into_iter().for_each(|user| service.cache.forget(user)),
         None => service.cache.forget_all(),
     }
-    service.cache.trust(news.certain);
+    if let Some(certain) = news.certain {
+        service.cache.trust(certain);
+    }
     Ok(feed)
 }

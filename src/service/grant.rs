@@ -105,42 +105,54 @@ pub(super) fn read_expiry(text: &str, now: Timestamp) -> Result<Timestamp, Field
 /// Whether the caller may give `terms` to a new key of somebody with the role `owner`.
 ///
 /// Nobody gives a power of Latchkey's own that they have not got. What holds less than its user gives no power to make
-/// keys, and a key no longer life than its own: whoever finds one could live on after it is revoked. The command line is
-/// bound by the owner's role, beyond which a key would be good for nothing.
-pub(super) fn may_give(change: &Change<'_>, terms: &Terms, owner: Role) -> Result<(), AppError> {
-    let held = match &change.caller {
-        None => owner.scopes(),
-        Some(caller) if caller.narrowed => caller.level.scopes.without(makes_keys()),
-        Some(caller) => caller.level.scopes,
+/// keys, and a key no longer life than its own, so that no chain of keys outlives its beginning for ever. A key that is
+/// issued with foreign scopes alone opens nothing of its maker's, and may live as long as it was sold for. The command
+/// line is bound by the owner's role, beyond which a key would be good for nothing.
+pub(super) fn may_give(change: &Change<'_>, terms: &Terms, foreign: Foreign, owner: Role) -> Result<(), AppError> {
+    let Some(caller) = &change.caller else {
+        return not_held(terms.grant.own.without(owner.scopes())).map_or(Ok(()), |error| Err(error.into()));
     };
-    let lives_on = |key: &Identity| match (key.expires_at, terms.expires_at) {
-        (Some(own), Some(asked)) => asked > own,
-        (Some(_), None) => true,
-        (None, _) => false,
-    };
-    let mut errors = Vec::new();
-    errors.extend(not_held(terms.grant.own.without(held)));
-    if let Some(key) = change.caller.as_ref().filter(|caller| caller.is_key())
-        && !terms.grant.own.is_empty()
-        && lives_on(key)
-    {
-        let message = "A key gives no key a longer life than its own. Send an expires_at that is not later.";
-        errors.push(FieldError::new("expires_at", "beyond_own", message));
-    }
+    let opens_nothing = foreign == Foreign::Allowed && terms.grant.own.is_empty();
+    let mut errors: Vec<FieldError> = not_held(terms.grant.own.without(gives(caller))).into_iter().collect();
+    errors.extend(outlives(caller, terms.expires_at).filter(|_| !opens_nothing));
     if errors.is_empty() { Ok(()) } else { Err(AppError::Invalid(errors)) }
 }
 
-/// Whether the caller may take over what `key` is good for: its secret, or a longer life. That takes all its powers, as
-/// far as they count today. A key may rotate itself.
-pub(super) fn may_take_over(change: &Change<'_>, key: &ApiKey, grant: &Grant) -> Result<(), AppError> {
+/// Whether the caller may take over `key` as it is to be: its secret, other scopes, or another life. That takes all that
+/// the key is good for, and of a key a life that is not shorter: the secret before a rotation does not get back what it
+/// is losing. A key may rotate itself.
+pub(super) fn may_take_over(
+    change: &Change<'_>,
+    key: &ApiKey,
+    grant: &Grant,
+    expires_at: Option<Timestamp>,
+) -> Result<(), AppError> {
     let Some(caller) = &change.caller else {
         return Ok(());
     };
     let is_itself = matches!(caller.credential, Credential::OwnKey(id) | Credential::IssuedKey(id) if id == key.id);
-    let held =
-        if caller.narrowed && !is_itself { caller.level.scopes.without(makes_keys()) } else { caller.level.scopes };
-    let counts = grant.own.intersection(caller.level.role.scopes());
-    not_held(counts.without(held)).map_or(Ok(()), |error| Err(error.into()))
+    let before = key.grant().own;
+    // What it holds already counts, for a user who is fully signed in, as far as the role goes today.
+    let kept = grant.own.intersection(before);
+    let kept = if caller.narrowed { kept } else { kept.intersection(caller.level.role.scopes()) };
+    let held = if is_itself { caller.level.scopes } else { gives(caller) };
+    let added = grant.own.without(before);
+    let beyond = kept.without(held).union(added.without(gives(caller)));
+    let mut errors: Vec<FieldError> = not_held(beyond).into_iter().collect();
+    errors.extend(outlives(caller, expires_at));
+    if errors.is_empty() { Ok(()) } else { Err(AppError::Invalid(errors)) }
+}
+
+/// What the caller may pass on.
+fn gives(caller: &Identity) -> ScopeSet {
+    if caller.narrowed { caller.level.scopes.without(makes_keys()) } else { caller.level.scopes }
+}
+
+/// The complaint about a key that makes or changes a key to live longer than itself.
+fn outlives(caller: &Identity, expires_at: Option<Timestamp>) -> Option<FieldError> {
+    let own = caller.expires_at.filter(|_| caller.is_key())?;
+    let message = "A key gives no key a longer life than its own. Send an expires_at that is not later.";
+    expires_at.is_none_or(|asked| asked > own).then(|| FieldError::new("expires_at", "beyond_own", message))
 }
 
 fn makes_keys() -> ScopeSet {

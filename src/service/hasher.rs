@@ -139,6 +139,7 @@ impl Queue {
 
     /// Adds a job, or refuses one: when the queue is full, the latest of the client who has most of it.
     fn push(&self, client: Client, job: Box<dyn Job>) {
+        let client = client.map(network);
         let mut waiting = self.waiting();
         if waiting.count >= self.room {
             waiting.forget_abandoned();
@@ -163,6 +164,14 @@ impl Queue {
                 None => waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
             }
         }
+    }
+}
+
+/// Who counts as one client: an address, or the /64 that whoever has one IPv6 address has all of.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
     }
 }
 

@@ -168,7 +168,7 @@ impl Service {
                 return Ok((known, false));
             }
             let terms = terms.map_err(AppError::Invalid)?;
-            may_give(change, &terms, row.role())?;
+            may_give(change, &terms, Foreign::Allowed, row.role())?;
             let claimed = request.delivery == Delivery::Claim;
             let new = NewKey {
                 issued: true,

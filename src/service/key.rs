@@ -77,7 +77,7 @@ impl Service {
         let role = call.user()?.level.role;
         let (hint, digest) = (secret.hint(), secret.digest());
         let created = self.change(call, Event::of(Action::CreateKey).owned_by(owner), move |change| {
-            may_give(change, &terms, role)?;
+            may_give(change, &terms, Foreign::Refused, role)?;
             // The owner's row is locked, so parallel creations count one after the other.
             if api_keys::count(change.conn, Selection::OwnedBy(owner))? >= KEYS_MAX {
                 let detail = "A user has at most 100 keys. Delete one first.";
@@ -114,8 +114,7 @@ impl Service {
             let before = lock_own_key(change, owner, id)?;
             if grant.is_some() || expires_at.is_some() {
                 let grant = grant.clone().unwrap_or_else(|| before.grant());
-                may_take_over(change, &before, &grant)?;
-                outlives_itself_not(change, expires_at)?;
+                may_take_over(change, &before, &grant, expires_at.or(before.expires_at.map(Timestamp::from)))?;
             }
             let after = api_keys::update(
                 change.conn,
@@ -165,7 +164,7 @@ impl Service {
         let (hint, digest) = (secret.hint(), secret.digest());
         let rotated = self.change(call, Event::of(Action::RotateKey).on(Target::Key(id)), move |change| {
             let before = find(change)?;
-            may_take_over(change, &before, &before.grant())?;
+            may_take_over(change, &before, &before.grant(), before.expires_at.map(Timestamp::from))?;
             rotatable(&before, change.now)?;
             let overlaps = overlap > 0;
             let after = api_keys::update(
@@ -232,18 +231,6 @@ pub(super) fn lock_key(change: &mut Change<'_>, id: KeyId) -> Result<ApiKey, App
     change.concerns(owner);
     users::lock(change.conn, owner)?;
     find(change.conn)
-}
-
-/// A key that changes a key gives it no later end than it has itself.
-fn outlives_itself_not(change: &Change<'_>, expires_at: Option<Timestamp>) -> Result<(), AppError> {
-    let own_end = change.caller.as_ref().filter(|caller| caller.is_key()).and_then(|key| key.expires_at);
-    match (own_end, expires_at) {
-        (Some(own), Some(asked)) if asked > own => {
-            let message = "A key gives no key a longer life than its own.";
-            Err(FieldError::new("expires_at", "beyond_own", message).into())
-        }
-        _ => Ok(()),
-    }
 }
 
 fn rotatable(key: &ApiKey, now: Timestamp) -> Result<(), AppError> {

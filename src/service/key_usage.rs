@@ -90,14 +90,18 @@ impl Service {
 
     async fn write_key_usage(&self, uses: Vec<(KeyId, LastUse)>) {
         let mut lost = Vec::new();
-        for (key, last) in uses {
+        let mut uses = uses.into_iter();
+        for (key, last) in uses.by_ref() {
             // One row in a transaction can never be part of a deadlock.
             let written = self.db.write(move |conn| api_keys::touch(conn, key, last.at, last.from)).await;
             if let Err(error) = written {
                 log::debug!("cannot write when key {key} was last used: {error}");
                 lost.push((key, last));
+                // A database that is away is away for the others, too; the server may be about to stop.
+                break;
             }
         }
+        lost.extend(uses);
         if !lost.is_empty() {
             log::warn!("could not write when {} keys were last used, trying again", lost.len());
             self.key_usage.put_back(lost);

@@ -16,7 +16,7 @@ use crate::domain::id::UserId;
 use crate::domain::password::Password;
 use crate::domain::role::Role;
 use crate::domain::user::User;
-use crate::error::{AppError, FieldError};
+use crate::error::{AppError, Denial, FieldError};
 
 /// Shortest first name in characters (C1).
 pub const NAME_MIN: u64 = 5;
@@ -168,6 +168,8 @@ impl Service {
             if user.is_enabled_admin() && admins == 0 && (role != Role::Admin || disabled) {
                 return Err(last_admin());
             }
+            may_administer(change, id)?;
+            may_promote(change, user.role(), role)?;
             if role == user.role() && disabled == was_disabled {
                 change.leave_as_is();
                 return Ok(user);
@@ -214,6 +216,7 @@ impl Service {
     pub async fn delete_user(&self, call: Call, id: UserId) -> Result<(), AppError> {
         let attempt = Event::of(Action::DeleteUser).on(Target::User(id));
         self.administer(call, attempt, id, move |change, user, admins| {
+            may_administer(change, id)?;
             if user.is_enabled_admin() && admins == 0 {
                 return Err(last_admin());
             }
@@ -277,6 +280,26 @@ pub(super) fn end_after_new_password(
 
 pub(super) fn email_taken() -> AppError {
     AppError::Conflict { code: "email_taken", detail: "A user with this e-mail already exists." }
+}
+
+/// One's own account takes a token with all that its role holds, by whatever route.
+fn may_administer(change: &Change<'_>, user: UserId) -> Result<(), AppError> {
+    match &change.caller {
+        Some(caller) if caller.user_id == user && caller.narrowed => Err(AppError::Forbidden(Denial::Narrowed)),
+        _ => Ok(()),
+    }
+}
+
+/// Nobody gives a power that their credential has not got, by way of a role.
+fn may_promote(change: &Change<'_>, from: Role, to: Role) -> Result<(), AppError> {
+    let Some(caller) = &change.caller else {
+        return Ok(());
+    };
+    let beyond = to.scopes().without(from.scopes()).without(caller.level.scopes);
+    if beyond.is_empty() {
+        return Ok(());
+    }
+    Err(FieldError::new("role", "scope_not_held", format!("Not yours to give: {beyond}.")).into())
 }
 
 fn last_admin() -> AppError {

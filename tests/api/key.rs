@@ -143,8 +143,36 @@ specify! {
         }
         let child = key(json!(["pages:read"]), json!(in_seconds(&app, 60)));
         assert_eq!(app.post("/me/keys", &weak, &child).await.status, 201);
+        let endless = app.post("/me/keys", &weak, &json!({ "name": "k", "scopes": [] })).await;
+        assert_eq!((endless.status, endless.bad_fields()), (422, vec!["expires_at"]), "not even without scopes");
+        app.key_of(&root, &["pages:read"]).await; // key 4
+        rotate(&app, &weak, 4, json!({})).await.assert_error(422, "invalid");
         let itself = rotate(&app, &weak, 2, json!({})).await;
         assert_eq!(itself.status, 200, "a key may replace its own secret: {itself:?}");
+    }
+
+    async fn the_secret_before_a_rotation_does_not_take_the_key_back(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let (leaked, id) = app.key_of(&ada, &["keys:write", "pages:write"]).await;
+        let fresh = rotate(&app, &ada, id, json!({ "overlap_seconds": 3600 })).await.text_of("key");
+        rotate(&app, &leaked, id, json!({})).await.assert_error(422, "invalid");
+        let fresh = Credential::Token(fresh);
+        assert_eq!(rotate(&app, &fresh, id, json!({})).await.status, 200, "the new one may");
+    }
+
+    async fn no_scope_is_laid_up_for_a_later_promotion(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.user("ada@example.org").await;
+        let (_, id) = app.key_of(&ada, &["pages:read"]).await;
+        let widened = app.patch(&format!("/me/keys/{id}"), &ada, &json!({ "scopes": ["users:write"] })).await;
+        assert_eq!((widened.status, widened.bad_fields()), (422, vec!["scopes"]));
+
+        let (writer, _) = app.key_of(&root, &["users:write"]).await;
+        let promoted = app.patch("/users/2", &writer, &json!({ "role": "admin" })).await;
+        assert_eq!((promoted.status, promoted.bad_fields()), (422, vec!["role"]), "a key gives no role beyond itself");
+        assert_eq!(app.patch("/users/2", &writer, &json!({ "disabled": true })).await.status, 200);
+        app.delete("/users/1", &writer).await.assert_error(403, "insufficient_scope");
+        assert_eq!(app.patch("/users/2", &root, &json!({ "role": "admin" })).await.status, 200);
     }
 
     async fn a_key_that_was_issued_is_not_its_owner(app: App) {

@@ -1,3 +1,4 @@
+DROP TRIGGER users_insert_is_seen;
 DROP TRIGGER users_update_is_seen;
 DROP TRIGGER users_delete_is_seen;
 DROP TRIGGER access_tokens_insert_is_seen;

@@ -11,6 +11,12 @@ BEGIN
     DELETE FROM credential_changes WHERE id <= NEW.id - 10000;
 END;
 
+-- Insertions, too, here and below: INSERT OR REPLACE deletes without a delete trigger.
+CREATE TRIGGER users_insert_is_seen AFTER INSERT ON users
+BEGIN
+    INSERT INTO credential_changes (user_id) VALUES (NEW.id);
+END;
+
 CREATE TRIGGER users_update_is_seen AFTER UPDATE OF name, role, disabled_at ON users
 BEGIN
     INSERT INTO credential_changes (user_id) VALUES (OLD.id);
@@ -21,7 +27,6 @@ BEGIN
     INSERT INTO credential_changes (user_id) VALUES (OLD.id);
 END;
 
--- An insertion, too: INSERT OR REPLACE deletes without a delete trigger.
 CREATE TRIGGER access_tokens_insert_is_seen AFTER INSERT ON access_tokens
 BEGIN
     INSERT INTO credential_changes (user_id) VALUES (NEW.user_id);
