@@ -401,5 +401,16 @@ specify! {
             ["user:1", "user.role", "success", null], // where the admin was is the admin's business
             ["anonymous", "user.sign_in", "failure", "127.0.0.1"],
         ]));
+        for order in ["newest", "oldest"] {
+            let (mut ids, mut after) = (Vec::new(), String::new());
+            loop {
+                let part = app.get(&format!("/me/activity?limit=1&order={order}{after}"), &ada).await;
+                ids.extend(part.body["items"].as_array().unwrap().iter().map(|entry| entry["id"].as_i64().unwrap()));
+                let Some(next) = part.body["next"].as_i64() else { break };
+                after = format!("&after={next}");
+            }
+            assert_eq!(ids.len(), 4, "{order}: {ids:?}");
+            assert!(ids.is_sorted_by(|one, other| if order == "oldest" { one < other } else { one > other }), "{ids:?}");
+        }
     }
 }
