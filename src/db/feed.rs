@@ -80,45 +80,49 @@ impl Feed {
     /// What is new since the last look. It waits for nothing but the answer of a database that is there.
     pub fn look(&mut self) -> Result<News, AppError> {
         let now = Instant::now();
-        match &mut self.conn {
-            Conn::Postgres(listener) => {
-                match &self.beat {
-                    Some((_, asked)) if now.duration_since(*asked) > PATIENCE => {
-                        return Err(AppError::Busy("PostgreSQL does not pass on what NOTIFY tells".into()));
-                    }
-                    Some(_) => {}
-                    None if self.certain.is_some_and(|certain| now.duration_since(certain) < HEARTBEAT) => {}
-                    None => {
-                        let beat = format!("{}:beat:{:032x}", self.schema, rand::random::<u128>());
-                        diesel::sql_query("SELECT pg_notify('latchkey', $1)")
-                            .bind::<Text, _>(&beat)
-                            .execute(listener)?;
-                        self.beat = Some((beat, now));
-                    }
-                }
-                let mut changed = Some(Vec::new());
-                for told in listener.notifications_iter() {
-                    let payload = told?.payload;
-                    // Whatever was committed before this was asked has been told before this.
-                    if let Some((_, asked)) = self.beat.take_if(|(beat, _)| *beat == payload) {
-                        self.certain = Some(asked);
-                    }
-                    let Some(whose) = payload.strip_prefix(&self.schema).and_then(|rest| rest.strip_prefix(':')) else {
-                        continue;
-                    };
-                    match (whose.parse(), &mut changed) {
-                        _ if whose.starts_with("beat:") => {}
-                        (Ok(user), Some(changed)) => changed.push(UserId(user)),
-                        _ => changed = None,
-                    }
-                }
-                Ok(News { changed, certain: self.certain })
-            }
+        let changed = match self.conn {
+            Conn::Postgres(_) => self.notifications(now)?,
             Conn::Sqlite(_) => {
                 let changed = self.sqlite_changes()?;
-                Ok(News { changed, certain: Some(now) })
+                self.certain = Some(now);
+                changed
+            }
+        };
+        Ok(News { changed, certain: self.certain })
+    }
+
+    /// What PostgreSQL has told since the last look.
+    fn notifications(&mut self, now: Instant) -> Result<Option<Vec<UserId>>, AppError> {
+        let Conn::Postgres(listener) = &mut self.conn else {
+            return Ok(Some(Vec::new()));
+        };
+        let asked = self.beat.as_ref().map(|(_, asked)| *asked);
+        if asked.is_some_and(|asked| now.duration_since(asked) > PATIENCE) {
+            return Err(AppError::Busy("PostgreSQL does not pass on what NOTIFY tells".into()));
+        }
+        let fresh = self.certain.is_some_and(|certain| now.duration_since(certain) < HEARTBEAT);
+        if asked.is_none() && !fresh {
+            let beat = format!("{}:beat:{:032x}", self.schema, rand::random::<u128>());
+            diesel::sql_query("SELECT pg_notify('latchkey', $1)").bind::<Text, _>(&beat).execute(listener)?;
+            self.beat = Some((beat, now));
+        }
+        let mut changed = Some(Vec::new());
+        for told in listener.notifications_iter() {
+            let payload = told?.payload;
+            // Whatever was committed before this was asked has been told before this.
+            if let Some((_, asked)) = self.beat.take_if(|(beat, _)| *beat == payload) {
+                self.certain = Some(asked);
+            }
+            let Some(whose) = payload.strip_prefix(&self.schema).and_then(|rest| rest.strip_prefix(':')) else {
+                continue;
+            };
+            match (whose.parse(), &mut changed) {
+                _ if whose.starts_with("beat:") => {}
+                (Ok(user), Some(changed)) => changed.push(UserId(user)),
+                _ => changed = None,
             }
         }
+        Ok(changed)
     }
 
     /// The changes that other connections have made to the file, if it changed at all.

@@ -291,6 +291,12 @@ impl Event {
         self
     }
 
+    /// In those of these fields that differ.
+    #[must_use]
+    pub fn changed_where<const N: usize>(self, fields: [(&'static str, bool); N]) -> Self {
+        self.changed(fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect())
+    }
+
     /// In these fields.
     #[must_use]
     pub fn changed(mut self, fields: Vec<&'static str>) -> Self {

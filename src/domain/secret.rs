@@ -40,10 +40,24 @@ impl SecretKind {
             Self::Claim => "lkc",
         }
     }
+
+    /// What a token that somebody presents is for; `None` unless prefix, length, alphabet and checksum are right.
+    pub fn of(text: &str) -> Option<Self> {
+        let (signed, checksum) = text.split_at_checked(text.len().checked_sub(CHECKSUM_LENGTH)?)?;
+        let (prefix, body) = signed.split_once('_')?;
+        let kind = Self::ALL.into_iter().find(|kind| kind.prefix() == prefix)?;
+        let well_formed = body.len() == BODY_LENGTH && body.bytes().all(|byte| ALPHABET.contains(&byte));
+        let mut expected = String::with_capacity(CHECKSUM_LENGTH);
+        push_base62(&mut expected, crc32fast::hash(signed.as_bytes()).to_be_bytes(), CHECKSUM_LENGTH);
+        (well_formed && checksum == expected).then_some(kind)
+    }
 }
 
 /// A token in clear. It prints as `***` and can only be shown once ([`Secret::reveal`]) or turned into a [`Digest`].
-pub struct Secret(String);
+pub struct Secret {
+    kind: SecretKind,
+    text: String,
+}
 
 impl Secret {
     /// A new token from the operating system's random source, which is the only thing that can fail.
@@ -54,42 +68,28 @@ impl Secret {
         push_base62(&mut text, bytes, BODY_LENGTH);
         let checksum = crc32fast::hash(text.as_bytes());
         push_base62(&mut text, checksum.to_be_bytes(), CHECKSUM_LENGTH);
-        Ok(Self(text))
-    }
-
-    /// Reads a token that somebody presents; `None` unless prefix, length, alphabet and checksum are right.
-    pub fn parse(text: &str) -> Option<(SecretKind, Self)> {
-        let (signed, checksum) = text.split_at_checked(text.len().checked_sub(CHECKSUM_LENGTH)?)?;
-        let (prefix, body) = signed.split_once('_')?;
-        let kind = SecretKind::ALL.into_iter().find(|kind| kind.prefix() == prefix)?;
-        let well_formed = body.len() == BODY_LENGTH && body.bytes().all(|byte| ALPHABET.contains(&byte));
-        let mut expected = String::with_capacity(CHECKSUM_LENGTH);
-        push_base62(&mut expected, crc32fast::hash(signed.as_bytes()).to_be_bytes(), CHECKSUM_LENGTH);
-        (well_formed && checksum == expected).then(|| (kind, Self(text.to_owned())))
+        Ok(Self { kind, text })
     }
 
     /// What it is for.
     pub fn kind(&self) -> SecretKind {
-        // It was made or read by its prefix.
-        let prefix = self.0.split('_').next().unwrap_or_default();
-        SecretKind::ALL.into_iter().find(|kind| kind.prefix() == prefix).unwrap_or(SecretKind::Claim)
+        self.kind
     }
 
     /// The prefix and the last four characters, to tell secrets apart.
     pub fn hint(&self) -> String {
-        let prefix = self.0.split_inclusive('_').next().unwrap_or_default();
-        let end = self.0.len().checked_sub(4).and_then(|start| self.0.get(start..)).unwrap_or_default();
-        format!("{prefix}\u{2026}{end}")
+        let end = self.text.len().checked_sub(4).and_then(|start| self.text.get(start..)).unwrap_or_default();
+        format!("{}_\u{2026}{end}", self.kind.prefix())
     }
 
     /// What is stored, and what is looked up.
     pub fn digest(&self) -> Digest {
-        Digest::of(&self.0)
+        Digest::of(&self.text)
     }
 
     /// The token in clear, for the one answer that delivers it.
     pub fn reveal(self) -> String {
-        self.0
+        self.text
     }
 }
 
@@ -171,9 +171,9 @@ mod tests {
         assert_eq!(token.len(), 4 + 43 + 6);
         assert!(token.starts_with("lkt_"));
         assert!(token.bytes().skip(4).all(|byte| byte.is_ascii_alphanumeric()));
-        let (kind, secret) = Secret::parse(&token).unwrap();
-        assert_eq!(kind, SecretKind::SignIn);
-        assert_eq!(secret.digest(), Digest::of(&token));
+        assert_eq!(SecretKind::of(&token), Some(SecretKind::SignIn));
+        let secret = Secret::generate(SecretKind::SignIn).unwrap();
+        assert_eq!(secret.digest(), Digest::of(&secret.reveal()));
     }
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
             let text = secret.reveal();
             assert!(text.starts_with(prefix));
             assert_eq!(hint, format!("{prefix}\u{2026}{}", &text[text.len() - 4..]));
-            assert_eq!(Secret::parse(&text).unwrap().0, kind);
+            assert_eq!(SecretKind::of(&text), Some(kind));
         }
     }
 
@@ -206,7 +206,7 @@ mod tests {
             let mut changed = token.clone().into_bytes();
             changed[position] = if changed[position] == b'x' { b'y' } else { b'x' };
             let changed = String::from_utf8(changed).unwrap();
-            assert!(Secret::parse(&changed).is_none(), "position {position}");
+            assert_eq!(SecretKind::of(&changed), None, "position {position}");
         }
     }
 
@@ -225,7 +225,7 @@ mod tests {
     proptest! {
         #[test]
         fn parsing_never_panics(text in "(lk[tkc]_)?([0-9A-Za-z]{40,60}|\\PC{0,80})") {
-            prop_assert!(Secret::parse(&text).is_none());
+            prop_assert_eq!(SecretKind::of(&text), None);
         }
     }
 }

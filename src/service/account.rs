@@ -94,8 +94,7 @@ impl Service {
                 ("email", before.email != after.email),
                 ("website", before.website != after.website),
             ];
-            let fields = fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect();
-            change.record(|event| event.changed(fields))?;
+            change.record(|event| event.changed_where(fields))?;
             Ok(after)
         });
         changed.await.map(User::from)

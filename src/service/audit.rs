@@ -109,12 +109,18 @@ impl Service {
             outcome: Some(Outcome::Success.name()),
             ..Filter::default()
         };
-        let list = self.entries(Arc::new(filter), span).await?;
-        if list.items.is_empty() && span.cursor.is_none() {
-            let exists = self.db.read(move |conn| pages::find(conn, page)).await?.is_some();
-            return if exists { Ok(list) } else { Err(AppError::NotFound("page")) };
+        let filter = Arc::new(filter);
+        let list = self.entries(Arc::clone(&filter), span).await?;
+        if !list.items.is_empty() {
+            return Ok(list);
         }
-        Ok(list)
+        // Past the end of a history, at a page that is older than the trail, or at nothing at all.
+        let known = self.db.read(move |conn| {
+            let from_the_start = Slice::After(EntryId(0));
+            let told = !audit_entries::list(conn, &filter, from_the_start, 1)?.is_empty();
+            Ok(told || pages::find(conn, page)?.is_some())
+        });
+        if known.await? { Ok(list) } else { Err(AppError::NotFound("page")) }
     }
 
     async fn entries(&self, filter: Arc<Filter>, span: Span) -> Result<EntryList, AppError> {

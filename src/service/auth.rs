@@ -7,7 +7,7 @@ use super::Service;
 use crate::clock::Timestamp;
 use crate::db::{Conn, access_tokens, api_keys};
 use crate::domain::principal::{Credential, Identity, Level, Principal};
-use crate::domain::secret::{Digest, Secret, SecretKind};
+use crate::domain::secret::{Digest, SecretKind};
 use crate::error::{AppError, Carrier, Reason};
 
 /// The longest credential that is looked at, in bytes (standards: G7).
@@ -28,13 +28,13 @@ impl Service {
         if credential.len() > MAX_LENGTH {
             return Err(refused);
         }
-        if self.constant_key.is_some_and(|key| key == Digest::of(credential)) {
+        let digest = Digest::of(credential);
+        if self.constant_key.is_some_and(|key| key == digest) {
             return Ok(Principal::ConstantKey);
         }
-        let Some((kind, secret)) = Secret::parse(credential) else {
+        let Some(kind) = SecretKind::of(credential) else {
             return Err(refused);
         };
-        let digest = secret.digest();
         let identity = match self.cache.get(&digest) {
             Some(identity) => identity,
             None => self.look_up(kind, digest).await?.ok_or(refused)?,

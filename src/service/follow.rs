@@ -31,15 +31,21 @@ impl Service {
 
 fn follow(service: &Weak<Service>) {
     let mut feed: Option<Feed> = None;
+    let mut deaf = false;
     while let Some(service) = service.upgrade() {
         let pause = match step(&service, feed.take()) {
             Ok(followed) => {
+                if std::mem::take(&mut deaf) {
+                    log::info!("listens again to what changes");
+                }
                 feed = Some(followed);
                 PAUSE
             }
             Err(error) => {
                 service.cache.distrust();
-                log::warn!("cannot hear what changes, so every credential is looked up: {error}");
+                if !std::mem::replace(&mut deaf, true) {
+                    log::warn!("cannot hear what changes, so every credential is looked up: {error}");
+                }
                 RETRY
             }
         };

@@ -105,7 +105,7 @@ pub(super) fn read_expiry(text: &str, now: Timestamp) -> Result<Timestamp, Field
 /// Whether the caller may give `terms` to a new key of somebody with the role `owner`.
 ///
 /// Nobody gives a power of Latchkey's own that they have not got. What holds less than its user gives no power to make
-/// keys, and a key no longer life than its own, so that no chain of keys outlives its beginning for ever. A key that is
+/// keys, and a key no longer life than its own, so that what ends leaves nothing behind that does not. A key that is
 /// issued with foreign scopes alone opens nothing of its maker's, and may live as long as it was sold for. The command
 /// line is bound by the owner's role, beyond which a key would be good for nothing.
 pub(super) fn may_give(change: &Change<'_>, terms: &Terms, foreign: Foreign, owner: Role) -> Result<(), AppError> {
@@ -151,7 +151,8 @@ fn gives(caller: &Identity) -> ScopeSet {
 /// The complaint about a key that makes or changes a key to live longer than itself.
 fn outlives(caller: &Identity, expires_at: Option<Timestamp>) -> Option<FieldError> {
     let own = caller.expires_at.filter(|_| caller.is_key())?;
-    let message = "A key gives no key a longer life than its own. Send an expires_at that is not later.";
+    let message =
+        "A key gives no key a longer life than its own. Use a sign-in token, or an expires_at that is not later.";
     expires_at.is_none_or(|asked| asked > own).then(|| FieldError::new("expires_at", "beyond_own", message))
 }
 

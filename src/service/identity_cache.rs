@@ -154,3 +154,73 @@ fn slot(user: UserId) -> usize {
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::EntryId;
+    use crate::domain::principal::{Credential, Level};
+    use crate::domain::role::Role;
+
+    const ADA: UserId = UserId(1);
+    const EVE: UserId = UserId(2);
+
+    fn identity(user_id: UserId) -> (Digest, Arc<Identity>) {
+        let digest = Digest::of(&user_id.to_string());
+        let level = Level::new(Role::Member, Role::Member.scopes());
+        let (credential, expires_at) = (Credential::Token(EntryId(1)), None);
+        let identity =
+            Identity { user_id, name: "Adaline".to_owned(), credential, digest, level, narrowed: false, expires_at };
+        (digest, Arc::new(identity))
+    }
+
+    fn trusted() -> IdentityCache {
+        let cache = IdentityCache::new(100);
+        cache.trust(Instant::now());
+        cache
+    }
+
+    #[test]
+    fn a_change_ends_what_is_known_of_its_user_and_of_nobody_else() {
+        let cache = trusted();
+        for user in [ADA, EVE] {
+            let (digest, identity) = identity(user);
+            cache.put(cache.ticket(), digest, &identity);
+            assert!(cache.get(&digest).is_some());
+        }
+        cache.forget(ADA);
+        assert!(cache.get(&identity(ADA).0).is_none());
+        assert!(cache.get(&identity(EVE).0).is_some());
+        cache.forget_all();
+        assert!(cache.get(&identity(EVE).0).is_none());
+        assert_eq!(cache.counts(), CacheCounts { hits: 3, misses: 2, invalidations: 2 });
+    }
+
+    #[test]
+    fn what_changed_during_its_lookup_is_not_remembered() {
+        let cache = trusted();
+        let (digest, found) = identity(ADA);
+        let ticket = cache.ticket();
+        cache.forget(ADA);
+        cache.put(ticket, digest, &found);
+        assert!(cache.get(&digest).is_none());
+        cache.put(cache.ticket(), digest, &found);
+        assert!(cache.get(&digest).is_some());
+    }
+
+    #[test]
+    fn without_a_feed_that_is_certain_nothing_is_remembered() {
+        let (digest, found) = identity(ADA);
+        let cache = IdentityCache::new(100);
+        cache.put(cache.ticket(), digest, &found);
+        assert!(cache.get(&digest).is_none(), "nobody has listened yet");
+        cache.trust(Instant::now());
+        cache.put(cache.ticket(), digest, &found);
+        assert!(cache.get(&digest).is_some());
+        cache.distrust();
+        assert!(cache.get(&digest).is_none(), "nobody listens any more");
+        cache.trust(Instant::now() - TRUST);
+        assert!(cache.get(&digest).is_none(), "the last news is too old");
+        assert!(!IdentityCache::new(0).is_on());
+    }
+}

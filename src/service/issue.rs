@@ -203,10 +203,10 @@ impl Service {
     /// expired, or whose key was revoked.
     pub async fn claim_key(&self, call: Call, code: &str) -> Result<FreshKey, AppError> {
         let unknown = || AppError::NotFound("claim");
-        let Some((SecretKind::Claim, code)) = Secret::parse(code) else {
+        if SecretKind::of(code) != Some(SecretKind::Claim) {
             return Err(unknown());
-        };
-        let code = code.digest();
+        }
+        let code = Digest::of(code);
         let found = self.db.read(move |conn| api_keys::find_by_claim(conn, code)).await?.ok_or_else(unknown)?;
         let secret = generate(SecretKind::ApiKey)?;
         let (hint, digest) = (secret.hint(), secret.digest());

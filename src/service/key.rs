@@ -131,8 +131,7 @@ impl Service {
                 ("scopes", before.scopes != after.scopes),
                 ("expires_at", before.expires_at != after.expires_at),
             ];
-            let fields = fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect();
-            change.record(|event| event.changed(fields).detail(after.grant().to_string()))?;
+            change.record(|event| event.changed_where(fields).detail(after.grant().to_string()))?;
             Ok(after)
         });
         changed.await.map(Key::from)

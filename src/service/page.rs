@@ -153,8 +153,7 @@ impl Service {
                 },
             )?;
             let fields = [("title", before.title != after.title), ("body", before.body != after.body)];
-            let fields = fields.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect();
-            change.record(|event| event.versions(Some(before.version), Some(after.version)).changed(fields))?;
+            change.record(|event| event.versions(Some(before.version), Some(after.version)).changed_where(fields))?;
             Ok(after)
         });
         changed.await.map(Page::from)

@@ -99,7 +99,10 @@ impl Service {
                 Some(current) if current.disabled_at.is_none() => {
                     narrowed(current.role().scopes(), asked).map(|granted| Level::new(current.role(), granted))?
                 }
-                _ => return Err(AppError::Unauthenticated(Reason::BadPassword)),
+                found => {
+                    change.fails_because(if found.is_some() { "disabled" } else { "deleted" });
+                    return Err(AppError::Unauthenticated(Reason::BadPassword));
+                }
             };
             change.is_by(By::password(user.id, level));
             let renews = if renewed.is_some() { vec!["hashed_password"] } else { Vec::new() };

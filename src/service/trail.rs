@@ -69,6 +69,16 @@ impl Change<'_> {
         self.story.goes_on(|_, event| *event = event.clone().on(target));
     }
 
+    /// What is tried, where that was not known before.
+    pub(super) fn is_an_attempt_at(&mut self, action: Action) {
+        self.story.goes_on(|_, event| event.action = action);
+    }
+
+    /// Why it will not be done, where the error is not to tell.
+    pub(super) fn fails_because(&mut self, reason: &'static str) {
+        self.story.goes_on(|_, event| event.detail = Some(reason.to_owned()));
+    }
+
     /// By whom, once somebody unknown has shown who they are.
     pub(super) fn is_by(&mut self, who: By) {
         self.story.goes_on(|by, _| *by = who);

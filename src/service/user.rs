@@ -165,6 +165,11 @@ impl Service {
             let role = set.role.unwrap_or_else(|| user.role());
             let was_disabled = user.disabled_at.is_some();
             let disabled = set.disabled.unwrap_or(was_disabled);
+            if role == user.role()
+                && let Some(action) = state
+            {
+                change.is_an_attempt_at(action);
+            }
             if user.is_enabled_admin() && admins == 0 && (role != Role::Admin || disabled) {
                 return Err(last_admin());
             }

@@ -117,6 +117,7 @@ specify! {
         app.get("/audit", &ada).await;
         app.get("/audit", &Credential::Token(CONSTANT_KEY.into())).await;
         app.patch("/users/1", &root, &json!({ "role": "member" })).await;
+        app.patch("/users/1", &root, &json!({ "role": "admin", "disabled": true })).await;
         app.delete("/me/keys/1", &ada).await;
         // These are nobody, or no attempt at anything.
         app.get("/me", &Credential::None).await;
@@ -136,6 +137,7 @@ specify! {
             "user:2 token:4 member request GET /audit - - -  denied insufficient_scope audit:read",
             "constant-key constant-key - request GET /audit - - -  denied insufficient_scope audit:read",
             "user:1 token:2 admin user.role user:1 1 - -  failure last_admin",
+            "user:1 token:2 admin user.disable user:1 1 - -  failure last_admin",
             "user:2 token:4 member key.revoke key:1 3 - -  failure not_found",
         ]);
     }
@@ -382,7 +384,12 @@ specify! {
         ]));
         assert!(!history.text.contains("127.0.0.1") && !history.text.contains("token:"), "who may read need not know from where");
         assert_eq!(app.get("/page/1/history?limit=2", &eve).await.body["next"], history.body["items"][1]["id"]);
-        app.get("/page/2/history", &eve).await.assert_error(404, "not_found");
+        for nothing in ["/page/2/history", "/page/2/history?after=1"] {
+            app.get(nothing, &eve).await.assert_error(404, "not_found");
+        }
+        let last = &history.body["items"][2]["id"];
+        let past_the_end = app.get(&format!("/page/1/history?order=oldest&after={last}"), &eve).await;
+        assert_eq!((past_the_end.status, &past_the_end.body["items"]), (200, &json!([])));
     }
 
     async fn users_see_what_they_did_and_what_was_done_to_what_is_theirs(app: App) {
