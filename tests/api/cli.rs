@@ -143,6 +143,14 @@ specify_database! {
         let states: Vec<&str> = list.lines().map(|line| line.split('\t').nth(4).unwrap()).collect();
         assert_eq!(states, ["revoked", "unclaimed"], "{list}");
         assert_eq!(out(&run(&["key", "list", "--json"])).lines().count(), 2);
+
+        out(&run(&["key", "issue", "shop@example.org", "--name", "acts", "--scope", "pages:read"]));
+        for (arguments, state) in [(["--keep-keys"].as_slice(), "issued"), (&[], "revoked")] {
+            let set = [&["user", "set-password", "shop@example.org"], arguments].concat();
+            out(&with_input(&mut command(&set), "another long password"));
+            let list = out(&run(&["key", "list"]));
+            assert_eq!(list.lines().last().unwrap().split('\t').nth(4), Some(state), "{list}");
+        }
     }
 
     async fn migrations_are_applied_reverted_and_listed(database: Database) {

@@ -3,10 +3,34 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::app::PASSWORD;
-use crate::support::{Answer, App, Credential, specify};
+use crate::support::{Answer, App, Credential, specify, specify_database};
 
 async fn rotate(app: &App, owner: &Credential, id: i64, body: Value) -> Answer {
     app.post(&format!("/me/keys/{id}/rotate"), owner, &body).await
+}
+
+specify_database! {
+    async fn a_last_use_never_goes_backwards(database: Database) {
+        use latchkey::db::api_keys::touch;
+        use latchkey::domain::id::KeyId;
+
+        let db = database.open();
+        db.migrate_up().await.unwrap();
+        database.execute(
+            "INSERT INTO users (name, surname, email, email_key, website, hashed_password, created_at, updated_at) \
+             VALUES ('Adaline', '', 'a', 'a', '', '', '2026-01-01 00:00:00', '2026-01-01 00:00:00')",
+        ).await;
+        database.execute(
+            "INSERT INTO api_keys (owner_id, issued, name, scopes, foreign_scopes, created_at) \
+             VALUES (1, FALSE, 'k', '', '', '2026-01-01 00:00:00')",
+        ).await;
+        let now = latchkey::clock::Clock::default().now();
+        for (seconds, address) in [(0, 1), (60, 2), (30, 3)] {
+            let from = Some([192, 0, 2, address].into());
+            db.write(move |conn| touch(conn, KeyId(1), now.plus_seconds(seconds), from)).await.unwrap();
+        }
+        assert_eq!(database.rows("SELECT last_used_ip AS row FROM api_keys").await, ["192.0.2.2"]);
+    }
 }
 
 /// A moment on the server's clock.
