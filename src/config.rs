@@ -116,6 +116,8 @@ pub struct AuthSettings {
 pub struct LogSettings {
     /// For people or for programs.
     pub format: LogFormat,
+    /// Requests that succeed for one access line; 0 for no lines about them.
+    pub access_every: u32,
 }
 
 /// How log lines look.
@@ -297,6 +299,7 @@ impl Settings {
         within("auth.password_min_length", auth.password_min_length, 1, 512)?;
         within("auth.password_max_length", auth.password_max_length, auth.password_min_length, 512)?;
         within("auth.cache_size", auth.cache_size, 0, 10_000_000)?;
+        within("log.access_every", self.log.access_every, 0, 1_000_000)?;
         let key = auth.api_key_token.get().unwrap_or("unset");
         if key.len() > 512 || !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
             return Err(ConfigError(

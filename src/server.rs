@@ -74,6 +74,7 @@ impl Server {
         let ended = tokio::select! {
             ended = running => ended,
             () = service.keep_key_usage() => Ok(()),
+            () = service.keep_purging() => Ok(()),
         };
         service.flush_key_usage().await;
         ended

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel::upsert::excluded;
 
 use super::Conn;
-use super::conn::on_backend;
+use super::conn::{free_locked, on_backend};
 use super::schema::{access_tokens, users};
 use super::users::stored_role;
 use crate::clock::Timestamp;
@@ -89,7 +89,7 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
             access_tokens::expiration_date,
             access_tokens::sign_in_id,
         ))
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     Ok(row.map(|(id, name, role, scopes, expiration_date, sign_in)| {
         let role = stored_role(&role);
@@ -114,4 +114,13 @@ pub fn delete_of(conn: &mut Conn, user: UserId) -> Result<bool, AppError> {
 /// Removes the tokens of all users; how many there were.
 pub fn delete_all(conn: &mut Conn) -> Result<usize, AppError> {
     Ok(diesel::delete(access_tokens::table).execute(conn)?)
+}
+
+/// Removes at most `limit` tokens that had expired at `end`, except those that somebody else is changing; how many.
+pub fn delete_expired(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, AppError> {
+    let expired = access_tokens::table.filter(access_tokens::expiration_date.le(end.naive()));
+    let users: Vec<i64> = free_locked!(conn => expired.order(access_tokens::expiration_date)
+        .limit(limit)
+        .select(access_tokens::user_id))?;
+    Ok(diesel::delete(access_tokens::table.filter(access_tokens::user_id.eq_any(users))).execute(conn)?)
 }

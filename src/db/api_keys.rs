@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
 use super::Conn;
-use super::conn::on_backend;
+use super::conn::{free_locked, on_backend};
 use super::schema::{api_keys, users};
 use super::users::stored_role;
 use crate::clock::Timestamp;
@@ -212,7 +212,7 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
         .filter(api_keys::revoked_at.is_null())
         .filter(users::disabled_at.is_null())
         .select((ApiKey::as_select(), users::name, users::role))
-        .first(conn)
+        .get_result(conn)
         .optional()?;
     Ok(row.map(|(key, owner_name, role)| {
         let is_previous = key.digest.as_ref() != Some(&digest);
@@ -240,19 +240,19 @@ pub fn insert(conn: &mut Conn, new: &NewKey) -> Result<ApiKey, AppError> {
 
 /// The key with this id.
 pub fn find(conn: &mut Conn, id: KeyId) -> Result<Option<ApiKey>, AppError> {
-    Ok(api_keys::table.find(id.0).select(ApiKey::as_select()).first(conn).optional()?)
+    Ok(api_keys::table.find(id.0).select(ApiKey::as_select()).get_result(conn).optional()?)
 }
 
 /// The key that this claim code is for.
 pub fn find_by_claim(conn: &mut Conn, code: Digest) -> Result<Option<ApiKey>, AppError> {
     let by_code = api_keys::table.filter(api_keys::claim_digest.eq(code.to_hex()));
-    Ok(by_code.select(ApiKey::as_select()).first(conn).optional()?)
+    Ok(by_code.select(ApiKey::as_select()).get_result(conn).optional()?)
 }
 
 /// The key that this owner issued for this order.
 pub fn find_by_order(conn: &mut Conn, owner: UserId, order: &str) -> Result<Option<ApiKey>, AppError> {
     let by_order = api_keys::table.filter(api_keys::owner_id.eq(owner.0)).filter(api_keys::order_id.eq(order));
-    Ok(by_order.select(ApiKey::as_select()).first(conn).optional()?)
+    Ok(by_order.select(ApiKey::as_select()).get_result(conn).optional()?)
 }
 
 /// Which keys.
@@ -341,4 +341,16 @@ pub fn touch(conn: &mut Conn, id: KeyId, at: Timestamp, from: Option<IpAddr>) ->
         .set((api_keys::last_used_at.eq(at.naive()), api_keys::last_used_ip.eq(from.map(|from| from.to_string()))))
         .execute(conn)?;
     Ok(())
+}
+
+/// Forgets the codes of at most `limit` claims that had expired at `end`, except those that somebody else is changing;
+/// how many.
+pub fn forget_claims(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, AppError> {
+    let expired =
+        api_keys::table.filter(api_keys::claim_digest.is_not_null()).filter(api_keys::claim_expires_at.le(end.naive()));
+    let keys: Vec<i64> = free_locked!(conn => expired.order(api_keys::claim_expires_at)
+        .limit(limit)
+        .select(api_keys::id))?;
+    let forgotten = diesel::update(api_keys::table.filter(api_keys::id.eq_any(keys)));
+    Ok(forgotten.set(api_keys::claim_digest.eq(None::<String>)).execute(conn)?)
 }

@@ -1,5 +1,9 @@
 //! Two kinds of connection behind one type, and all that differs between them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager, TransactionManagerStatus};
 use diesel::prelude::*;
 
@@ -35,17 +39,17 @@ macro_rules! on_backend {
 }
 pub(super) use on_backend;
 
-/// The first row of a query, which stays as found until the transaction ends. On SQLite a write transaction began
+/// The one row that a query finds, which stays as found until the transaction ends. On SQLite a write transaction began
 /// IMMEDIATE, so nobody else writes anyway. Rows that refer to this one may come meanwhile (NO KEY).
-macro_rules! first_locked {
+macro_rules! one_locked {
     ($conn:ident => $query:expr) => {
         match $conn {
-            crate::db::Conn::Postgres($conn) => $query.for_no_key_update().first($conn).optional(),
-            crate::db::Conn::Sqlite($conn) => $query.first($conn).optional(),
+            crate::db::Conn::Postgres($conn) => $query.for_no_key_update().get_result($conn).optional(),
+            crate::db::Conn::Sqlite($conn) => $query.get_result($conn).optional(),
         }
     };
 }
-pub(super) use first_locked;
+pub(super) use one_locked;
 
 /// All rows of a query, locked likewise, in the order of the query.
 macro_rules! all_locked {
@@ -58,15 +62,28 @@ macro_rules! all_locked {
 }
 pub(super) use all_locked;
 
+/// Likewise, but only those that nobody else has locked.
+macro_rules! free_locked {
+    ($conn:ident => $query:expr) => {
+        match $conn {
+            crate::db::Conn::Postgres($conn) => $query.for_update().skip_locked().load($conn),
+            crate::db::Conn::Sqlite($conn) => $query.load($conn),
+        }
+    };
+}
+pub(super) use free_locked;
+
 /// Makes connections to the database that the URL's scheme names, and to no other.
 #[derive(Debug)]
 pub(super) struct Manager {
     url: DatabaseUrl,
+    /// Of its connections, in all.
+    failures: Arc<AtomicU64>,
 }
 
 impl Manager {
     pub(super) fn new(url: DatabaseUrl) -> Self {
-        Self { url }
+        Self { url, failures: Arc::default() }
     }
 }
 
@@ -90,12 +107,44 @@ const POSTGRES_TIMEOUTS: [(&str, &str); 5] = [
     ("tcp_user_timeout", "5000"),
 ];
 
-impl r2d2::ManageConnection for Manager {
-    type Connection = Conn;
-    type Error = ConnectionError;
+/// How long after its last answer a connection is taken for alive without being asked.
+const FRESH: Duration = Duration::from_secs(1);
 
+/// A connection of the pool. It is taken for alive if it has just answered and no other one has failed since.
+pub(super) struct Pooled {
+    conn: Conn,
+    answered: Instant,
+    /// How many had failed by then.
+    failures: u64,
+    all_failures: Arc<AtomicU64>,
+}
+
+impl Pooled {
+    /// Does `work`. If it fails because of the database, all connections are asked whether they live before they are
+    /// used again: a server that is restarted ends all of them.
+    pub(super) fn run<T>(&mut self, work: impl FnOnce(&mut Conn) -> Result<T, AppError>) -> Result<T, AppError> {
+        let answer = work(&mut self.conn);
+        match answer {
+            Err(AppError::Busy(_) | AppError::Internal(_)) => drop(self.all_failures.fetch_add(1, Ordering::Relaxed)),
+            _ => self.has_answered(),
+        }
+        answer
+    }
+
+    fn has_answered(&mut self) {
+        self.answered = Instant::now();
+        self.failures = self.all_failures.load(Ordering::Relaxed);
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.answered.elapsed() < FRESH && self.failures == self.all_failures.load(Ordering::Relaxed)
+    }
+}
+
+impl Manager {
+    /// A new connection, with our settings.
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-    fn connect(&self) -> Result<Conn, ConnectionError> {
+    pub(super) fn open(&self) -> Result<Conn, ConnectionError> {
         let (mut conn, setup): (Conn, &[&str]) = match &self.url {
             DatabaseUrl::Sqlite(path) => {
                 let path =
@@ -112,12 +161,29 @@ impl r2d2::ManageConnection for Manager {
         }
         Ok(conn)
     }
+}
 
-    fn is_valid(&self, conn: &mut Conn) -> Result<(), ConnectionError> {
-        conn.batch_execute("SELECT 1").map_err(ConnectionError::CouldntSetupConfiguration)
+impl r2d2::ManageConnection for Manager {
+    type Connection = Pooled;
+    type Error = ConnectionError;
+
+    fn connect(&self) -> Result<Pooled, ConnectionError> {
+        let all_failures = Arc::clone(&self.failures);
+        let failures = all_failures.load(Ordering::Relaxed);
+        Ok(Pooled { conn: self.open()?, answered: Instant::now(), failures, all_failures })
     }
 
-    fn has_broken(&self, conn: &mut Conn) -> bool {
+    fn is_valid(&self, pooled: &mut Pooled) -> Result<(), ConnectionError> {
+        if pooled.is_fresh() {
+            return Ok(());
+        }
+        pooled.conn.batch_execute("SELECT 1").map_err(ConnectionError::CouldntSetupConfiguration)?;
+        pooled.has_answered();
+        Ok(())
+    }
+
+    fn has_broken(&self, pooled: &mut Pooled) -> bool {
+        let conn = &mut pooled.conn;
         std::thread::panicking() || on_backend!(conn => is_mid_transaction(conn))
     }
 }
@@ -167,6 +233,20 @@ pub(super) fn write_transaction<T>(
     change: impl FnOnce(&mut Conn) -> Result<T, AppError>,
 ) -> Result<T, AppError> {
     transaction(conn, "BEGIN", "BEGIN IMMEDIATE", change)
+}
+
+/// Any number will do, so long as nothing else on that database takes the same advisory lock. For each schema by itself.
+const POSTGRES_PURGE_LOCK: &str = "pg_try_advisory_xact_lock(549487210, hashtext(current_schema()))";
+
+/// Whether no other process removes what has expired, until the transaction ends. On SQLite nobody else writes anyway.
+pub fn purging_is_ours(conn: &mut Conn) -> Result<bool, AppError> {
+    match conn {
+        Conn::Postgres(conn) => {
+            let ours = diesel::select(diesel::dsl::sql::<diesel::sql_types::Bool>(POSTGRES_PURGE_LOCK));
+            Ok(ours.get_result(conn)?)
+        }
+        Conn::Sqlite(_) => Ok(true),
+    }
 }
 
 /// Runs `query` on one snapshot of the database.

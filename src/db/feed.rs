@@ -56,8 +56,7 @@ struct Name {
 impl Feed {
     /// Starts to listen. What changed before is not told.
     pub fn open(url: &DatabaseUrl) -> Result<Self, AppError> {
-        let mut conn = r2d2::ManageConnection::connect(&Manager::new(url.clone()))
-            .map_err(|error| AppError::Busy(error.into()))?;
+        let mut conn = Manager::new(url.clone()).open().map_err(|error| AppError::Busy(error.into()))?;
         let mut feed = match &mut conn {
             Conn::Postgres(listener) => {
                 listener.batch_execute("SET application_name = 'latchkey-follower'; LISTEN latchkey")?;

@@ -25,7 +25,7 @@ pub fn insert(conn: &mut Conn, owner: UserId, name: &str, digest: &str, key: Key
 pub fn find(conn: &mut Conn, owner: UserId, name: &str) -> Result<Option<(ApiKey, String)>, AppError> {
     let by_name = issue_requests::table.find((owner.0, name));
     let found: Option<(i64, String)> =
-        by_name.select((issue_requests::key_id, issue_requests::request_digest)).first(conn).optional()?;
+        by_name.select((issue_requests::key_id, issue_requests::request_digest)).get_result(conn).optional()?;
     // Two lookups: a planner who takes one of the tables for small would join them by walking the other.
     let Some((key, digest)) = found else {
         return Ok(None);

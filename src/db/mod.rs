@@ -22,7 +22,7 @@ use std::time::Duration;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-pub use self::conn::Conn;
+pub use self::conn::{Conn, purging_is_ours};
 use self::conn::{Manager, read_transaction, write_transaction};
 use self::feed::Feed;
 use crate::config::{DatabaseSettings, DatabaseUrl};
@@ -52,7 +52,7 @@ impl Db {
             create_private(path).map_err(|error| AppError::Busy(format!("cannot create the file: {error}").into()))?;
         }
         let manager = Manager::new(settings.url.clone());
-        r2d2::ManageConnection::connect(&manager).map_err(|error| AppError::Busy(error.into()))?;
+        manager.open().map_err(|error| AppError::Busy(error.into()))?;
         let pool = r2d2::Pool::builder()
             .max_size(settings.pool_size)
             // None ahead of need: a thread that still connects while the process ends would crash in OpenSSL.
@@ -137,7 +137,7 @@ impl Db {
         let pool = self.pool.clone();
         let task = tokio::task::spawn_blocking(move || {
             let answer = match pool.get() {
-                Ok(mut conn) => work(&mut conn),
+                Ok(mut pooled) => pooled.run(work),
                 Err(error) => Err(AppError::Busy(error.into())),
             };
             drop(permits);
@@ -174,6 +174,10 @@ async fn permit(
     patience: Duration,
     complaint: &'static str,
 ) -> Result<OwnedSemaphorePermit, AppError> {
+    // Nobody is overtaken: what is given back goes to those who wait first.
+    if let Ok(permit) = Arc::clone(semaphore).try_acquire_owned() {
+        return Ok(permit);
+    }
     match tokio::time::timeout(patience, Arc::clone(semaphore).acquire_owned()).await {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(closed)) => Err(AppError::Internal(closed.into())),

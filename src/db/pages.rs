@@ -4,7 +4,7 @@ use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use super::Conn;
-use super::conn::{first_locked, on_backend};
+use super::conn::{on_backend, one_locked};
 use super::schema::pages;
 use crate::clock::Timestamp;
 use crate::domain::id::{PageId, UserId};
@@ -90,12 +90,12 @@ pub fn insert(conn: &mut Conn, new: &PageRow<'_>) -> Result<Page, AppError> {
 
 /// The page with this id.
 pub fn find(conn: &mut Conn, id: PageId) -> Result<Option<Page>, AppError> {
-    Ok(pages::table.find(id.0).select(Page::as_select()).first(conn).optional()?)
+    Ok(pages::table.find(id.0).select(Page::as_select()).get_result(conn).optional()?)
 }
 
 /// The page with this id, which stays as found until the transaction ends.
 pub fn lock(conn: &mut Conn, id: PageId) -> Result<Option<Page>, AppError> {
-    Ok(first_locked!(conn => pages::table.find(id.0).select(Page::as_select()))?)
+    Ok(one_locked!(conn => pages::table.find(id.0).select(Page::as_select()))?)
 }
 
 /// How many pages there are, and those from `offset` on, by id, at most `limit`.

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
 use super::Conn;
-use super::conn::{all_locked, first_locked, on_backend};
+use super::conn::{all_locked, on_backend, one_locked};
 use super::schema::users;
 use crate::clock::Timestamp;
 use crate::domain::id::UserId;
@@ -135,18 +135,18 @@ pub fn insert(conn: &mut Conn, new: &NewUser<'_>) -> Result<Option<User>, AppErr
 
 /// The user with this canonical e-mail.
 pub fn find_by_email(conn: &mut Conn, email_key: &str) -> Result<Option<User>, AppError> {
-    Ok(users::table.filter(users::email_key.eq(email_key)).select(User::as_select()).first(conn).optional()?)
+    Ok(users::table.filter(users::email_key.eq(email_key)).select(User::as_select()).get_result(conn).optional()?)
 }
 
 /// The user with this id.
 pub fn find(conn: &mut Conn, id: UserId) -> Result<Option<User>, AppError> {
-    Ok(users::table.find(id.0).select(User::as_select()).first(conn).optional()?)
+    Ok(users::table.find(id.0).select(User::as_select()).get_result(conn).optional()?)
 }
 
 /// The user with this id, who stays as found until the transaction ends. It is the first lock of every transaction
 /// that changes something of this user's, so two of them take turns.
 pub fn lock(conn: &mut Conn, id: UserId) -> Result<Option<User>, AppError> {
-    Ok(first_locked!(conn => users::table.find(id.0).select(User::as_select()))?)
+    Ok(one_locked!(conn => users::table.find(id.0).select(User::as_select()))?)
 }
 
 /// The users with these ids and all enabled admins, who stay as found until the transaction ends. They are locked by

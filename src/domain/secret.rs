@@ -43,13 +43,11 @@ impl SecretKind {
 
     /// What a token that somebody presents is for; `None` unless prefix, length, alphabet and checksum are right.
     pub fn of(text: &str) -> Option<Self> {
-        let (signed, checksum) = text.split_at_checked(text.len().checked_sub(CHECKSUM_LENGTH)?)?;
+        let (signed, given) = text.split_at_checked(text.len().checked_sub(CHECKSUM_LENGTH)?)?;
         let (prefix, body) = signed.split_once('_')?;
         let kind = Self::ALL.into_iter().find(|kind| kind.prefix() == prefix)?;
-        let well_formed = body.len() == BODY_LENGTH && body.bytes().all(|byte| ALPHABET.contains(&byte));
-        let mut expected = String::with_capacity(CHECKSUM_LENGTH);
-        push_base62(&mut expected, crc32fast::hash(signed.as_bytes()).to_be_bytes(), CHECKSUM_LENGTH);
-        (well_formed && checksum == expected).then_some(kind)
+        let well_formed = body.len() == BODY_LENGTH && body.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        (well_formed && given.as_bytes() == checksum(signed)).then_some(kind)
     }
 }
 
@@ -65,9 +63,9 @@ impl Secret {
         let mut bytes = [0; 32];
         SysRng.try_fill_bytes(&mut bytes)?;
         let mut text = format!("{}_", kind.prefix());
-        push_base62(&mut text, bytes, BODY_LENGTH);
-        let checksum = crc32fast::hash(text.as_bytes());
-        push_base62(&mut text, checksum.to_be_bytes(), CHECKSUM_LENGTH);
+        text.extend(base62::<32, BODY_LENGTH>(bytes).map(char::from));
+        let checksum = checksum(&text);
+        text.extend(checksum.map(char::from));
         Ok(Self { kind, text })
     }
 
@@ -111,7 +109,10 @@ impl Digest {
 
     /// 64 lower-case hexadecimal digits, as the database holds it.
     pub fn to_hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        let digit = |number| char::from_digit(u32::from(number), 16).unwrap_or('0');
+        let mut hex = String::with_capacity(2 * self.0.len());
+        hex.extend(self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+        hex
     }
 }
 
@@ -136,9 +137,9 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Appends a big-endian number in `width` base62 digits, most significant first.
-fn push_base62<const N: usize>(text: &mut String, mut number: [u8; N], width: usize) {
-    let mut digits = vec!['0'; width];
+/// A big-endian number in `WIDTH` base62 digits, most significant first.
+fn base62<const N: usize, const WIDTH: usize>(mut number: [u8; N]) -> [u8; WIDTH] {
+    let mut digits = [b'0'; WIDTH];
     for digit in digits.iter_mut().rev() {
         let mut remainder = 0u16;
         for byte in &mut number {
@@ -147,9 +148,14 @@ fn push_base62<const N: usize>(text: &mut String, mut number: [u8; N], width: us
             *byte = u8::try_from(value / 62).unwrap_or(u8::MAX);
             remainder = value % 62;
         }
-        *digit = ALPHABET.get(usize::from(remainder)).copied().map_or('0', char::from);
+        *digit = ALPHABET.get(usize::from(remainder)).copied().unwrap_or(b'0');
     }
-    text.extend(digits);
+    digits
+}
+
+/// The CRC-32 of what stands before it.
+fn checksum(signed: &str) -> [u8; CHECKSUM_LENGTH] {
+    base62(crc32fast::hash(signed.as_bytes()).to_be_bytes())
 }
 
 #[cfg(test)]
@@ -191,12 +197,8 @@ mod tests {
 
     #[test]
     fn base62_is_exact_at_its_ends() {
-        let mut text = String::new();
-        push_base62(&mut text, [0xff; 4], 6);
-        assert_eq!(text, "4gfFC3"); // 4294967295 in base 62
-        text.clear();
-        push_base62(&mut text, [0; 32], 43);
-        assert_eq!(text, "0".repeat(43));
+        assert_eq!(&base62([0xff; 4]), b"4gfFC3"); // 4294967295 in base 62
+        assert_eq!(base62([0; 32]), [b'0'; 43]);
     }
 
     #[test]

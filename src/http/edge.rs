@@ -1,5 +1,7 @@
 //! What happens to every request and every answer: an id, HEAD, errors put into words, headers, one log line.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,6 +53,7 @@ pub async fn edge<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let mut line = AccessLine {
+        log: request.app_data::<AccessLog>().cloned(),
         id: RequestId::of(request.headers()),
         method: request.method().clone(),
         path: request.path().to_owned(),
@@ -111,9 +114,30 @@ fn finish(headers: &mut HeaderMap, id: &RequestId) {
     }
 }
 
+/// Which requests that succeed have a log line: one of so many, for each thread by itself.
+#[derive(Clone)]
+pub struct AccessLog {
+    every: u32,
+    turn: Rc<Cell<u32>>,
+}
+
+impl AccessLog {
+    /// One of `every`; none if 0.
+    pub fn new(every: u32) -> Self {
+        Self { every, turn: Rc::default() }
+    }
+
+    fn is_due(&self) -> bool {
+        let turn = self.turn.get();
+        self.turn.set(if turn + 1 < self.every { turn + 1 } else { 0 });
+        self.every > 0 && turn == 0
+    }
+}
+
 /// The log line about a request. A client that goes away takes the request's future with it; then the line is written
 /// as that is dropped, with the status 499.
 struct AccessLine {
+    log: Option<AccessLog>,
     id: RequestId,
     method: Method,
     /// Without the query, where a careless client may have put a secret.
@@ -124,6 +148,10 @@ struct AccessLine {
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
+        let failed = self.status >= 400;
+        if !failed && self.log.as_ref().is_some_and(|log| !log.is_due()) {
+            return;
+        }
         let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
         log::info!(
             target: "latchkey::access",

@@ -28,6 +28,7 @@ use actix_web_httpauth::middleware::HttpAuthentication;
 use paperclip::actix::OpenApiExt;
 use paperclip::actix::web::{self, ServiceConfig};
 
+use self::edge::AccessLog;
 use self::openapi::Document;
 use self::problem::Presentation;
 use crate::config::Settings;
@@ -112,11 +113,13 @@ pub fn serve(service: Arc<Service>, settings: &Settings) -> std::io::Result<(Soc
     let presentation = web::Data::new(Presentation::new(settings.http.status_codes, &document));
     let document = web::Data::new(document);
     let service = web::Data::from(service);
+    let access_every = settings.log.access_every;
     let mut server = HttpServer::new(move || {
         App::new()
             .app_data(service.clone())
             .app_data(presentation.clone())
             .app_data(document.clone())
+            .app_data(AccessLog::new(access_every))
             .wrap(from_fn(edge::edge))
             .configure(docs::routes)
             .wrap_api()

@@ -52,7 +52,7 @@ impl Service {
     /// Whose secret this is, by the database; found ones are remembered, so wrong ones push nothing out.
     async fn look_up(&self, kind: SecretKind, digest: Digest) -> Result<Option<Arc<Identity>>, AppError> {
         let ticket = self.cache.ticket();
-        let found = self.db.read(move |conn| identify(conn, kind, digest)).await?.map(Arc::new);
+        let found = self.lookups.find(&self.db, kind, digest).await?;
         if let Some(identity) = &found {
             self.cache.put(ticket, digest, identity);
         }

@@ -6,12 +6,17 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use thread_priority::ThreadPriority;
 use tokio::sync::oneshot;
 
 use crate::domain::password::{HashError, Password, PasswordHash};
 use crate::error::AppError;
+
+/// How long a refusal is held back. Clients that try again at once would otherwise take from the hashing threads, which
+/// give way to everybody, what time they have.
+const HOLD: Duration = Duration::from_millis(30);
 
 /// Who waits: clients by their address. Whoever has none shares a turn.
 pub type Client = Option<IpAddr>;
@@ -68,6 +73,12 @@ impl Hasher {
         hash.is_outdated(self.cost)
     }
 
+    /// Whether a hash for this client would be done at all: to be asked before anything else is done for it. A place is
+    /// not kept.
+    pub async fn admit(&self, client: Client) -> Result<(), AppError> {
+        if self.queue.has_room_for(client) { Ok(()) } else { Err(held_back(full()).await) }
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         client: Client,
@@ -75,8 +86,20 @@ impl Hasher {
     ) -> Result<T, AppError> {
         let (answer, receiver) = oneshot::channel();
         self.queue.push(client, Box::new(Asked { work, answer }));
-        receiver.await.map_err(|error| AppError::Internal(error.into()))?
+        match receiver.await {
+            Ok(Err(refusal)) => Err(held_back(refusal).await),
+            answer => answer.map_err(|error| AppError::Internal(error.into()))?,
+        }
     }
+}
+
+fn full() -> AppError {
+    AppError::Busy("the queue for password hashing is full".into())
+}
+
+async fn held_back(refusal: AppError) -> AppError {
+    tokio::time::sleep(HOLD).await;
+    refusal
 }
 
 impl Drop for Hasher {
@@ -112,7 +135,7 @@ impl<T: Send, W: FnOnce() -> T + Send> Job for Asked<W, T> {
     }
 
     fn refuse(self: Box<Self>) {
-        let _ = self.answer.send(Err(AppError::Busy("the queue for password hashing is full".into())));
+        let _ = self.answer.send(Err(full()));
     }
 }
 
@@ -135,6 +158,16 @@ struct Waiting {
 impl Queue {
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a job of this client would find a place now, if need be that of somebody who has more.
+    fn has_room_for(&self, client: Client) -> bool {
+        let client = client.map(network);
+        let mut waiting = self.waiting();
+        if waiting.count >= self.room {
+            waiting.forget_abandoned();
+        }
+        waiting.count < self.room || waiting.length(client) + 1 < waiting.longest()
     }
 
     /// Adds a job, or refuses one: when the queue is full, the latest of the client who has most of it.
@@ -201,8 +234,7 @@ impl Waiting {
 
     /// The latest job of the client who has most; of clients with equally many, of the one who came last.
     fn remove_from_largest(&mut self) -> Option<Box<dyn Job>> {
-        let length = |client: &Client| self.jobs.get(client).map_or(0, VecDeque::len);
-        let largest = self.turns.iter().copied().max_by_key(length)?;
+        let largest = self.turns.iter().copied().max_by_key(|client| self.length(*client))?;
         let jobs = self.jobs.get_mut(&largest)?;
         let job = jobs.pop_back();
         if jobs.is_empty() {
@@ -211,6 +243,14 @@ impl Waiting {
         }
         self.count -= usize::from(job.is_some());
         job
+    }
+
+    fn length(&self, client: Client) -> usize {
+        self.jobs.get(&client).map_or(0, VecDeque::len)
+    }
+
+    fn longest(&self) -> usize {
+        self.jobs.values().map(VecDeque::len).max().unwrap_or(0)
     }
 
     fn forget_abandoned(&mut self) {
@@ -294,6 +334,9 @@ mod tests {
         let waiting = ask(&hasher, address(1), || ());
         settle().await;
         assert!(matches!(hasher.run(address(1), || ()).await, Err(AppError::Busy(_))));
+        for client in [address(1), address(2)] {
+            assert!(matches!(hasher.admit(client).await, Err(AppError::Busy(_))), "{client:?} has no more right to it");
+        }
         release.send(()).unwrap();
         waiting.await.unwrap().unwrap();
     }
@@ -311,6 +354,8 @@ mod tests {
             greedy.push(ask(&hasher, address(1), say(text)));
             settle().await;
         }
+        assert!(matches!(hasher.admit(address(1)).await, Err(AppError::Busy(_))));
+        hasher.admit(address(2)).await.unwrap();
         let modest = ask(&hasher, address(2), say("modest"));
         settle().await;
         release.send(()).unwrap();

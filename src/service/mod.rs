@@ -10,7 +10,9 @@ pub mod identity_cache;
 pub mod issue;
 pub mod key;
 pub mod key_usage;
+mod lookup;
 pub mod page;
+pub mod purge;
 mod rules;
 pub mod token;
 mod trail;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use self::hasher::Hasher;
 use self::identity_cache::IdentityCache;
 use self::key_usage::KeyUsage;
+use self::lookup::Lookups;
 use self::turns::Turns;
 use crate::clock::Clock;
 use crate::config::AuthSettings;
@@ -38,6 +41,7 @@ pub struct Service {
     constant_key: Option<Digest>,
     key_usage: KeyUsage,
     cache: Arc<IdentityCache>,
+    lookups: Arc<Lookups>,
     turns: Turns,
 }
 
@@ -55,6 +59,7 @@ impl Service {
             constant_key,
             key_usage: KeyUsage::default(),
             cache,
+            lookups: Arc::default(),
             turns: Turns::default(),
         })
     }

@@ -64,6 +64,7 @@ impl Service {
         password: Password,
         asked: Option<ScopeSet>,
     ) -> Result<Option<IssuedToken>, AppError> {
+        self.hasher.admit(call.origin.client).await?;
         let user = match EmailAddress::parse(username) {
             Some(email) => self.db.read(move |conn| users::find_by_email(conn, email.key())).await?,
             None => None,
@@ -164,6 +165,7 @@ impl Service {
         user: UserId,
         password: Password,
     ) -> Result<PasswordHash, AppError> {
+        self.hasher.admit(call.origin.client).await?;
         let found = self.db.read(move |conn| users::find(conn, user)).await?;
         let stored = found.map(|user| user.hashed_password);
         let matches = self.hasher.verify(call.origin.client, stored.clone(), password).await?;

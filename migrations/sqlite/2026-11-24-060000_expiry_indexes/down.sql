@@ -1,0 +1,2 @@
+DROP INDEX api_keys_claim_expires_at;
+DROP INDEX access_tokens_expiration_date;

@@ -1,0 +1,58 @@
+//! What has long expired is removed, in small batches, by one process at a time. Nothing depends on it: what has expired
+//! is dead, removed or not.
+
+use std::time::Duration;
+
+use super::Service;
+use crate::clock::Timestamp;
+use crate::db::{self, Conn, access_tokens, api_keys};
+use crate::error::AppError;
+
+/// How often somebody looks for what is to be removed.
+const INTERVAL: Duration = Duration::from_secs(600);
+/// Rows of one transaction.
+const BATCH: i64 = 500;
+/// Between two of them, so that others come in between.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Seconds that an expired token is kept: a clock that is set wrong for less than a day signs nobody out for good.
+const TOKEN_REST: i64 = 86_400;
+/// Seconds that the code of a claim is known after it has expired, so that whoever comes too late is told so: 30 days.
+const CLAIM_REST: i64 = 30 * 86_400;
+
+impl Service {
+    /// Removes what becomes due, for ever.
+    pub async fn keep_purging(&self) {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            match self.purge().await {
+                Ok(0) => {}
+                Ok(removed) => log::info!("removed {removed} expired tokens and claim codes"),
+                Err(error) => log::warn!("cannot remove what has expired: {error}"),
+            }
+        }
+    }
+
+    /// Removes expired tokens and the codes of expired claims; how many there were. Another process that is at it is
+    /// left alone.
+    pub async fn purge(&self) -> Result<usize, AppError> {
+        let mut removed = 0;
+        loop {
+            let now = self.clock.now();
+            let batch = self.db.write(move |conn| purge_batch(conn, now)).await?;
+            if batch == 0 {
+                return Ok(removed);
+            }
+            removed += batch;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+fn purge_batch(conn: &mut Conn, now: Timestamp) -> Result<usize, AppError> {
+    if !db::purging_is_ours(conn)? {
+        return Ok(0);
+    }
+    let tokens = access_tokens::delete_expired(conn, now.plus_seconds(-TOKEN_REST), BATCH)?;
+    let claims = api_keys::forget_claims(conn, now.plus_seconds(-CLAIM_REST), BATCH)?;
+    Ok(tokens + claims)
+}
