@@ -1,0 +1,135 @@
+//! The guard: what it costs beside the same request without it, from memory and from the database.
+
+use std::path::Path;
+
+use crate::Extent;
+use crate::database::Backend;
+use crate::load::{percentile, wrk};
+use crate::population::Population;
+use crate::process::Server;
+use crate::report::{Report, Row};
+
+/// The same middleware and a JSON object of one member, so that nothing but the guard makes the difference.
+const UNGUARDED: &str = "/health/live";
+const GUARDED: &str = "/protected-route";
+
+const UNCACHED: [(&str, &str); 1] = [("LATCHKEY__AUTH__CACHE_SIZE", "0")];
+
+/// Both routes in turns.
+struct Compared {
+    guarded: Vec<f64>,
+    unguarded: Vec<f64>,
+    p99_ratios: Vec<f64>,
+    p99s: Vec<f64>,
+}
+
+impl Compared {
+    fn measure(server: &Server, tokens: &Path, extent: &Extent) -> Self {
+        let mut compared =
+            Self { guarded: Vec::new(), unguarded: Vec::new(), p99_ratios: Vec::new(), p99s: Vec::new() };
+        wrk(server.address, GUARDED, tokens, 1);
+        for _ in 0..extent.pairs {
+            let unguarded = wrk(server.address, UNGUARDED, tokens, extent.seconds);
+            let guarded = wrk(server.address, GUARDED, tokens, extent.seconds);
+            compared.guarded.push(guarded.rate());
+            compared.unguarded.push(unguarded.rate());
+            compared.p99_ratios.push(guarded.p99 / unguarded.p99);
+            compared.p99s.push(guarded.p99 / 1e3);
+        }
+        compared
+    }
+
+    /// The median of the ratios of neighbours in time, so that whatever else the machine does hits both alike.
+    fn ratio(&self) -> f64 {
+        let ratios: Vec<f64> = self.guarded.iter().zip(&self.unguarded).map(|(one, other)| one / other).collect();
+        percentile(&ratios, 50)
+    }
+
+    fn rates(&self) -> String {
+        let (guarded, unguarded) = (percentile(&self.guarded, 50), percentile(&self.unguarded, 50));
+        format!("{guarded:.0} of {unguarded:.0} requests/s")
+    }
+}
+
+/// Guarded against unguarded, from memory.
+pub fn against_the_same_without(backend: Backend, extent: &Extent, report: &mut Report) {
+    let population = Population::create(backend, extent.users[0], extent.users[0]);
+    let server = Server::start(&population.database, &[]);
+    report.add(Row::of("memory, idle", backend).at_most(20.0, server.resident()).unit("MB"));
+    let compared = Compared::measure(&server, &population.file(), extent);
+    report.add(
+        Row::of("guarded against unguarded: requests/s", backend)
+            .at_least(0.90, compared.ratio())
+            .showing(compared.rates()),
+    );
+    report.add(
+        Row::of("guarded against unguarded: p99", backend)
+            .at_most(1.2, percentile(&compared.p99_ratios, 50))
+            .showing(format!("guarded {:.1} ms", percentile(&compared.p99s, 50))),
+    );
+}
+
+/// The same without the cache.
+pub fn uncached(backend: Backend, extent: &Extent, report: &mut Report) {
+    let population = Population::create(backend, extent.users[0], extent.users[0]);
+    let server = Server::start(&population.database, &UNCACHED);
+    let compared = Compared::measure(&server, &population.file(), extent);
+    let least = if backend == Backend::Sqlite { 0.25 } else { 0.12 };
+    report.add(
+        Row::of("guarded against unguarded, cache off: requests/s", backend)
+            .at_least(least, compared.ratio())
+            .showing(compared.rates()),
+    );
+}
+
+/// A large database against a small one, with the cache and without; and the memory that the large one takes.
+pub fn many_users(backend: Backend, extent: &Extent, report: &mut Report) {
+    let [few, many] = extent.users;
+    let small = Population::create(backend, few, few);
+    let large = Population::create(backend, many, extent.live);
+    // As many tokens as the small one has, for the cache; all of them, for the database.
+    let some = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(some.path(), large.tokens[..small.tokens.len()].join("\n") + "\n").unwrap();
+    let every = large.file();
+    for (name, settings, tokens, least) in
+        [("cached", [].as_slice(), some.path(), 0.95), ("cache off", UNCACHED.as_slice(), &every, 0.8)]
+    {
+        let (little, big) = (Server::start(&small.database, settings), Server::start(&large.database, settings));
+        let mut rates = [Vec::new(), Vec::new()];
+        for _ in 0..extent.pairs {
+            rates[0].push(wrk(little.address, GUARDED, &small.file(), extent.seconds).rate());
+            rates[1].push(wrk(big.address, GUARDED, tokens, extent.seconds).rate());
+        }
+        let ratios: Vec<f64> = rates[1].iter().zip(&rates[0]).map(|(one, other)| one / other).collect();
+        report.add(
+            Row::of(format!("{many} users against {few}, {name}: requests/s"), backend)
+                .at_least(least, percentile(&ratios, 50))
+                .showing(format!("{:.0} of {:.0} requests/s", percentile(&rates[1], 50), percentile(&rates[0], 50))),
+        );
+    }
+
+    let server = Server::start(&large.database, &[]);
+    let mut asked = 0.0;
+    while asked < extent.requests as f64 {
+        asked += wrk(server.address, GUARDED, &large.file(), extent.seconds).requests();
+    }
+    report.add(
+        Row::of(format!("memory after {} guarded requests, {} live tokens", extent.requests, extent.live), backend)
+            .at_most(80.0, server.resident())
+            .unit("MB"),
+    );
+}
+
+/// From the start of the process to its first 200, on a database that is migrated.
+pub fn cold_start(backend: Backend, extent: &Extent, report: &mut Report) {
+    let population = Population::create(backend, 1, 1);
+    let starts = 3 * extent.pairs;
+    let took: Vec<f64> =
+        (0..starts).map(|_| Server::start(&population.database, &[]).started_in.as_secs_f64() * 1e3).collect();
+    report.add(
+        Row::of("cold start to the first 200", backend)
+            .at_most(100.0, percentile(&took, 50))
+            .unit("ms")
+            .showing(format!("the slowest of {starts}: {:.0} ms", percentile(&took, 100))),
+    );
+}

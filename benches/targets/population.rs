@@ -1,0 +1,103 @@
+//! Users with tokens, by SQL: a million of them would take a day to sign in.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, PgConnection, SqliteConnection};
+use latchkey::domain::password::{Password, PasswordHash};
+use latchkey::domain::secret::{Secret, SecretKind};
+use tempfile::TempDir;
+
+use crate::database::{Backend, Database};
+
+/// Everybody's password.
+pub const PASSWORD: &str = "correct-horse-battery";
+/// The cost at which it is hashed: the default.
+pub const COST: u32 = 12;
+/// Rows of one statement.
+const CHUNK: usize = 1_000;
+
+/// A migrated database with users, and tokens of some of them.
+pub struct Population {
+    pub database: Database,
+    /// The tokens that are known in clear, of the first users.
+    pub tokens: Vec<String>,
+    home: TempDir,
+}
+
+impl Population {
+    /// `users` users, all with a token, `known` of them with one that can be presented.
+    pub fn create(backend: Backend, users: u64, known: u64) -> Self {
+        let database = Database::create(backend).expect("there is a database");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(database.open().migrate_up()).unwrap();
+        let hash = PasswordHash::create(&Password::new(PASSWORD.to_owned()), COST).unwrap();
+        let (numbers, digest, hurry) = match backend {
+            Backend::Sqlite => (
+                format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {users})"),
+                "lower(hex(randomblob(32)))",
+                "PRAGMA synchronous = OFF;",
+            ),
+            Backend::Postgres => (
+                format!("WITH n AS (SELECT generate_series(1, {users}) AS i)"),
+                "encode(sha256(convert_to(CAST(i AS TEXT), 'UTF8')), 'hex')",
+                // Nobody listens yet, so nothing need be told.
+                "SET statement_timeout = 0; SET session_replication_role = replica;",
+            ),
+        };
+        let (since, until) = ("'2026-01-01 00:00:00'", "'2099-01-01 00:00:00'");
+        let mut sql = format!(
+            "{hurry} {numbers} INSERT INTO users
+                (name, surname, email, email_key, website, hashed_password, created_at, updated_at)
+             SELECT 'Bencher', '', 'user' || i || '@example.org', 'user' || i || '@example.org', '', '{}', {since}, {since}
+             FROM n ORDER BY i;
+             {numbers} INSERT INTO access_tokens
+                (user_id, access_token, scopes, created_at, expiration_date, sign_in_id)
+             SELECT i, {digest}, '*', {since}, {until}, 0 FROM n WHERE i > {known};",
+            hash.as_str(),
+        );
+        let secrets: Vec<Secret> = (0..known).map(|_| Secret::generate(SecretKind::SignIn).unwrap()).collect();
+        for (number, chunk) in secrets.chunks(CHUNK).enumerate() {
+            let rows = chunk.iter().enumerate().map(|(place, secret)| {
+                let user = number * CHUNK + place + 1;
+                format!("({user}, '{}', '*', {since}, {until}, 0)", secret.digest().to_hex())
+            });
+            let rows = rows.collect::<Vec<_>>().join(", ");
+            write!(sql, "INSERT INTO access_tokens VALUES {rows};").unwrap();
+        }
+        execute(&database, &sql);
+        // As autovacuum would in time. Nobody does the like on SQLite.
+        if backend == Backend::Postgres {
+            execute(&database, "VACUUM ANALYZE");
+        }
+
+        let tokens: Vec<String> = secrets.into_iter().map(Secret::reveal).collect();
+        let home = TempDir::with_prefix("latchkey-bench-").unwrap();
+        let population = Self { database, tokens, home };
+        std::fs::write(population.file(), population.tokens.join("\n") + "\n").unwrap();
+        population
+    }
+
+    /// The known tokens, one in a line.
+    pub fn file(&self) -> PathBuf {
+        self.home.path().join("tokens")
+    }
+
+    /// The address of the user with this number, from 1.
+    pub fn email(number: u64) -> String {
+        format!("user{number}@example.org")
+    }
+}
+
+/// Runs SQL that is not the program's, however long it takes.
+#[expect(clippy::disallowed_methods, reason = "a benchmark reaches the database beside the program")]
+pub fn execute(database: &Database, sql: &str) {
+    match database.backend {
+        Backend::Sqlite => {
+            let path = database.url.trim_start_matches("sqlite://");
+            SqliteConnection::establish(path).unwrap().batch_execute(sql).unwrap();
+        }
+        Backend::Postgres => PgConnection::establish(&database.url).unwrap().batch_execute(sql).unwrap(),
+    }
+}

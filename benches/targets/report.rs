@@ -1,0 +1,122 @@
+//! The table of figures, with the machine they come from.
+
+use std::fmt;
+use std::process::Command;
+
+use crate::database::{Backend, Database};
+
+const FILE: &str = "docs/benchmarks.md";
+/// What stands around the figures in the file.
+const MARKS: [&str; 2] = ["<!-- figures: written by benches/run -->\n", "<!-- end of figures -->"];
+
+/// A figure, what it should be, and what it is.
+pub struct Row {
+    figure: String,
+    backend: &'static str,
+    target: String,
+    measured: f64,
+    unit: &'static str,
+    holds: bool,
+    shown: String,
+}
+
+impl Row {
+    /// A figure on one database.
+    pub fn of(figure: impl Into<String>, backend: Backend) -> Self {
+        let backend = match backend {
+            Backend::Sqlite => "SQLite",
+            Backend::Postgres => "PostgreSQL",
+        };
+        let (target, shown) = (String::new(), String::new());
+        Self { figure: figure.into(), backend, target, measured: f64::NAN, unit: "", holds: false, shown }
+    }
+
+    /// Which should be at least so much.
+    pub fn at_least(self, least: f64, measured: f64) -> Self {
+        Self { target: format!("≥ {least}"), measured, holds: measured >= least, ..self }
+    }
+
+    /// Which should be at most so much.
+    pub fn at_most(self, most: f64, measured: f64) -> Self {
+        Self { target: format!("≤ {most}"), measured, holds: measured <= most, ..self }
+    }
+
+    /// In this unit; without one it is a ratio.
+    pub fn unit(self, unit: &'static str) -> Self {
+        Self { unit, ..self }
+    }
+
+    /// What it is made of.
+    pub fn showing(self, shown: String) -> Self {
+        Self { shown, ..self }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { figure, backend, target, measured, unit, shown, .. } = self;
+        let holds = if self.holds { "yes" } else { "**no**" };
+        let digits = if unit.is_empty() { 2 } else { 1 };
+        write!(f, "| {figure} | {backend} | {target} {unit} | {measured:.digits$} {unit} | {holds} | {shown} |")
+    }
+}
+
+/// All figures of a run.
+#[derive(Default)]
+pub struct Report(Vec<Row>);
+
+impl Report {
+    /// Adds a figure, and says it at once: a run is long.
+    pub fn add(&mut self, row: Row) {
+        println!("{row}");
+        self.0.push(row);
+    }
+
+    /// How it went.
+    pub fn print(&self) {
+        let missed = self.0.iter().filter(|row| !row.holds).count();
+        println!("{} figures, {missed} of them miss their target. {}", self.0.len(), machine());
+    }
+
+    /// Puts the figures into the documentation.
+    pub fn write(&self) {
+        let page = std::fs::read_to_string(FILE).expect("the page is there");
+        let (before, rest) = page.split_once(MARKS[0]).expect("the page has a place for figures");
+        let (_, after) = rest.split_once(MARKS[1]).expect("the place has an end");
+        let rows: String = self.0.iter().map(|row| format!("{row}\n")).collect();
+        let table = format!("| figure | database | target | measured | holds | |\n|---|---|---|---|---|---|\n{rows}");
+        let figures = format!("{}\n{}\n\n{table}", MARKS[0], machine());
+        std::fs::write(FILE, format!("{before}{figures}\n{}{after}", MARKS[1])).expect("the page can be written");
+    }
+}
+
+/// Versions and machine, in a line.
+fn machine() -> String {
+    let first_line = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output();
+        // wrk tells its version on its way to a complaint.
+        let said = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        String::from_utf8_lossy(&said).lines().next().unwrap_or("unknown").trim().to_owned()
+    };
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processor = processor.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!(
+        "{}, on {cores} cores of {}, Linux {}. {}. {}. {}.",
+        first_line("date", &["+%F"]),
+        processor.trim_start_matches([' ', '\t', ':']),
+        first_line("uname", &["-r"]),
+        first_line(env!("CARGO_BIN_EXE_latchkey"), &["--version"]),
+        postgres(),
+        first_line("wrk", &["-v"]).split(" Copyright").next().unwrap_or_default(),
+    )
+}
+
+fn postgres() -> String {
+    let Some(database) = Database::create(Backend::Postgres) else {
+        return "Without PostgreSQL".to_owned();
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let version = runtime.block_on(database.rows("SELECT current_setting('server_version') AS row"));
+    format!("PostgreSQL {}", version[0])
+}

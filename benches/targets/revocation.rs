@@ -1,0 +1,53 @@
+//! A revocation on one replica, seen by another.
+
+use std::time::{Duration, Instant};
+
+use crate::Extent;
+use crate::database::Backend;
+use crate::load::{Connection, millis, percentile};
+use crate::population::{Population, execute};
+use crate::process::Server;
+use crate::report::{Report, Row};
+
+/// After which a revocation counts as missed.
+const MISSED: Duration = Duration::from_secs(5);
+
+/// From the answer to a revocation on one replica to the first refusal by another, which used the token just before.
+/// Now and then the connection that tells of changes is killed.
+pub fn on_another_replica(backend: Backend, extent: &Extent, report: &mut Report) {
+    if backend == Backend::Sqlite {
+        // One machine, one process.
+        return;
+    }
+    let [revocations, kills] = extent.revocations;
+    let population = Population::create(backend, revocations, revocations);
+    let (one, other) = (Server::start(&population.database, &[]), Server::start(&population.database, &[]));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let took = runtime.block_on(async {
+        let (mut one, mut other) = (Connection::open(one.address).await, Connection::open(other.address).await);
+        let mut took = Vec::new();
+        for (number, token) in (0..).zip(&population.tokens) {
+            for _ in 0..3 {
+                assert_eq!(other.get("/protected-route", token).await, 200);
+            }
+            if number % (revocations / kills) == 0 {
+                let followers = "pg_stat_activity WHERE application_name = 'latchkey-follower'";
+                execute(&population.database, &format!("SELECT pg_terminate_backend(pid) FROM {followers}"));
+            }
+            assert_eq!(one.sign_out(token).await, 204);
+            let answered = Instant::now();
+            while other.get("/protected-route", token).await == 200 && answered.elapsed() < MISSED {}
+            took.push(answered.elapsed());
+        }
+        took
+    });
+    let took = millis(&took);
+    let name = format!("{revocations} revocations seen by a second replica, listener killed {kills} times");
+    report.add(
+        Row::of(format!("{name}: p99"), backend)
+            .at_most(100.0, percentile(&took, 99))
+            .unit("ms")
+            .showing(format!("median {:.0} ms", percentile(&took, 50))),
+    );
+    report.add(Row::of(format!("{name}: the slowest"), backend).at_most(1000.0, percentile(&took, 100)).unit("ms"));
+}
