@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, NaiveDateTime, SubsecRound, TimeDelta, Utc};
 
@@ -45,9 +46,16 @@ impl From<NaiveDateTime> for Timestamp {
 }
 
 /// The source of time. Clones share one offset, so a test that advances its clock moves the whole server.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Clock {
     offset_micros: Arc<AtomicI64>,
+    started: Instant,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { offset_micros: Arc::default(), started: Instant::now() }
+    }
 }
 
 impl Clock {
@@ -57,6 +65,12 @@ impl Clock {
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
         let now = Utc::now();
         Timestamp((now + offset).trunc_subsecs(6))
+    }
+
+    /// How long this clock has run, whatever becomes of the time of day.
+    pub fn uptime(&self) -> Duration {
+        let offset = Duration::from_micros(self.offset_micros.load(Ordering::Relaxed).try_into().unwrap_or(0));
+        self.started.elapsed() + offset
     }
 
     /// Moves this clock and its clones by `seconds`, backwards when negative.

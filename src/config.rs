@@ -8,6 +8,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 
+mod limits;
+mod proxies;
+
+pub use self::limits::{Limit, LimitSettings};
+pub use self::proxies::{ClientHeader, Networks, Origins};
+
 /// The documented defaults, which are the built-in ones.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
@@ -27,6 +33,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// `[auth]`
     pub auth: AuthSettings,
+    /// `[limits]`
+    pub limits: LimitSettings,
     /// `[log]`
     pub log: LogSettings,
 }
@@ -63,6 +71,12 @@ pub struct HttpSettings {
     pub status_codes: StatusProfile,
     /// Where clients reach this server; empty if unknown.
     pub public_url: String,
+    /// Proxies whose word on the client is taken.
+    pub trusted_proxies: Networks,
+    /// In which header they say it.
+    pub client_header: ClientHeader,
+    /// Web pages of which origins may read answers.
+    pub cors_origins: Origins,
 }
 
 /// Which status codes an unknown caller gets (DESIGN: the status profile).
@@ -296,9 +310,10 @@ impl Settings {
         within("auth.bcrypt_cost", auth.bcrypt_cost, 10, 31)?;
         within("auth.hash_threads", auth.hash_threads, 0, 256)?;
         within("auth.hash_queue", auth.hash_queue, 1, 100_000)?;
-        within("auth.password_min_length", auth.password_min_length, 1, 512)?;
+        within("auth.password_min_length", auth.password_min_length, 8, 512)?;
         within("auth.password_max_length", auth.password_max_length, auth.password_min_length, 512)?;
         within("auth.cache_size", auth.cache_size, 0, 10_000_000)?;
+        self.limits.check()?;
         within("log.access_every", self.log.access_every, 0, 1_000_000)?;
         let key = auth.api_key_token.get().unwrap_or("unset");
         if key.len() > 512 || !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {

@@ -41,6 +41,14 @@ pub enum AppError {
     /// The caller's condition (`If-Match`) does not hold.
     #[error("the object has changed since it was read")]
     Stale,
+    /// Too many of the kind by this client.
+    #[error("too many requests")]
+    TooMany {
+        /// As many may come at once.
+        limit: u32,
+        /// Seconds until one more may come.
+        retry_after: u64,
+    },
     /// Not now: the database is away or a queue is full. Worth another try.
     #[error("{0}")]
     Busy(Source),

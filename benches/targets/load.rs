@@ -29,7 +29,7 @@ function request()
 end
 function done(summary, latency)
     io.write(string.format('{"requests":%d,"micros":%d,"p99":%d,"wrong":%d}\n', summary.requests, summary.duration,
-        latency:percentile(99), summary.errors.status + summary.errors.read + summary.errors.timeout))
+        latency:percentile(99), summary.errors.status + summary.errors.read + summary.errors.timeout + summary.errors.connect))
 end
 "#;
 
@@ -55,7 +55,7 @@ impl Outcome {
     }
 }
 
-/// As many requests as the server takes, with the tokens of a file. Every answer must be a 200.
+/// As many requests as the server takes, with the tokens of a file. No answer may be an error.
 pub fn wrk(server: SocketAddr, path: &str, tokens: &Path, seconds: u64) -> Outcome {
     let mut script = tempfile::NamedTempFile::new().unwrap();
     script.write_all(SCRIPT.as_bytes()).unwrap();
@@ -149,8 +149,11 @@ fn is_whole(answer: &[u8]) -> bool {
     answer.len() >= head + 4 + length
 }
 
-/// The value below which `percent` of 100 lie.
+/// The value below which `percent` of 100 lie; not a number if there are none.
 pub fn percentile(values: &[f64], percent: usize) -> f64 {
+    if values.is_empty() {
+        return f64::NAN;
+    }
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]

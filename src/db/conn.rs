@@ -74,7 +74,7 @@ macro_rules! free_locked {
 pub(super) use free_locked;
 
 /// Makes connections to the database that the URL's scheme names, and to no other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Manager {
     url: DatabaseUrl,
     /// Of its connections, in all.
@@ -123,17 +123,14 @@ impl Pooled {
     /// Does `work`. If it fails because of the database, all connections are asked whether they live before they are
     /// used again: a server that is restarted ends all of them.
     pub(super) fn run<T>(&mut self, work: impl FnOnce(&mut Conn) -> Result<T, AppError>) -> Result<T, AppError> {
+        // Before the work: one that fails meanwhile leaves this one in doubt, too.
+        let failures = self.all_failures.load(Ordering::Relaxed);
         let answer = work(&mut self.conn);
         match answer {
             Err(AppError::Busy(_) | AppError::Internal(_)) => drop(self.all_failures.fetch_add(1, Ordering::Relaxed)),
-            _ => self.has_answered(),
+            _ => (self.answered, self.failures) = (Instant::now(), failures),
         }
         answer
-    }
-
-    fn has_answered(&mut self) {
-        self.answered = Instant::now();
-        self.failures = self.all_failures.load(Ordering::Relaxed);
     }
 
     fn is_fresh(&self) -> bool {
@@ -142,6 +139,11 @@ impl Pooled {
 }
 
 impl Manager {
+    /// Counts a failure, as if one of the connections had had it.
+    pub(super) fn doubt(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A new connection, with our settings.
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     pub(super) fn open(&self) -> Result<Conn, ConnectionError> {
@@ -177,9 +179,8 @@ impl r2d2::ManageConnection for Manager {
         if pooled.is_fresh() {
             return Ok(());
         }
-        pooled.conn.batch_execute("SELECT 1").map_err(ConnectionError::CouldntSetupConfiguration)?;
-        pooled.has_answered();
-        Ok(())
+        let ask = |conn: &mut Conn| Ok(conn.batch_execute("SELECT 1")?);
+        pooled.run(ask).map_err(|error| ConnectionError::BadConnection(error.to_string()))
     }
 
     fn has_broken(&self, pooled: &mut Pooled) -> bool {

@@ -9,7 +9,6 @@ use diesel::sql_types::{BigInt, Text};
 
 use super::Conn;
 use super::conn::Manager;
-use crate::config::DatabaseUrl;
 use crate::domain::id::UserId;
 use crate::error::AppError;
 
@@ -55,8 +54,8 @@ struct Name {
 
 impl Feed {
     /// Starts to listen. What changed before is not told.
-    pub fn open(url: &DatabaseUrl) -> Result<Self, AppError> {
-        let mut conn = Manager::new(url.clone()).open().map_err(|error| AppError::Busy(error.into()))?;
+    pub(super) fn open(manager: &Manager) -> Result<Self, AppError> {
+        let mut conn = manager.open().map_err(|error| AppError::Busy(error.into()))?;
         let mut feed = match &mut conn {
             Conn::Postgres(listener) => {
                 listener.batch_execute("SET application_name = 'latchkey-follower'; LISTEN latchkey")?;

@@ -12,6 +12,7 @@ pub mod issue_requests;
 pub mod migrate;
 pub mod pages;
 mod schema;
+pub mod sign_in_failures;
 pub mod users;
 
 use std::fs::OpenOptions;
@@ -38,7 +39,7 @@ const WRITE_WAIT: Duration = Duration::from_secs(2);
 /// A pool of connections to one database. Clones share it.
 #[derive(Clone)]
 pub struct Db {
-    url: DatabaseUrl,
+    manager: Manager,
     pool: r2d2::Pool<Manager>,
     connections: Arc<Semaphore>,
     /// SQLite has one writer at a time. To queue here is fair; to queue in SQLite is to sleep and hope.
@@ -59,10 +60,10 @@ impl Db {
             .min_idle(Some(0))
             .connection_timeout(CHECKOUT_WAIT)
             .error_handler(Box::new(LogPoolError))
-            .build_unchecked(manager);
+            .build_unchecked(manager.clone());
         let permits = usize::try_from(settings.pool_size).unwrap_or(Semaphore::MAX_PERMITS);
         let single_writer = matches!(settings.url, DatabaseUrl::Sqlite(_)).then(|| Arc::new(Semaphore::new(1)));
-        Ok(Self { url: settings.url.clone(), pool, connections: Arc::new(Semaphore::new(permits)), single_writer })
+        Ok(Self { manager, pool, connections: Arc::new(Semaphore::new(permits)), single_writer })
     }
 
     /// Runs `query` on a connection, outside any transaction.
@@ -71,8 +72,7 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        let permits = vec![permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await?];
-        in_time(self.on_blocking_pool(permits, query)).await
+        in_time(self.lend(query)).await
     }
 
     /// Runs `query` on one snapshot of the database.
@@ -116,7 +116,27 @@ impl Db {
 
     /// A connection of its own that hears what changes.
     pub fn feed(&self) -> Result<Feed, AppError> {
-        Feed::open(&self.url)
+        Feed::open(&self.manager)
+    }
+
+    /// Connections at most.
+    pub fn pool_size(&self) -> usize {
+        usize::try_from(self.pool.max_size()).unwrap_or(usize::MAX)
+    }
+
+    /// Has every connection asked whether it lives before it is used again.
+    pub fn doubt(&self) {
+        self.manager.doubt();
+    }
+
+    /// Runs `work` on a connection, however long it takes: whoever waits for it has a time-out of their own.
+    pub async fn lend<T, F>(&self, work: F) -> Result<T, AppError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
+    {
+        let permits = vec![permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await?];
+        self.on_blocking_pool(permits, work).await
     }
 
     /// Runs `work` however long it takes.

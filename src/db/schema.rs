@@ -97,6 +97,14 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    sign_in_failures (account) {
+        account -> Text,
+        failures -> BigInt,
+        last_at -> Timestamp,
+    }
+}
+
 diesel::joinable!(access_tokens -> users (user_id));
 diesel::joinable!(api_keys -> users (owner_id));
 diesel::joinable!(issue_requests -> api_keys (key_id));

@@ -7,6 +7,7 @@
 //! Plain `$2a$`, `$2b$` and `$2y$` hashes that were brought from elsewhere verify too, and ask to be renewed.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -18,6 +19,8 @@ use rand::rngs::SysRng;
 use sha2::Sha256;
 
 const BCRYPT_BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD);
+/// Of eight characters or more, in lower case, sorted by their bytes (`assets/README.md` says where they are from).
+const COMMON: &str = include_str!("../../assets/common-passwords.txt");
 const SALT_CHARACTERS: usize = 22;
 const CHECKSUM_CHARACTERS: usize = 31;
 
@@ -39,6 +42,20 @@ impl Password {
     /// Its length as people count it: Unicode code points.
     pub fn length(&self) -> usize {
         self.0.chars().count()
+    }
+}
+
+impl Password {
+    /// Whether it is on the list of those that everybody tries first, in any case.
+    pub fn is_common(&self) -> bool {
+        static SORTED: LazyLock<Vec<&str>> = LazyLock::new(|| COMMON.lines().collect());
+        let plain = self.0.to_lowercase();
+        SORTED.binary_search(&plain.as_str()).is_ok()
+    }
+
+    /// Whether it is just this text, in any case.
+    pub fn is(&self, text: &str) -> bool {
+        self.0.to_lowercase() == text.to_lowercase()
     }
 }
 

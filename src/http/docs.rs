@@ -1,6 +1,6 @@
 //! `/openapi.json` and Swagger UI, from inside the binary.
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, LOCATION};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, LOCATION};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpResponse, Responder};
 
@@ -17,8 +17,8 @@ pub fn routes(config: &mut ServiceConfig) {
     config
         .service(web::resource("/openapi.json").get(openapi))
         .service(web::resource("/docs").get(redirect))
-        .service(web::resource("/docs/").get(|| async { page("text/html; charset=utf-8", INDEX) }))
-        .service(web::resource("/docs/start.js").get(|| async { page("text/javascript; charset=utf-8", START) }))
+        .service(web::resource("/docs/").get(index))
+        .service(web::resource("/docs/start.js").get(start))
         .service(
             web::resource("/docs/swagger-ui-bundle.js")
                 .get(|| async { packed("text/javascript; charset=utf-8", BUNDLE) }),
@@ -38,8 +38,21 @@ async fn redirect() -> impl Responder {
     HttpResponse::PermanentRedirect().insert_header((LOCATION, "docs/")).finish()
 }
 
-fn page(content_type: &'static str, text: &'static str) -> HttpResponse {
-    HttpResponse::Ok().content_type(content_type).body(text)
+/// Scripts and styles of our own only, and requests to the API wherever its clients reach it.
+async fn index(settings: web::Data<Document>) -> impl Responder {
+    let api = settings.origin().unwrap_or_default();
+    let policy = format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' {api}; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((CONTENT_SECURITY_POLICY, policy))
+        .body(INDEX)
+}
+
+async fn start() -> impl Responder {
+    HttpResponse::Ok().content_type("text/javascript; charset=utf-8").body(START)
 }
 
 /// Stored compressed, sent as stored: whoever opens the page has a browser.

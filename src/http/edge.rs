@@ -8,10 +8,14 @@ use std::time::Instant;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
-use actix_web::http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, VARY, X_CONTENT_TYPE_OPTIONS};
+use actix_web::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY,
+    STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, web};
 
+use super::client::is_secure;
 use super::problem::{self, Fault};
 use crate::error::AppError;
 use crate::service::Service;
@@ -76,7 +80,8 @@ pub async fn edge<B: MessageBody + 'static>(
     if let Some(answer) = error_answer(&response, &line.id).await {
         response = response.into_response(answer);
     }
-    finish(response.headers_mut(), &line.id);
+    let secure = is_secure(response.request());
+    finish(response.headers_mut(), &line.id, secure);
     line.status = response.status().as_u16();
     Ok(response)
 }
@@ -102,13 +107,31 @@ async fn error_answer(response: &ServiceResponse<BoxBody>, id: &RequestId) -> Op
     }
 }
 
-/// Nothing of ours may be stored by a cache or read as another type, unless its handler said so.
-fn finish(headers: &mut HeaderMap, id: &RequestId) {
+/// What browsers are told of every answer. Nothing of ours is a page, but for the documentation, which says so itself.
+const SHIELDS: [(HeaderName, HeaderValue); 5] = [
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+];
+/// A year (RFC 6797).
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+/// Nothing of ours may be stored by a cache, framed, or read as another type, unless its handler said so.
+fn finish(headers: &mut HeaderMap, id: &RequestId, secure: bool) {
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(VARY, HeaderValue::from_static("Authorization, Token"));
     }
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    for (name, value) in SHIELDS {
+        if !headers.contains_key(&name) {
+            headers.insert(name, value);
+        }
+    }
+    if secure {
+        headers.insert(STRICT_TRANSPORT_SECURITY, HSTS);
+    }
     if let Ok(id) = HeaderValue::from_str(id.as_str()) {
         headers.insert(X_REQUEST_ID, id);
     }

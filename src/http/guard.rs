@@ -7,7 +7,7 @@ use actix_web::dev::ServiceRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use actix_web::{Error, HttpMessage, web};
 
-use super::principal::client;
+use super::client::client;
 use super::problem::Fault;
 use crate::error::{AppError, Carrier, Reason};
 use crate::service::Service;

@@ -3,6 +3,8 @@
 pub mod account;
 pub mod audit;
 pub mod body;
+pub mod client;
+pub mod cors;
 pub mod docs;
 pub mod edge;
 pub mod guard;
@@ -28,6 +30,7 @@ use actix_web_httpauth::middleware::HttpAuthentication;
 use paperclip::actix::OpenApiExt;
 use paperclip::actix::web::{self, ServiceConfig};
 
+use self::client::Proxies;
 use self::edge::AccessLog;
 use self::openapi::Document;
 use self::problem::Presentation;
@@ -114,12 +117,16 @@ pub fn serve(service: Arc<Service>, settings: &Settings) -> std::io::Result<(Soc
     let document = web::Data::new(document);
     let service = web::Data::from(service);
     let access_every = settings.log.access_every;
+    let proxies = web::Data::new(Proxies::new(&settings.http));
+    let origins = settings.http.cors_origins.clone();
     let mut server = HttpServer::new(move || {
         App::new()
             .app_data(service.clone())
             .app_data(presentation.clone())
             .app_data(document.clone())
             .app_data(AccessLog::new(access_every))
+            .app_data(proxies.clone())
+            .wrap(cors::cors(&origins))
             .wrap(from_fn(edge::edge))
             .configure(docs::routes)
             .wrap_api()

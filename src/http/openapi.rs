@@ -20,6 +20,7 @@ use crate::config::{AuthSettings, HttpSettings};
 pub struct Document {
     value: Value,
     json: String,
+    origin: Option<String>,
 }
 
 impl Document {
@@ -33,7 +34,13 @@ impl Document {
         drop(app);
         finish(&mut value, http, auth);
         let json = format!("{value:#}\n");
-        Self { value, json }
+        let origin = url::Url::parse(&http.public_url).ok().map(|url| url.origin().ascii_serialization());
+        Self { value, json, origin }
+    }
+
+    /// Where clients reach the API, if that is set.
+    pub fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
     }
 
     /// The document as text.

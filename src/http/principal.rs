@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
-use std::net::IpAddr;
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
@@ -13,6 +12,7 @@ use paperclip::actix::OperationModifier;
 use paperclip::v2::models::{DefaultOperationRaw, SecurityScheme};
 use paperclip::v2::schema::Apiv2Schema;
 
+use super::client::client;
 use super::edge::RequestId;
 use super::problem::Fault;
 use crate::domain::audit::{Call, Caller, Origin};
@@ -125,11 +125,6 @@ impl FromRequest for Anybody {
 fn origin(request: &HttpRequest) -> Origin {
     let request_id = request.extensions().get::<RequestId>().map(RequestId::share);
     Origin { client: client(request), request_id }
-}
-
-/// The address of whoever is at the other end of the connection.
-pub fn client(request: &HttpRequest) -> Option<IpAddr> {
-    request.peer_addr().map(|peer| peer.ip().to_canonical())
 }
 
 impl Apiv2Schema for Anybody {}

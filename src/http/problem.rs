@@ -8,7 +8,7 @@ use std::fmt;
 
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use paperclip::v2::schema::Apiv2Errors;
 use serde_json::json;
@@ -19,6 +19,9 @@ use super::principal::KeptOut;
 use crate::config::StatusProfile;
 use crate::error::{AppError, Denial, FieldError, Reason};
 
+const RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 /// Seconds after which to try again.
 const RETRY_SECONDS: u32 = 1;
 /// Paths whose errors are OAuth 2.0's.
@@ -119,6 +122,12 @@ pub fn present(fault: &Fault, request: &HttpRequest, id: &RequestId) -> HttpResp
     if answer.status == StatusCode::SERVICE_UNAVAILABLE {
         response.insert_header((RETRY_AFTER, RETRY_SECONDS));
     }
+    if let Fault::App(AppError::TooMany { limit, retry_after }) = fault {
+        response.insert_header((RETRY_AFTER, *retry_after));
+        response.insert_header((RATE_LIMIT_LIMIT, *limit));
+        response.insert_header((RATE_LIMIT_REMAINING, 0));
+        response.insert_header((RATE_LIMIT_RESET, *retry_after));
+    }
     if answer.status == StatusCode::METHOD_NOT_ALLOWED {
         response.insert_header((ALLOW, allowed.map_or_else(|| "GET, HEAD".to_owned(), ToString::to_string)));
     }
@@ -179,6 +188,7 @@ impl Answer {
                 let scope = self.errors.iter().any(|error| error.code == "invalid_scope");
                 (StatusCode::BAD_REQUEST, if scope { "invalid_scope" } else { "invalid_request" })
             }
+            (StatusCode::TOO_MANY_REQUESTS, code) => (self.status, code),
             (StatusCode::SERVICE_UNAVAILABLE, _) => (self.status, "temporarily_unavailable"),
             (StatusCode::INTERNAL_SERVER_ERROR, _) => (self.status, "server_error"),
             _ => (self.status, "invalid_request"),
@@ -258,6 +268,10 @@ fn app_error(error: &AppError, profile: StatusProfile) -> Answer {
             let detail = "The object has changed since you read it. Read it again and repeat your change.";
             Answer::new(StatusCode::PRECONDITION_FAILED, "stale", detail)
         }
+        AppError::TooMany { retry_after, .. } => {
+            let detail = format!("There were too many requests of this kind from you. Try again in {retry_after} s.");
+            Answer::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
+        }
         AppError::Busy(_) => {
             Answer::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "The server cannot do this just now. Try again.")
         }
@@ -288,7 +302,11 @@ fn unauthenticated(reason: Reason, profile: StatusProfile) -> Answer {
             Answer::new(status, "invalid_token", detail).challenge(", error=\"invalid_token\"")
         }
         Reason::BadPassword => {
-            let answer = Answer::new(status, "invalid_grant", "Incorrect e-mail or password");
+            let answer = Answer::new(
+                status,
+                "invalid_grant",
+                "Incorrect e-mail or password. After several failures, wait before you try again.",
+            );
             if status == StatusCode::UNAUTHORIZED { answer.challenge("") } else { answer }
         }
     }

@@ -3,9 +3,11 @@
 use validator::{Validate, ValidationError};
 
 use super::Service;
+use super::failures::account_of;
 use super::rules::{TEXT_MAX, broken, no_control_characters, no_nul};
 use super::token::wrong_password;
-use super::user::{NAME_MIN, check_email, email_taken, end_after_new_password};
+use super::user::{NAME_MIN, check_email, email_taken, end_after_new_password, not_their_own};
+use crate::db::sign_in_failures;
 use crate::db::users::{self, UserChange};
 use crate::domain::audit::{Action, Call, Event, Target};
 use crate::domain::email::EmailAddress;
@@ -112,9 +114,11 @@ impl Service {
         self.check_password("new_password", &new)?;
         let user = call.user()?.user_id;
         let confirmed = self.confirm_password(&call, user, current).await?;
-        let hash = self.hasher.create(call.origin.client, new).await?;
+        let hash = self.hasher.create(call.origin.client, new.clone()).await?;
         self.change(call, Event::of(Action::SetPassword).on(Target::User(user)), move |change| {
-            own(users::find(change.conn, user)?, Some(&confirmed))?;
+            let row = own(users::find(change.conn, user)?, Some(&confirmed))?;
+            not_their_own("new_password", &new, [&row.email, &row.name, &row.surname])?;
+            sign_in_failures::forget(change.conn, account_of(&row))?;
             users::set_password(change.conn, user, &hash, change.now)?;
             let ended = end_after_new_password(change, user, revoke_keys)?;
             change.record(|event| event.changed(vec!["password"]).detail(ended)).map(drop)

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Service;
+use super::throttle::Act;
 use crate::clock::Timestamp;
 use crate::db::{Conn, access_tokens, api_keys};
 use crate::domain::principal::{Credential, Identity, Level, Principal};
@@ -17,31 +18,34 @@ impl Service {
     /// Who presents `credential`, from `client`. What cannot be one of our secrets is refused without a query.
     ///
     /// Errors: [`AppError::Unauthenticated`] for a credential that is malformed, unknown, expired or revoked, without
-    /// saying which; [`AppError::Busy`] when the database cannot tell.
+    /// saying which; [`AppError::TooMany`] after too many such; [`AppError::Busy`] when the database cannot tell.
     pub async fn authenticate(
         &self,
         credential: &str,
         carrier: Carrier,
         client: Option<IpAddr>,
     ) -> Result<Principal, AppError> {
-        let refused = AppError::Unauthenticated(Reason::BadCredential(carrier));
+        let refused = || match self.throttle.count(Act::InvalidToken, client) {
+            Ok(()) => AppError::Unauthenticated(Reason::BadCredential(carrier)),
+            Err(too_many) => too_many,
+        };
         if credential.len() > MAX_LENGTH {
-            return Err(refused);
+            return Err(refused());
         }
         let digest = Digest::of(credential);
         if self.constant_key.is_some_and(|key| key == digest) {
             return Ok(Principal::ConstantKey);
         }
         let Some(kind) = SecretKind::of(credential) else {
-            return Err(refused);
+            return Err(refused());
         };
         let identity = match self.cache.get(&digest) {
             Some(identity) => identity,
-            None => self.look_up(kind, digest).await?.ok_or(refused)?,
+            None => self.look_up(kind, digest).await?.ok_or_else(refused)?,
         };
         let now = self.clock.now();
         if !identity.lives_at(now) {
-            return Err(AppError::Unauthenticated(Reason::BadCredential(carrier)));
+            return Err(refused());
         }
         if let Credential::OwnKey(key) | Credential::IssuedKey(key) = identity.credential {
             self.key_usage.note(key, now, client);
@@ -52,7 +56,7 @@ impl Service {
     /// Whose secret this is, by the database; found ones are remembered, so wrong ones push nothing out.
     async fn look_up(&self, kind: SecretKind, digest: Digest) -> Result<Option<Arc<Identity>>, AppError> {
         let ticket = self.cache.ticket();
-        let found = self.lookups.find(&self.db, kind, digest).await?;
+        let found = self.lookups.find(kind, digest).await?;
         if let Some(identity) = &found {
             self.cache.put(ticket, digest, identity);
         }

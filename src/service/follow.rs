@@ -43,6 +43,7 @@ fn follow(service: &Weak<Service>) {
             }
             Err(error) => {
                 service.cache.distrust();
+                service.db.doubt();
                 if !std::mem::replace(&mut deaf, true) {
                     log::warn!("cannot hear what changes, so every credential is looked up: {error}");
                 }

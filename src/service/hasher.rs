@@ -11,6 +11,7 @@ use std::time::Duration;
 use thread_priority::ThreadPriority;
 use tokio::sync::oneshot;
 
+use crate::domain::network::Network;
 use crate::domain::password::{HashError, Password, PasswordHash};
 use crate::error::AppError;
 
@@ -18,7 +19,7 @@ use crate::error::AppError;
 /// give way to everybody, what time they have.
 const HOLD: Duration = Duration::from_millis(30);
 
-/// Who waits: clients by their address. Whoever has none shares a turn.
+/// Who waits. Whoever has no address shares a turn.
 pub type Client = Option<IpAddr>;
 
 /// The hashing threads. They end when this is dropped.
@@ -148,9 +149,9 @@ struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    jobs: HashMap<Client, VecDeque<Box<dyn Job>>>,
+    jobs: HashMap<Option<Network>, VecDeque<Box<dyn Job>>>,
     /// Clients with jobs, the next one first.
-    turns: VecDeque<Client>,
+    turns: VecDeque<Option<Network>>,
     count: usize,
     closed: bool,
 }
@@ -162,7 +163,7 @@ impl Queue {
 
     /// Whether a job of this client would find a place now, if need be that of somebody who has more.
     fn has_room_for(&self, client: Client) -> bool {
-        let client = client.map(network);
+        let client = client.map(Network::of);
         let mut waiting = self.waiting();
         if waiting.count >= self.room {
             waiting.forget_abandoned();
@@ -172,7 +173,7 @@ impl Queue {
 
     /// Adds a job, or refuses one: when the queue is full, the latest of the client who has most of it.
     fn push(&self, client: Client, job: Box<dyn Job>) {
-        let client = client.map(network);
+        let client = client.map(Network::of);
         let mut waiting = self.waiting();
         if waiting.count >= self.room {
             waiting.forget_abandoned();
@@ -200,16 +201,8 @@ impl Queue {
     }
 }
 
-/// Who counts as one client: an address, or the /64 that whoever has one IPv6 address has all of.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
-    }
-}
-
 impl Waiting {
-    fn add(&mut self, client: Client, job: Box<dyn Job>) {
+    fn add(&mut self, client: Option<Network>, job: Box<dyn Job>) {
         let jobs = self.jobs.entry(client).or_default();
         if jobs.is_empty() {
             self.turns.push_back(client);
@@ -245,7 +238,7 @@ impl Waiting {
         job
     }
 
-    fn length(&self, client: Client) -> usize {
+    fn length(&self, client: Option<Network>) -> usize {
         self.jobs.get(&client).map_or(0, VecDeque::len)
     }
 

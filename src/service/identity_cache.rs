@@ -32,7 +32,9 @@ pub struct IdentityCache {
     counts: Counts,
 }
 
+/// On cache lines of their own: they are written at every request, what stands beside them is only read.
 #[derive(Default)]
+#[repr(align(128))]
 struct Counts {
     hits: AtomicU64,
     misses: AtomicU64,

@@ -9,6 +9,7 @@ use super::Service;
 use super::grant::{Foreign, KeyRequest, Terms, may_give};
 use super::key::{FreshKey, lock_key, revoke};
 use super::rules::{TEXT_MAX, broken, no_control_characters};
+use super::throttle::Act;
 use super::token::generate;
 use super::trail::Change;
 use crate::clock::Timestamp;
@@ -135,6 +136,7 @@ impl Service {
     /// Issues a key on the caller's account.
     pub async fn issue_key(&self, call: Call, request: IssueRequest) -> Result<Issued, AppError> {
         let owner = call.user()?.user_id;
+        self.throttle.count_key(owner)?;
         self.issue_key_for(call, owner, request).await
     }
 
@@ -202,6 +204,7 @@ impl Service {
     /// Errors: [`AppError::NotFound`] for what is no code of ours, [`AppError::Gone`] for one that has been used, has
     /// expired, or whose key was revoked.
     pub async fn claim_key(&self, call: Call, code: &str) -> Result<FreshKey, AppError> {
+        self.throttle.count(Act::Claim, call.origin.client)?;
         let unknown = || AppError::NotFound("claim");
         if SecretKind::of(code) != Some(SecretKind::Claim) {
             return Err(unknown());

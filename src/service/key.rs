@@ -75,6 +75,7 @@ impl Service {
         let terms = Terms::read(&request, Foreign::Refused, self.clock.now()).map_err(AppError::Invalid)?;
         let (owner, secret) = (call.user()?.user_id, generate(SecretKind::ApiKey)?);
         let role = call.user()?.level.role;
+        self.throttle.count_key(owner)?;
         let (hint, digest) = (secret.hint(), secret.digest());
         let created = self.change(call, Event::of(Action::CreateKey).owned_by(owner), move |change| {
             may_give(change, &terms, Foreign::Refused, role)?;

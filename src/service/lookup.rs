@@ -13,10 +13,12 @@ use crate::domain::principal::Identity;
 use crate::domain::secret::{Digest, SecretKind};
 use crate::error::AppError;
 
-/// Connections that are at work on lookups at most.
-const SHIFTS: usize = 4;
-/// As many must wait for each connection at work before one more is taken.
+/// As many must wait for each connection at work before one more is taken,
 const CROWD: usize = 4;
+/// or one for so long: a connection may hang.
+const STALL: Duration = Duration::from_millis(20);
+/// More than so many that wait are turned away.
+const LINE: usize = 10_000;
 /// How long a connection is kept while others may want it.
 const TURN: Duration = Duration::from_millis(100);
 /// How long a lookup may take before its caller is told to come back.
@@ -25,111 +27,143 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// What came of a lookup.
 type Found = Result<Option<Arc<Identity>>, AppError>;
 
-/// Lookups that wait, and how many connections are at work on them.
-#[derive(Default)]
-pub(super) struct Lookups(Mutex<Waiting>);
+/// Lookups that wait, and the connections at work on them.
+pub(super) struct Lookups {
+    db: Db,
+    /// Connections at most: half of the pool, so that others get some, too.
+    most: usize,
+    waiting: Mutex<Waiting>,
+}
 
 #[derive(Default)]
 struct Waiting {
-    asked: VecDeque<Asked>,
-    shifts: usize,
+    line: VecDeque<Asked>,
+    at_work: usize,
 }
 
 struct Asked {
     kind: SecretKind,
     digest: Digest,
+    since: Instant,
+    /// A connection has failed over it; the next one tells whether it was the connection's fault.
+    again: bool,
     answer: oneshot::Sender<Found>,
 }
 
+/// Why a connection is given back.
+enum Served {
+    /// Nobody waits any more.
+    All,
+    /// Its turn is over.
+    Some,
+}
+
 impl Lookups {
+    pub(super) fn new(db: Db) -> Arc<Self> {
+        let most = (db.pool_size() / 2).max(2);
+        Arc::new(Self { db, most, waiting: Mutex::default() })
+    }
+
     /// Whose secret this is, expired or not, by what the database holds at some time during this call.
-    pub(super) async fn find(self: &Arc<Self>, db: &Db, kind: SecretKind, digest: Digest) -> Found {
+    pub(super) async fn find(self: &Arc<Self>, kind: SecretKind, digest: Digest) -> Found {
         let (answer, found) = oneshot::channel();
-        if let Some(shift) = self.ask(Asked { kind, digest, answer }) {
-            let db = db.clone();
+        if self.join(Asked { kind, digest, since: Instant::now(), again: false, answer })? {
             // On its own: whoever asked first may go away while others wait.
-            tokio::spawn(async move {
-                let mut at_work = Some(shift);
-                while let Some(shift) = at_work.take() {
-                    match db.read(move |conn| shift.work(conn)).await {
-                        Ok(goes_on) => at_work = goes_on,
-                        Err(error) => log::warn!("cannot look up credentials: {error}"),
-                    }
-                }
-            });
+            tokio::spawn(Arc::clone(self).work());
         }
         match tokio::time::timeout(PATIENCE, found).await {
             Ok(Ok(found)) => found,
-            Ok(Err(_)) => Err(AppError::Busy("the credential could not be looked up".into())),
+            Ok(Err(_)) => Err(AppError::Busy("the lookup was given up".into())),
             Err(_) => Err(AppError::Busy("the database takes too long to answer".into())),
         }
     }
 
-    /// Joins those who wait; with a shift if one more is due.
-    fn ask(self: &Arc<Self>, asked: Asked) -> Option<Shift> {
+    /// Joins those who wait; whether one more connection is due.
+    fn join(&self, asked: Asked) -> Result<bool, AppError> {
         let mut waiting = self.waiting();
-        let due = waiting.shifts < SHIFTS && waiting.asked.len() >= CROWD * waiting.shifts;
-        waiting.asked.push_back(asked);
-        if due {
-            waiting.shifts += 1;
-        }
-        due.then(|| Shift { lookups: Arc::clone(self), is_over: false })
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One connection at work, until nobody waits.
-struct Shift {
-    lookups: Arc<Lookups>,
-    is_over: bool,
-}
-
-impl Shift {
-    /// Serves those who wait; itself if there are still some when its turn with the connection ends.
-    fn work(mut self, conn: &mut Conn) -> Result<Option<Self>, AppError> {
-        let began = Instant::now();
-        while began.elapsed() < TURN {
-            let Some(Asked { kind, digest, answer }) = self.next() else {
-                return Ok(None);
-            };
-            if answer.is_closed() {
-                continue;
+        if waiting.line.len() >= LINE {
+            waiting.line.retain(|asked| !asked.answer.is_closed());
+            if waiting.line.len() >= LINE {
+                return Err(AppError::Busy("too many credentials wait to be looked up".into()));
             }
-            match identify(conn, kind, digest) {
-                Ok(found) => drop(answer.send(Ok(found.map(Arc::new)))),
+        }
+        let stalled = waiting.line.front().is_some_and(|first| first.since.elapsed() > STALL);
+        let crowded = waiting.line.len() >= CROWD * waiting.at_work;
+        waiting.line.push_back(asked);
+        let due = waiting.at_work < self.most && (crowded || stalled);
+        waiting.at_work += usize::from(due);
+        Ok(due)
+    }
+
+    /// Takes connections, one after the other, until nobody waits.
+    async fn work(self: Arc<Self>) {
+        loop {
+            let lookups = Arc::clone(&self);
+            match self.db.lend(move |conn| lookups.serve(conn)).await {
+                Ok(Served::All) => return,
+                Ok(Served::Some) => {}
                 Err(error) => {
-                    let said = error.to_string();
-                    drop(answer.send(Err(error)));
-                    return Err(AppError::Busy(said.into()));
+                    if !self.goes_on_after(&error) {
+                        return;
+                    }
                 }
             }
         }
-        Ok(Some(self))
     }
 
-    /// The next in line. Without one the shift is over, before anybody can join a line that nobody serves.
-    fn next(&mut self) -> Option<Asked> {
-        let mut waiting = self.lookups.waiting();
-        let next = waiting.asked.pop_front();
+    /// Serves those who wait. An error says that the connection is no good.
+    fn serve(&self, conn: &mut Conn) -> Result<Served, AppError> {
+        let began = Instant::now();
+        while began.elapsed() < TURN {
+            let Some(asked) = self.next() else {
+                return Ok(Served::All);
+            };
+            if asked.answer.is_closed() {
+                continue;
+            }
+            match identify(conn, asked.kind, asked.digest) {
+                Err(AppError::Busy(cause)) if !asked.again => {
+                    self.waiting().line.push_front(Asked { again: true, ..asked });
+                    return Err(AppError::Busy(cause));
+                }
+                Err(AppError::Busy(cause)) => {
+                    let said = cause.to_string();
+                    drop(asked.answer.send(Err(AppError::Busy(cause))));
+                    return Err(AppError::Busy(said.into()));
+                }
+                found => drop(asked.answer.send(found.map(|found| found.map(Arc::new)))),
+            }
+        }
+        Ok(Served::Some)
+    }
+
+    /// The next in line. Without one this connection is done, before anybody can join a line that nobody serves.
+    fn next(&self) -> Option<Asked> {
+        let mut waiting = self.waiting();
+        let next = waiting.line.pop_front();
         if next.is_none() {
-            waiting.shifts -= 1;
-            self.is_over = true;
+            waiting.at_work = waiting.at_work.saturating_sub(1);
         }
         next
     }
-}
 
-impl Drop for Shift {
-    /// If it ends early there is no connection, or a bad one. Those who wait are turned away, by the loss of their
-    /// senders, rather than left to wait for the next to come.
-    fn drop(&mut self) {
-        if !self.is_over {
-            let mut waiting = self.lookups.waiting();
-            waiting.shifts -= 1;
-            waiting.asked.clear();
+    /// Whether to try another connection, for somebody who has a second try. Otherwise those who wait are left to the
+    /// connections that are at work; if there are none, they are turned away rather than left to wait in vain.
+    fn goes_on_after(&self, error: &AppError) -> bool {
+        let mut waiting = self.waiting();
+        if waiting.line.front().is_some_and(|first| first.again) {
+            return true;
         }
+        waiting.at_work = waiting.at_work.saturating_sub(1);
+        if waiting.at_work == 0 {
+            for asked in waiting.line.drain(..) {
+                drop(asked.answer.send(Err(AppError::Busy(error.to_string().into()))));
+            }
+        }
+        false
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

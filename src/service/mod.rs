@@ -3,6 +3,7 @@
 pub mod account;
 pub mod audit;
 pub mod auth;
+mod failures;
 pub mod follow;
 pub mod grant;
 pub mod hasher;
@@ -14,6 +15,7 @@ mod lookup;
 pub mod page;
 pub mod purge;
 mod rules;
+mod throttle;
 pub mod token;
 mod trail;
 mod turns;
@@ -21,13 +23,15 @@ pub mod user;
 
 use std::sync::Arc;
 
+use self::failures::Patience;
 use self::hasher::Hasher;
 use self::identity_cache::IdentityCache;
 use self::key_usage::KeyUsage;
 use self::lookup::Lookups;
+use self::throttle::Throttle;
 use self::turns::Turns;
 use crate::clock::Clock;
-use crate::config::AuthSettings;
+use crate::config::{AuthSettings, LimitSettings};
 use crate::db::Db;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
@@ -43,23 +47,27 @@ pub struct Service {
     cache: Arc<IdentityCache>,
     lookups: Arc<Lookups>,
     turns: Turns,
+    throttle: Throttle,
+    patience: Option<Patience>,
 }
 
 impl Service {
     /// The use cases on `db`, at the time of `clock`.
-    pub fn new(db: Db, clock: Clock, settings: AuthSettings) -> Result<Self, AppError> {
+    pub fn new(db: Db, clock: Clock, settings: AuthSettings, limits: &LimitSettings) -> Result<Self, AppError> {
         let cache = Arc::new(IdentityCache::new(settings.cache_size));
         let hasher = Hasher::start(settings.hash_threads, settings.hash_queue, settings.bcrypt_cost)?;
         let constant_key = settings.api_key_token.get().map(Digest::of);
         Ok(Self {
+            lookups: Lookups::new(db.clone()),
             db,
+            throttle: Throttle::new(limits, clock.clone()),
+            patience: Patience::new(limits),
             clock,
             hasher,
             settings,
             constant_key,
             key_usage: KeyUsage::default(),
             cache,
-            lookups: Arc::default(),
             turns: Turns::default(),
         })
     }

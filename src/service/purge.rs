@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use super::Service;
+use super::failures::Patience;
 use crate::clock::Timestamp;
-use crate::db::{self, Conn, access_tokens, api_keys};
+use crate::db::{self, Conn, access_tokens, api_keys, sign_in_failures};
 use crate::error::AppError;
 
-/// How often somebody looks for what is to be removed.
+/// When somebody first looks for what is to be removed, and how often after that.
+const FIRST: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(600);
 /// Rows of one transaction.
 const BATCH: i64 = 500;
@@ -16,29 +18,33 @@ const BATCH: i64 = 500;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Seconds that an expired token is kept: a clock that is set wrong for less than a day signs nobody out for good.
 const TOKEN_REST: i64 = 86_400;
+/// Seconds that the failed sign-ins of an account are remembered, if they have not stopped it.
+const FAILURES_REST: i64 = 86_400;
 /// Seconds that the code of a claim is known after it has expired, so that whoever comes too late is told so: 30 days.
 const CLAIM_REST: i64 = 30 * 86_400;
 
 impl Service {
     /// Removes what becomes due, for ever.
     pub async fn keep_purging(&self) {
+        tokio::time::sleep(FIRST).await;
         loop {
-            tokio::time::sleep(INTERVAL).await;
             match self.purge().await {
                 Ok(0) => {}
-                Ok(removed) => log::info!("removed {removed} expired tokens and claim codes"),
+                Ok(removed) => log::info!("removed {removed} expired tokens, claim codes and old failures"),
                 Err(error) => log::warn!("cannot remove what has expired: {error}"),
             }
+            tokio::time::sleep(INTERVAL).await;
         }
     }
 
-    /// Removes expired tokens and the codes of expired claims; how many there were. Another process that is at it is
+    /// Removes expired tokens, the codes of expired claims and old failures; how many there were. Another process that is at it is
     /// left alone.
     pub async fn purge(&self) -> Result<usize, AppError> {
         let mut removed = 0;
         loop {
             let now = self.clock.now();
-            let batch = self.db.write(move |conn| purge_batch(conn, now)).await?;
+            let stop = self.patience.map_or(i64::MAX, Patience::stop);
+            let batch = self.db.write(move |conn| purge_batch(conn, now, stop)).await?;
             if batch == 0 {
                 return Ok(removed);
             }
@@ -48,11 +54,12 @@ impl Service {
     }
 }
 
-fn purge_batch(conn: &mut Conn, now: Timestamp) -> Result<usize, AppError> {
+fn purge_batch(conn: &mut Conn, now: Timestamp, stop: i64) -> Result<usize, AppError> {
     if !db::purging_is_ours(conn)? {
         return Ok(0);
     }
     let tokens = access_tokens::delete_expired(conn, now.plus_seconds(-TOKEN_REST), BATCH)?;
     let claims = api_keys::forget_claims(conn, now.plus_seconds(-CLAIM_REST), BATCH)?;
-    Ok(tokens + claims)
+    let failures = sign_in_failures::forget_old(conn, now.plus_seconds(-FAILURES_REST), stop, BATCH)?;
+    Ok(tokens + claims + failures)
 }

@@ -1,11 +1,12 @@
 //! Sign-in tokens: made by a password, ended by signing out or by an operator.
 
-use super::Service;
 use super::key::end_keys;
+use super::throttle::Act;
 use super::trail::Change;
+use super::{Service, failures};
 use crate::db::access_tokens::{self, AccessToken};
 use crate::db::api_keys::Selection;
-use crate::db::users;
+use crate::db::{Conn, sign_in_failures, users};
 use crate::domain::audit::{Action, By, Call, Event, Target};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
@@ -64,27 +65,30 @@ impl Service {
         password: Password,
         asked: Option<ScopeSet>,
     ) -> Result<Option<IssuedToken>, AppError> {
-        self.hasher.admit(call.origin.client).await?;
-        let user = match EmailAddress::parse(username) {
-            Some(email) => self.db.read(move |conn| users::find_by_email(conn, email.key())).await?,
-            None => None,
+        let (client, patience, now) = (call.origin.client, self.patience, self.clock.now());
+        self.throttle.check(Act::FailedSignIn, client)?;
+        self.hasher.admit(client).await?;
+        let (account, email) = (failures::account(username), EmailAddress::parse(username));
+        let look = move |conn: &mut Conn| {
+            let user = email.map_or(Ok(None), |email| users::find_by_email(conn, email.key()))?;
+            Ok((user, failures::look(conn, patience, account, now)?.1))
         };
+        let (user, held) = self.db.read(look).await?;
         let stored = user.as_ref().map(|user| user.hashed_password.clone());
-        let matches = self.hasher.verify(call.origin.client, stored, password.clone()).await?;
+        let matches = self.hasher.verify(client, stored, password.clone()).await?;
         let attempt = Event::of(Action::SignIn);
-        let bad_password = AppError::Unauthenticated(Reason::BadPassword);
-        let Some(user) = user else {
-            return Err(self.turned_down(&call, attempt.detail("unknown_email"), bad_password).await);
+        let attempt = match &user {
+            Some(user) if matches && user.disabled_at.is_some() => attempt.on(Target::User(user.id)).detail("disabled"),
+            Some(user) => attempt.on(Target::User(user.id)),
+            None => attempt.detail("unknown_email"),
         };
-        let attempt = attempt.on(Target::User(user.id));
-        if !matches {
-            return Err(self.turned_down(&call, attempt, bad_password).await);
-        }
-        if user.disabled_at.is_some() {
-            return Err(self.turned_down(&call, attempt.detail("disabled"), bad_password).await);
-        }
+        let Some(user) = user.filter(|user| matches && held.is_none() && user.disabled_at.is_none()) else {
+            let error = AppError::Unauthenticated(Reason::BadPassword);
+            return Err(self.failed_sign_in(&call, account, attempt, held, error).await);
+        };
         let renewed = match self.hasher.is_outdated(&user.hashed_password) {
-            true => Some(self.hasher.create(call.origin.client, password).await?),
+            // If there is no room for a second hash, the next sign-in renews it.
+            true => self.hasher.create(client, password).await.ok(),
             false => None,
         };
 
@@ -105,9 +109,21 @@ impl Service {
                     return Err(AppError::Unauthenticated(Reason::BadPassword));
                 }
             };
+            let (failed, held) = failures::look(change.conn, patience, account, change.now)?;
+            if let Some(reason) = held {
+                // Others failed while this one was being compared: to ask in parallel gains nothing.
+                change.fails_because(reason);
+                return Err(AppError::Unauthenticated(Reason::BadPassword));
+            }
+            if failed > 0 {
+                sign_in_failures::forget(change.conn, account)?;
+            }
             change.is_by(By::password(user.id, level));
             let renews = if renewed.is_some() { vec!["hashed_password"] } else { Vec::new() };
-            let sign_in = change.record(|event| event.changed(renews))?;
+            let sign_in = change.record(|event| {
+                let event = event.changed(renews);
+                if failed > 0 { event.detail(format!("after {failed} failures")) } else { event }
+            })?;
             if let Some(hash) = &renewed {
                 users::renew_hash(change.conn, user.id, hash)?;
             }
@@ -165,17 +181,23 @@ impl Service {
         user: UserId,
         password: Password,
     ) -> Result<PasswordHash, AppError> {
-        self.hasher.admit(call.origin.client).await?;
-        let found = self.db.read(move |conn| users::find(conn, user)).await?;
-        let stored = found.map(|user| user.hashed_password);
-        let matches = self.hasher.verify(call.origin.client, stored.clone(), password).await?;
-        match stored.filter(|_| matches) {
-            Some(hash) => Ok(hash),
-            None => {
-                let attempt = Event::of(Action::SignIn).on(Target::User(user));
-                Err(self.turned_down(call, attempt, wrong_password()).await)
-            }
+        let (client, patience, now) = (call.origin.client, self.patience, self.clock.now());
+        self.throttle.check(Act::FailedSignIn, client)?;
+        self.hasher.admit(client).await?;
+        let look = move |conn: &mut Conn| {
+            let found = users::find(conn, user)?;
+            let account = found.as_ref().map(failures::account_of);
+            let held = account.map_or(Ok((0, None)), |account| failures::look(conn, patience, account, now))?.1;
+            Ok((found, held))
+        };
+        let (found, held) = self.db.read(look).await?;
+        let found = found.ok_or_else(|| call.no_longer_known())?;
+        let stored = found.hashed_password.clone();
+        if self.hasher.verify(client, Some(stored.clone()), password).await? && held.is_none() {
+            return Ok(stored);
         }
+        let attempt = Event::of(Action::SignIn).on(Target::User(user));
+        Err(self.failed_sign_in(call, failures::account_of(&found), attempt, held, wrong_password()).await)
     }
 }
 

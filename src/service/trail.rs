@@ -178,17 +178,28 @@ impl Service {
             Ok(answer) => Ok(answer),
             Err(error) => {
                 let (by, event) = told.so_far();
-                Err(self.tell_failure(&asked, by, event, error).await)
+                Err(self.tell_failure(&asked, by, event, error, |_, _| Ok(())).await)
             }
         }
     }
 
     /// Records that `attempt` failed with `error`, and answers the error: this one, or that it cannot be recorded.
     pub(super) async fn turned_down(&self, call: &Call, attempt: Event, error: AppError) -> AppError {
-        self.tell_failure(call, By::caller(&call.caller), attempt, error).await
+        self.turned_down_and(call, attempt, error, |_, _| Ok(())).await
     }
 
-    async fn tell_failure(&self, call: &Call, by: By, event: Event, error: AppError) -> AppError {
+    /// The same, and `also` in the same transaction.
+    pub(super) async fn turned_down_and<F>(&self, call: &Call, attempt: Event, error: AppError, also: F) -> AppError
+    where
+        F: FnOnce(&mut Conn, Timestamp) -> Result<(), AppError> + Send + 'static,
+    {
+        self.tell_failure(call, By::caller(&call.caller), attempt, error, also).await
+    }
+
+    async fn tell_failure<F>(&self, call: &Call, by: By, event: Event, error: AppError, also: F) -> AppError
+    where
+        F: FnOnce(&mut Conn, Timestamp) -> Result<(), AppError> + Send + 'static,
+    {
         let Some((outcome, reason)) = outcome(&error) else {
             return error;
         };
@@ -197,7 +208,11 @@ impl Service {
             None => event.detail(reason),
         };
         let (origin, now) = (call.origin.clone(), self.clock.now());
-        let recorded = self.db.write(move |conn| audit_entries::insert(conn, now, &by, &event, outcome, &origin)).await;
+        let record = move |conn: &mut Conn| {
+            also(conn, now)?;
+            audit_entries::insert(conn, now, &by, &event, outcome, &origin)
+        };
+        let recorded = self.db.write(record).await;
         recorded.map_or_else(|unrecorded| unrecorded, |_| error)
     }
 
@@ -251,6 +266,6 @@ fn outcome(error: &AppError) -> Option<(Outcome, String)> {
         AppError::Invalid(errors) => failure(errors.first().map_or("invalid", |error| error.code)),
         AppError::Unauthenticated(Reason::BadPassword) => failure("wrong_password"),
         AppError::Unauthenticated(_) => failure("invalid_token"),
-        AppError::Busy(_) | AppError::Internal(_) => None,
+        AppError::TooMany { .. } | AppError::Busy(_) | AppError::Internal(_) => None,
     }
 }

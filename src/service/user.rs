@@ -3,13 +3,15 @@
 use validator::Validate;
 
 use super::Service;
+use super::failures::account_of;
 pub use super::rules::TEXT_MAX;
 use super::rules::{broken, no_control_characters, no_nul};
+use super::throttle::Act;
 use super::token::end_credentials;
 use super::trail::Change;
 use crate::db::api_keys::Selection;
 use crate::db::users::{self, NewUser};
-use crate::db::{access_tokens, pages};
+use crate::db::{access_tokens, pages, sign_in_failures};
 use crate::domain::audit::{Action, Call, Event, Target};
 use crate::domain::email::{self, EmailAddress};
 use crate::domain::id::UserId;
@@ -91,6 +93,7 @@ impl Service {
     /// Stores a new user. Errors: [`AppError::Invalid`] names each bad field, [`AppError::Conflict`] a known e-mail.
     pub async fn register(&self, call: Call, registration: Registration, role: Role) -> Result<User, AppError> {
         let email = self.check_registration(&registration)?;
+        self.throttle.count(Act::Registration, call.origin.client)?;
         let Registration { name, surname, website, password, .. } = registration;
         // Before anybody looks whether the e-mail is known: who tries out e-mails pays for each.
         let hash = self.hasher.create(call.origin.client, password).await?;
@@ -175,6 +178,11 @@ impl Service {
             }
             may_administer(change, id)?;
             may_promote(change, user.role(), role)?;
+            let freed = set.disabled == Some(false) && sign_in_failures::forget(change.conn, account_of(&user))?;
+            if freed && !was_disabled {
+                let detail = "failed sign-ins forgotten";
+                change.record(|event| Event { action: Action::Enable, ..event.detail(detail) })?;
+            }
             if role == user.role() && disabled == was_disabled {
                 change.leave_as_is();
                 return Ok(user);
@@ -205,9 +213,11 @@ impl Service {
         revoke_keys: bool,
     ) -> Result<(), AppError> {
         self.check_password("password", &password)?;
-        let hash = self.hasher.create(call.origin.client, password).await?;
+        let hash = self.hasher.create(call.origin.client, password.clone()).await?;
         let attempt = Event::of(Action::SetPassword).on(Target::User(id));
-        self.administer(call, attempt, id, move |change, _, _| {
+        self.administer(call, attempt, id, move |change, user, _| {
+            not_their_own("password", &password, [&user.email, &user.name, &user.surname])?;
+            sign_in_failures::forget(change.conn, account_of(&user))?;
             users::set_password(change.conn, id, &hash, change.now)?;
             let ended = end_after_new_password(change, id, revoke_keys)?;
             change.record(|event| event.changed(vec!["password"]).detail(ended)).map(drop)
@@ -242,6 +252,8 @@ impl Service {
         let mut errors = broken(&registration);
         let email = check_email(&registration.email).map_err(|error| errors.push(error)).ok();
         errors.extend(self.check_password("password", &registration.password).err());
+        let Registration { name, surname, email: given, password, .. } = registration;
+        errors.extend(not_their_own("password", password, [given, name, surname]).err());
         match email {
             Some(email) if errors.is_empty() => Ok(email),
             _ => Err(AppError::Invalid(errors)),
@@ -257,8 +269,22 @@ impl Service {
         if !(least..=most).contains(&password.length()) {
             return Err(FieldError::new(field, "length", format!("Use {least} to {most} characters.")));
         }
+        if password.is_common() || password.is("latchkey") {
+            let rule = "This password is one of those that are tried first. Use another one.";
+            return Err(FieldError::new(field, "common", rule));
+        }
         Ok(())
     }
+}
+
+/// Whether a new password is something else than what everybody may know of its user: e-mail, name, surname.
+pub(super) fn not_their_own(field: &str, password: &Password, known: [&str; 3]) -> Result<(), FieldError> {
+    let local = known[0].split_once('@').map_or("", |(local, _)| local);
+    if known.into_iter().chain([local]).any(|text| !text.is_empty() && password.is(text)) {
+        let rule = "The password may not be the e-mail address or the name.";
+        return Err(FieldError::new(field, "own_name", rule));
+    }
+    Ok(())
 }
 
 /// The address that the field `email` holds.

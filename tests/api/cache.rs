@@ -115,6 +115,7 @@ async fn replica(app: &App) -> (std::net::SocketAddr, latchkey::http::ServerHand
     settings.database = app.database.settings();
     settings.auth.bcrypt_cost = 4;
     settings.auth.hash_threads = 1;
+    settings.limits.enabled = false;
     let server = Server::start(&settings, Clock::default()).await.unwrap();
     let (address, handle) = (server.address(), server.handle());
     tokio::spawn(server.run());
@@ -136,7 +137,8 @@ async fn revocations_are_seen_by_a_replica(backend: Backend, disturb: bool) {
         }
         if disturb {
             // All who listen on this server lose their connection; those of other tests must not mind, either.
-            let followers = "pg_stat_activity WHERE application_name = 'latchkey-follower'";
+            let followers =
+                "pg_stat_activity WHERE application_name = 'latchkey-follower' AND datname = current_database()";
             app.database.execute(format!("SELECT pg_terminate_backend(pid) FROM {followers}")).await;
         }
         assert_eq!(app.delete("/token", &Credential::Token(token.clone())).await.status, 204);

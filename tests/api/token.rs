@@ -27,7 +27,10 @@ specify! {
         app.register("ada@example.org").await;
         let wrong = app.sign_in("ada@example.org", "wrong password").await;
         wrong.assert_error(app.expected.bad_password, "invalid_grant");
-        assert_eq!(wrong.body["detail"], "Incorrect e-mail or password");
+        assert_eq!(
+            wrong.body["detail"],
+            "Incorrect e-mail or password. After several failures, wait before you try again."
+        );
         for unknown in ["eve@example.org", "not an address", "' OR '1'='1", "ada@example.org "] {
             let answer = app.sign_in(unknown, PASSWORD).await;
             assert_eq!(answer.status, wrong.status, "{unknown:?}");

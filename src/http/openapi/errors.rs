@@ -32,7 +32,7 @@ pub(super) fn of_operations(document: &mut Value) {
     }
 }
 
-const ERRORS: [(u16, &str); 13] = [
+const ERRORS: [(u16, &str); 14] = [
     (400, "The request cannot be read, or carries more than one credential"),
     (401, "The credential is malformed, unknown, expired or revoked"),
     (403, "Not authenticated, or not allowed"),
@@ -44,6 +44,7 @@ const ERRORS: [(u16, &str); 13] = [
     (413, "The body is too large"),
     (415, "The body is of another media type"),
     (422, "Some fields are not acceptable; `errors` names them"),
+    (429, "There were too many requests of this kind by this client"),
     (500, "The server failed"),
     (503, "The server cannot do this just now"),
 ];
@@ -51,7 +52,13 @@ const ERRORS: [(u16, &str); 13] = [
 fn error_headers(status: u16) -> Value {
     match status {
         401 | 403 => json!({ "WWW-Authenticate": text_header("A Bearer challenge (RFC 6750)") }),
-        503 => json!({ "Retry-After": { "description": "Seconds to wait", "schema": { "type": "integer" } } }),
+        429 => json!({
+            "Retry-After": number_header("Seconds to wait"),
+            "RateLimit-Limit": number_header("So many may come at once"),
+            "RateLimit-Remaining": number_header("So many may come now: none"),
+            "RateLimit-Reset": number_header("Seconds until one may come"),
+        }),
+        503 => json!({ "Retry-After": number_header("Seconds to wait") }),
         _ => json!({}),
     }
 }
@@ -66,10 +73,10 @@ fn error_statuses(path: &str, operation: &Value) -> Vec<u16> {
         .filter_map(|parameter| parameter["name"].as_str())
         .collect();
     if guarded {
-        statuses.extend([400, 401, 403]);
+        statuses.extend([400, 401, 403, 429]);
     }
     if operation.get("requestBody").is_some() {
-        statuses.extend([400, 408, 413, 415]);
+        statuses.extend([400, 408, 413, 415, 429]);
         // The token endpoint says 400 or, for a wrong password, 401 by the status profile.
         statuses.push(if guarded || path != "/token" { 422 } else { 401 });
     }
@@ -111,6 +118,10 @@ fn success_headers(operation: &mut Value) {
             response["headers"] = headers.into();
         }
     }
+}
+
+fn number_header(description: &str) -> Value {
+    json!({ "description": description, "schema": { "type": "integer" } })
 }
 
 fn text_header(description: &str) -> Value {

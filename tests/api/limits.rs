@@ -1,0 +1,244 @@
+//! How much one client, or one account, may ask for.
+
+use latchkey::config::{Limit, Settings};
+use serde_json::{Value, json};
+
+use crate::support::app::{PASSWORD, registration};
+use crate::support::{Answer, App, Backend, Credential, Profile};
+
+const WRONG: &str = "a wrong password";
+
+/// Servers on both databases and in both profiles, with limits.
+async fn limited(change: impl Fn(&mut Settings)) -> Vec<App> {
+    let mut apps = Vec::new();
+    for (backend, profile) in [(Backend::Sqlite, Profile::Fastapi), (Backend::Postgres, Profile::Rfc)] {
+        let settings = |settings: &mut Settings| {
+            settings.limits.enabled = true;
+            change(settings);
+        };
+        apps.extend(App::start_with(backend, profile, settings).await);
+    }
+    apps
+}
+
+fn two(settings: &mut Settings) {
+    let limits = &mut settings.limits;
+    for limit in
+        [&mut limits.failed_sign_ins, &mut limits.registrations, &mut limits.claims, &mut limits.invalid_tokens]
+    {
+        *limit = Limit { burst: 2, per_hour: 60 };
+    }
+    limits.new_keys = Limit { burst: 2, per_hour: 60 };
+}
+
+fn assert_too_many(answer: &Answer, retry_after: &str) {
+    answer.assert_error(429, "too_many_requests");
+    let headers = ["retry-after", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"];
+    assert_eq!(headers.map(|name| answer.header(name)), [retry_after, "2", "0", retry_after], "{answer:?}");
+}
+
+#[tokio::test]
+async fn registrations_are_limited_by_client() {
+    for app in limited(two).await {
+        for email in ["ada@example.org", "eve@example.org"] {
+            assert_eq!(app.register(email).await.status, 201);
+        }
+        assert_too_many(&app.register("joe@example.org").await, "60");
+        app.clock.advance(59);
+        assert_too_many(&app.register("joe@example.org").await, "1");
+        app.clock.advance(1);
+        assert_eq!(app.register("joe@example.org").await.status, 201);
+        app.post("/register", &Credential::None, &json!({})).await.assert_error(422, "invalid");
+    }
+}
+
+#[tokio::test]
+async fn failed_sign_ins_are_limited_by_client_and_successful_ones_are_not() {
+    for app in limited(two).await {
+        app.register("ada@example.org").await;
+        for _ in 0..5 {
+            assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, 200);
+        }
+        let ada = Credential::Token(app.new_token_of("ada@example.org").await);
+        for email in ["joe@example.org", "eve@example.org"] {
+            app.sign_in(email, WRONG).await.assert_error(app.expected.bad_password, "invalid_grant");
+        }
+        assert_too_many(&app.sign_in("ada@example.org", PASSWORD).await, "60");
+        let change = json!({ "current_password": PASSWORD, "new_password": "another password of hers" });
+        assert_too_many(&app.put("/me/password", &ada, &change).await, "60");
+        assert_eq!(app.get("/me", &ada).await.status, 200, "what lives already lives on");
+        app.clock.advance(60);
+        assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_are_not_good_are_limited_by_client_and_good_ones_go_on() {
+    for app in limited(two).await {
+        let ada = app.user("ada@example.org").await;
+        let bad = Credential::Token("lkt_bad".to_owned());
+        for _ in 0..2 {
+            app.get("/me", &bad).await.assert_error(app.expected.bad_token_header, "invalid_token");
+        }
+        assert_too_many(&app.get("/me", &bad).await, "60");
+        assert_eq!(app.get("/me", &ada).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn claims_and_new_keys_are_limited() {
+    for app in limited(two).await {
+        let claim = json!({ "claim": "lkc_none" });
+        for _ in 0..2 {
+            app.post("/keys/claim", &Credential::None, &claim).await.assert_error(404, "not_found");
+        }
+        assert_too_many(&app.post("/keys/claim", &Credential::None, &claim).await, "60");
+        let (ada, eve) = (app.user("ada@example.org").await, app.user("eve@example.org").await);
+        for _ in 0..2 {
+            app.key_of(&ada, &[]).await;
+        }
+        assert_too_many(&app.post("/me/keys", &ada, &json!({ "name": "a key", "scopes": [] })).await, "60");
+        app.key_of(&eve, &[]).await;
+    }
+}
+
+fn hasty(settings: &mut Settings) {
+    settings.limits.account_failures = 2;
+    settings.limits.account_stop = 4;
+}
+
+#[tokio::test]
+async fn an_account_waits_longer_after_each_failure_and_what_it_holds_lives_on() {
+    for app in limited(hasty).await {
+        let refused = app.expected.bad_password;
+        let ada = app.user("ada@example.org").await;
+        let try_in = async |password| app.sign_in("ADA@example.org", password).await;
+        for _ in 0..2 {
+            try_in(WRONG).await.assert_error(refused, "invalid_grant");
+        }
+        try_in(PASSWORD).await.assert_error(refused, "invalid_grant");
+        assert_eq!(app.get("/me", &ada).await.status, 200);
+        app.clock.advance(1);
+        try_in(WRONG).await.assert_error(refused, "invalid_grant");
+        app.clock.advance(1);
+        try_in(PASSWORD).await.assert_error(refused, "invalid_grant");
+        app.clock.advance(1);
+        assert_eq!(try_in(PASSWORD).await.status, 200, "an attempt that should have waited lengthens nothing");
+
+        let root = app.admin("root@example.org").await;
+        let trail = app.trail(&root, "action=user.sign_in&target=user:1&order=oldest").await;
+        let told: Vec<&Value> = trail.iter().map(|entry| &entry["detail"]).collect();
+        let wrong = "wrong_password";
+        assert_eq!(
+            told,
+            [
+                &Value::Null,
+                &json!(wrong),
+                &json!(wrong),
+                &json!("throttled"),
+                &json!(wrong),
+                &json!("throttled"),
+                &json!("after 3 failures")
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn after_very_many_failures_only_somebodys_hand_frees_an_account() {
+    for app in limited(hasty).await {
+        let refused = app.expected.bad_password;
+        app.register("ada@example.org").await;
+        let root = app.admin("root@example.org").await;
+        let stop = async |email| {
+            for _ in 0..4 {
+                app.sign_in(email, WRONG).await.assert_error(refused, "invalid_grant");
+                app.clock.advance(4);
+            }
+            app.clock.advance(1_000);
+            app.sign_in(email, PASSWORD).await.assert_error(refused, "invalid_grant");
+        };
+        stop("ada@example.org").await;
+        let freed = app.patch("/users/1", &root, &json!({ "disabled": false })).await;
+        assert_eq!(freed.status, 200, "{freed:?}");
+        assert_eq!(app.trail(&root, "action=user.enable").await[0]["detail"], "failed sign-ins forgotten");
+        assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, 200);
+
+        let ada = Credential::Token(app.new_token_of("ada@example.org").await);
+        stop("ada@example.org").await;
+        let wrong = json!({ "current_password": PASSWORD, "new_password": "another password of hers" });
+        app.put("/me/password", &ada, &wrong).await.assert_error(403, "wrong_password");
+    }
+}
+
+#[tokio::test]
+async fn no_answer_tells_why_a_sign_in_failed() {
+    for app in limited(hasty).await {
+        for email in ["ada@example.org", "eve@example.org", "joe@example.org"] {
+            app.register(email).await;
+        }
+        app.database.execute("UPDATE users SET disabled_at = '2026-01-01 00:00:00' WHERE id = 2").await;
+        for _ in 0..2 {
+            app.sign_in("joe@example.org", WRONG).await;
+        }
+        let mut answers = Vec::new();
+        for (email, password) in [
+            ("nobody@example.org", PASSWORD),
+            ("ada@example.org", WRONG),
+            ("eve@example.org", PASSWORD),
+            ("joe@example.org", PASSWORD),
+        ] {
+            let mut answer = app.sign_in(email, password).await;
+            for varies in ["x-request-id", "date"] {
+                answer.headers.remove(varies);
+            }
+            answers.push((answer.status, answer.headers, answer.text));
+        }
+        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:#?}");
+        // Unknown accounts are counted alike.
+        assert_eq!(app.database.number("SELECT count(*) FROM sign_in_failures").await, 4);
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_whom_a_trusted_proxy_names_and_nobody_else() {
+    for trusted in [true, false] {
+        let apps = limited(|settings| {
+            two(settings);
+            if trusted {
+                settings.http.trusted_proxies = serde_json::from_str("[\"127.0.0.0/8\"]").unwrap();
+            }
+        });
+        for app in apps.await {
+            let from = async |client: &str, number: i32| {
+                let request = app.request("POST", "/register").header("X-Forwarded-For", client);
+                request.json(&registration(&format!("user{number}@example.org"))).send().await.status
+            };
+            assert_eq!([from("192.0.2.1", 1).await, from("1.1.1.1, 192.0.2.1", 2).await], [201, 201]);
+            assert_eq!(from("2.2.2.2, 192.0.2.1", 3).await, 429);
+            assert_eq!(from("192.0.2.2", 4).await, if trusted { 201 } else { 429 });
+        }
+    }
+}
+
+#[test]
+fn the_page_about_limits_states_the_defaults() {
+    let limits = Settings::defaults().unwrap().limits;
+    let page = include_str!("../../docs/limits.md");
+    let at_once = |limit: Limit| format!("{} at once, then {} an hour", limit.burst, limit.per_hour);
+    for (setting, default) in [
+        ("enabled", limits.enabled.to_string()),
+        ("account_failures", limits.account_failures.to_string()),
+        ("account_delay_max", limits.account_delay_max.to_string()),
+        ("account_stop", limits.account_stop.to_string()),
+        ("failed_sign_ins", at_once(limits.failed_sign_ins)),
+        ("registrations", at_once(limits.registrations)),
+        ("claims", at_once(limits.claims)),
+        ("invalid_tokens", at_once(limits.invalid_tokens)),
+        ("new_keys", at_once(limits.new_keys)),
+    ] {
+        assert!(page.contains(&format!("| `limits.{setting}` | {default} |")), "{setting} = {default}");
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `limits.")).count();
+    assert_eq!(rows, 9, "every limit has its row");
+}
