@@ -15,8 +15,9 @@ use actix_web::http::header::{
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, web};
 
-use super::client::is_secure;
+use super::client::{client, is_secure};
 use super::problem::{self, Fault};
+use crate::domain::audit::Origin;
 use crate::error::AppError;
 use crate::service::Service;
 
@@ -28,7 +29,6 @@ const MAX_REQUEST_ID: usize = 128;
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The name of a request in the answer, in every log line about it, and in the audit trail.
-#[derive(Clone)]
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
@@ -38,11 +38,6 @@ impl RequestId {
         let given = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
         let given = given.filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(plain));
         Self(given.map_or_else(|| format!("{:032x}", rand::random::<u128>()).into(), Into::into))
-    }
-
-    /// The id for others to keep.
-    pub fn share(&self) -> Arc<str> {
-        Arc::clone(&self.0)
     }
 
     /// The id as text.
@@ -64,7 +59,8 @@ pub async fn edge<B: MessageBody + 'static>(
         status: CLIENT_CLOSED_REQUEST,
         started: Instant::now(),
     };
-    request.extensions_mut().insert(line.id.clone());
+    let origin = Origin { client: client(request.request()), request_id: Some(Arc::clone(&line.id.0)) };
+    request.extensions_mut().insert(origin);
     if line.method == Method::HEAD {
         // Routed as GET (RFC 9110, section 9.1). The connection remembers to leave the body out.
         request.head_mut().method = Method::GET;

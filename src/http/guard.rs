@@ -7,8 +7,8 @@ use actix_web::dev::ServiceRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use actix_web::{Error, HttpMessage, web};
 
-use super::client::client;
 use super::problem::Fault;
+use crate::domain::audit::Origin;
 use crate::error::{AppError, Carrier, Reason};
 use crate::service::Service;
 
@@ -57,7 +57,8 @@ pub async fn guard(request: ServiceRequest, (): ()) -> Result<ServiceRequest, (E
     };
     let answer = match presented(request.headers()) {
         Ok(Some((credential, carrier))) => {
-            let authenticated = service.authenticate(credential, carrier, client(request.request())).await;
+            let client = request.extensions().get::<Origin>().and_then(|origin| origin.client);
+            let authenticated = service.authenticate(credential, carrier, client).await;
             authenticated.map_err(Fault::App)
         }
         Ok(None) => Err(Fault::App(AppError::Unauthenticated(Reason::Missing))),

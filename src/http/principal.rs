@@ -12,8 +12,6 @@ use paperclip::actix::OperationModifier;
 use paperclip::v2::models::{DefaultOperationRaw, SecurityScheme};
 use paperclip::v2::schema::Apiv2Schema;
 
-use super::client::client;
-use super::edge::RequestId;
 use super::problem::Fault;
 use crate::domain::audit::{Call, Caller, Origin};
 use crate::domain::principal::Principal;
@@ -122,9 +120,9 @@ impl FromRequest for Anybody {
     }
 }
 
+/// Where the request came from, as the edge found it.
 fn origin(request: &HttpRequest) -> Origin {
-    let request_id = request.extensions().get::<RequestId>().map(RequestId::share);
-    Origin { client: client(request), request_id }
+    request.extensions().get::<Origin>().cloned().unwrap_or_default()
 }
 
 impl Apiv2Schema for Anybody {}

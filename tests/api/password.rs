@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::app::{PASSWORD, registration};
-use crate::support::{Answer, App, Credential, specify};
+use crate::support::{Answer, Credential, specify};
 
 fn assert_refused(answer: &Answer, field: &str, code: &str) {
     answer.assert_error(422, "invalid");
