@@ -37,6 +37,8 @@ pub struct Settings {
     pub limits: LimitSettings,
     /// `[log]`
     pub log: LogSettings,
+    /// `[metrics]`
+    pub metrics: MetricsSettings,
 }
 
 /// `[server]`: where and how to listen.
@@ -132,6 +134,43 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// Requests that succeed for one access line; 0 for no lines about them.
     pub access_every: u32,
+}
+
+/// `[metrics]`: what operators may count.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MetricsSettings {
+    /// Where to listen for whoever asks for them; nowhere if empty.
+    pub listen: OptionalAddress,
+}
+
+/// An address and port, or nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct OptionalAddress(Option<SocketAddr>);
+
+impl OptionalAddress {
+    /// The address, if there is one.
+    pub fn address(self) -> Option<SocketAddr> {
+        self.0
+    }
+}
+
+impl TryFrom<String> for OptionalAddress {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "" => Ok(Self(None)),
+            text => text.parse().map(|address| Self(Some(address))).map_err(|_wrong| "use ADDRESS:PORT, or nothing"),
+        }
+    }
+}
+
+impl From<OptionalAddress> for String {
+    fn from(address: OptionalAddress) -> Self {
+        address.0.map(|address| address.to_string()).unwrap_or_default()
+    }
 }
 
 /// How log lines look.

@@ -41,6 +41,7 @@ pub enum StartError {
 pub struct Server {
     address: SocketAddr,
     running: http::RunningServer,
+    metrics: Option<http::RunningServer>,
     service: Arc<Service>,
 }
 
@@ -52,10 +53,19 @@ impl Server {
         service.follow_changes().map_err(StartError::Other)?;
         let started = http::serve(Arc::clone(&service), settings);
         let (address, running) = started.map_err(|cause| StartError::Listen { address, cause })?;
+        let metrics = match settings.metrics.listen.address() {
+            Some(address) => {
+                let started = http::metrics::serve(Arc::clone(&service), address);
+                let (address, running) = started.map_err(|cause| StartError::Listen { address, cause })?;
+                log::info!("metrics on http://{address}/metrics");
+                Some(running)
+            }
+            None => None,
+        };
         log::info!("listening on http://{address}");
         log::info!("database {}", settings.database.url);
         log::info!("documentation on http://{address}/docs/");
-        Ok(Self { address, running, service })
+        Ok(Self { address, running, metrics, service })
     }
 
     /// Where it listens.
@@ -70,12 +80,23 @@ impl Server {
 
     /// Serves until SIGTERM or SIGINT.
     pub async fn run(self) -> std::io::Result<()> {
-        let Self { running, service, .. } = self;
+        let Self { running, metrics, service, .. } = self;
+        let metrics_handle = metrics.as_ref().map(http::RunningServer::handle);
+        let measured = async {
+            match metrics {
+                Some(metrics) => metrics.await,
+                None => std::future::pending().await,
+            }
+        };
         let ended = tokio::select! {
             ended = running => ended,
+            ended = measured => ended,
             () = service.keep_key_usage() => Ok(()),
             () = service.keep_purging() => Ok(()),
         };
+        if let Some(handle) = metrics_handle {
+            handle.stop(false).await;
+        }
         service.flush_key_usage().await;
         ended
     }

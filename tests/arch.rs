@@ -10,10 +10,10 @@ const MAY_NAME: [(&str, &[&str]); 4] =
     [("domain", &[]), ("db", &["domain"]), ("service", &["domain", "db"]), ("http", &["domain", "service"])];
 const LAYERS: [&str; 6] = ["domain", "db", "service", "http", "server", "cli"];
 /// What every layer may name, and what in turn names no layer above the domain.
-const FOR_ALL: [&str; 4] = ["clock", "config", "error", "logging"];
+const FOR_ALL: [&str; 5] = ["clock", "config", "error", "logging", "metrics"];
 
 /// Crate → the one layer that may name it.
-const HOME_OF: [(&str, &str); 8] = [
+const HOME_OF: [(&str, &str); 9] = [
     ("actix_cors", "http"),
     ("actix_web", "http"),
     ("actix_web_httpauth", "http"),
@@ -22,6 +22,7 @@ const HOME_OF: [(&str, &str); 8] = [
     ("diesel_migrations", "db"),
     ("r2d2", "db"),
     ("clap", "cli"),
+    ("prometheus_client", "metrics"),
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {

@@ -18,7 +18,7 @@ pub mod users;
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -28,6 +28,7 @@ use self::conn::{Manager, read_transaction, write_transaction};
 use self::feed::Feed;
 use crate::config::{DatabaseSettings, DatabaseUrl};
 use crate::error::AppError;
+use crate::metrics::Durations;
 
 /// How long a request waits for a connection before it is told to come back (standards: F12).
 const CHECKOUT_WAIT: Duration = Duration::from_secs(1);
@@ -44,6 +45,7 @@ pub struct Db {
     connections: Arc<Semaphore>,
     /// SQLite has one writer at a time. To queue here is fair; to queue in SQLite is to sleep and hope.
     single_writer: Option<Arc<Semaphore>>,
+    waits: Durations,
 }
 
 impl Db {
@@ -63,7 +65,13 @@ impl Db {
             .build_unchecked(manager.clone());
         let permits = usize::try_from(settings.pool_size).unwrap_or(Semaphore::MAX_PERMITS);
         let single_writer = matches!(settings.url, DatabaseUrl::Sqlite(_)).then(|| Arc::new(Semaphore::new(1)));
-        Ok(Self { manager, pool, connections: Arc::new(Semaphore::new(permits)), single_writer })
+        Ok(Self {
+            manager,
+            pool,
+            connections: Arc::new(Semaphore::new(permits)),
+            single_writer,
+            waits: Durations::default(),
+        })
     }
 
     /// Runs `query` on a connection, outside any transaction.
@@ -105,7 +113,7 @@ impl Db {
         if let Some(writer) = &self.single_writer {
             permits.push(permit(writer, WRITE_WAIT, "another write takes too long").await?);
         }
-        permits.push(permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await?);
+        permits.push(self.connection_permit().await?);
         let transaction = |conn: &mut Conn| {
             let answer = write_transaction(conn, change);
             then();
@@ -124,6 +132,17 @@ impl Db {
         usize::try_from(self.pool.max_size()).unwrap_or(usize::MAX)
     }
 
+    /// How long connections were waited for.
+    pub fn waits(&self) -> &Durations {
+        &self.waits
+    }
+
+    /// Connections that are open, and those of them that do nothing.
+    pub fn connections(&self) -> [u32; 2] {
+        let state = self.pool.state();
+        [state.connections, state.idle_connections]
+    }
+
     /// Has every connection asked whether it lives before it is used again.
     pub fn doubt(&self) {
         self.manager.doubt();
@@ -135,8 +154,15 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        let permits = vec![permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await?];
+        let permits = vec![self.connection_permit().await?];
         self.on_blocking_pool(permits, work).await
+    }
+
+    async fn connection_permit(&self) -> Result<OwnedSemaphorePermit, AppError> {
+        let asked = Instant::now();
+        let permit = permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await;
+        self.waits.note(asked.elapsed());
+        permit
     }
 
     /// Runs `work` however long it takes.

@@ -2,7 +2,9 @@
 
 use actix_cors::Cors;
 use actix_web::http::Method;
-use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, LOCATION, RETRY_AFTER};
+use actix_web::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use actix_web::middleware::Condition;
 
 use crate::config::Origins;
@@ -18,7 +20,8 @@ pub fn cors(origins: &Origins) -> Condition<Cors> {
         .allowed_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allowed_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH])
         .allowed_headers([name("token"), name("idempotency-key"), name("x-request-id")])
-        .expose_headers([ETAG, LOCATION, RETRY_AFTER, name("x-request-id")])
+        .expose_headers([ETAG, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE, name("x-request-id")])
+        .expose_headers(["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"].map(name))
         .block_on_origin_mismatch(false)
         .max_age(MAX_AGE);
     Condition::new(!origins.all().is_empty(), allowed)

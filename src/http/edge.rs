@@ -19,6 +19,7 @@ use super::client::{client, is_secure};
 use super::problem::{self, Fault};
 use crate::domain::audit::Origin;
 use crate::error::AppError;
+use crate::metrics::Metrics;
 use crate::service::Service;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -56,6 +57,7 @@ pub async fn edge<B: MessageBody + 'static>(
         id: RequestId::of(request.headers()),
         method: request.method().clone(),
         path: request.path().to_owned(),
+        route: String::new(),
         status: CLIENT_CLOSED_REQUEST,
         started: Instant::now(),
     };
@@ -73,12 +75,16 @@ pub async fn edge<B: MessageBody + 'static>(
             return Err(error);
         }
     };
-    if let Some(answer) = error_answer(&response, &line.id).await {
+    if let Some(mut answer) = error_answer(&response, &line.id).await {
+        keep_cors(response.headers(), answer.headers_mut());
         response = response.into_response(answer);
     }
     let secure = is_secure(response.request());
     finish(response.headers_mut(), &line.id, secure);
     line.status = response.status().as_u16();
+    if line.log.as_ref().is_some_and(|log| log.metrics.is_some()) {
+        line.route = response.request().match_pattern().unwrap_or_default();
+    }
     Ok(response)
 }
 
@@ -103,12 +109,20 @@ async fn error_answer(response: &ServiceResponse<BoxBody>, id: &RequestId) -> Op
     }
 }
 
+/// Whether a page of another origin may read an answer holds for errors, too.
+fn keep_cors(from: &HeaderMap, to: &mut HeaderMap) {
+    let cors = |name: &HeaderName| *name == VARY || name.as_str().starts_with("access-control-");
+    for (name, value) in from.iter().filter(|(name, _)| cors(name)) {
+        to.append(name.clone(), value.clone());
+    }
+}
+
 /// What browsers are told of every answer. Nothing of ours is a page, but for the documentation, which says so itself.
 const SHIELDS: [(HeaderName, HeaderValue); 5] = [
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
     (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; base-uri 'none'; frame-ancestors 'none'")),
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
 /// A year (RFC 6797).
@@ -118,7 +132,7 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 fn finish(headers: &mut HeaderMap, id: &RequestId, secure: bool) {
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(VARY, HeaderValue::from_static("Authorization, Token"));
+        headers.append(VARY, HeaderValue::from_static("Authorization, Token"));
     }
     for (name, value) in SHIELDS {
         if !headers.contains_key(&name) {
@@ -133,23 +147,34 @@ fn finish(headers: &mut HeaderMap, id: &RequestId, secure: bool) {
     }
 }
 
-/// Which requests that succeed have a log line: one of so many, for each thread by itself.
+/// Who is told of requests. Of those that succeed one of so many has a log line, for each thread by itself.
 #[derive(Clone)]
 pub struct AccessLog {
     every: u32,
     turn: Rc<Cell<u32>>,
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl AccessLog {
-    /// One of `every`; none if 0.
-    pub fn new(every: u32) -> Self {
-        Self { every, turn: Rc::default() }
+    /// A line for one of `every`, or none if 0; all are counted in `metrics`, if there are any.
+    pub fn new(every: u32, metrics: Option<Arc<Metrics>>) -> Self {
+        Self { every, turn: Rc::default(), metrics }
     }
 
     fn is_due(&self) -> bool {
         let turn = self.turn.get();
         self.turn.set(if turn + 1 < self.every { turn + 1 } else { 0 });
         self.every > 0 && turn == 0
+    }
+}
+
+/// A method as a label, of which callers may not make up more.
+fn known(method: &Method) -> &str {
+    match *method {
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {
+            method.as_str()
+        }
+        _ => "other",
     }
 }
 
@@ -161,17 +186,23 @@ struct AccessLine {
     method: Method,
     /// Without the query, where a careless client may have put a secret.
     path: String,
+    /// The pattern, for metrics.
+    route: String,
     status: u16,
     started: Instant,
 }
 
 impl Drop for AccessLine {
     fn drop(&mut self) {
+        let took = self.started.elapsed();
+        if let Some(metrics) = self.log.as_ref().and_then(|log| log.metrics.as_ref()) {
+            metrics.request(known(&self.method), &self.route, self.status, took);
+        }
         let failed = self.status >= 400;
         if !failed && self.log.as_ref().is_some_and(|log| !log.is_due()) {
             return;
         }
-        let micros = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         log::info!(
             target: "latchkey::access",
             request_id = self.id.as_str(), method = self.method.as_str(), path = self.path.as_str(),

@@ -11,6 +11,7 @@ pub mod guard;
 pub mod health;
 pub mod issue;
 pub mod key;
+pub mod metrics;
 pub mod openapi;
 pub mod page;
 pub mod path;
@@ -117,6 +118,7 @@ pub fn serve(service: Arc<Service>, settings: &Settings) -> std::io::Result<(Soc
     let document = web::Data::new(document);
     let service = web::Data::from(service);
     let access_every = settings.log.access_every;
+    let metrics = settings.metrics.listen.address().map(|_| service.metrics());
     let proxies = web::Data::new(Proxies::new(&settings.http));
     let origins = settings.http.cors_origins.clone();
     let mut server = HttpServer::new(move || {
@@ -124,7 +126,7 @@ pub fn serve(service: Arc<Service>, settings: &Settings) -> std::io::Result<(Soc
             .app_data(service.clone())
             .app_data(presentation.clone())
             .app_data(document.clone())
-            .app_data(AccessLog::new(access_every))
+            .app_data(AccessLog::new(access_every, metrics.clone()))
             .app_data(proxies.clone())
             .wrap(cors::cors(&origins))
             .wrap(from_fn(edge::edge))

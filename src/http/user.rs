@@ -159,7 +159,8 @@ pub async fn read(
 
 /// Change role or state of a user
 ///
-/// To disable a user ends their token and all their keys at once, and to enable them again does not revive these.
+/// To disable a user ends their token and all their keys at once, and to enable them again does not revive these. To
+/// enable also forgets failed sign-ins, of a user who was not disabled, too.
 /// Somebody must stay an admin.
 #[api_v2_operation(operation_id = "editUser", tags(user))]
 pub async fn edit(

@@ -3,9 +3,10 @@
 use validator::{Validate, ValidationError};
 
 use super::Service;
-use super::failures::account_of;
+use super::failures::{self, Patience, account_of};
 use super::rules::{TEXT_MAX, broken, no_control_characters, no_nul};
 use super::token::wrong_password;
+use super::trail::Change;
 use super::user::{NAME_MIN, check_email, email_taken, end_after_new_password, not_their_own};
 use crate::db::sign_in_failures;
 use crate::db::users::{self, UserChange};
@@ -75,8 +76,9 @@ impl Service {
             Some(password) => Some(self.confirm_password(&call, user, password).await?),
             None => None,
         };
+        let patience = self.patience;
         let changed = self.change(call, Event::of(Action::EditUser).on(Target::User(user)), move |change| {
-            let before = own(users::find(change.conn, user)?, confirmed.as_ref())?;
+            let before = own(change, patience, confirmed.as_ref())?;
             let after = users::update(
                 change.conn,
                 user,
@@ -90,6 +92,9 @@ impl Service {
                 },
             )?
             .ok_or_else(email_taken)?;
+            if before.email_key != after.email_key {
+                sign_in_failures::forget(change.conn, account_of(&after))?;
+            }
             let fields = [
                 ("name", before.name != after.name),
                 ("surname", before.surname != after.surname),
@@ -115,8 +120,9 @@ impl Service {
         let user = call.user()?.user_id;
         let confirmed = self.confirm_password(&call, user, current).await?;
         let hash = self.hasher.create(call.origin.client, new.clone()).await?;
+        let patience = self.patience;
         self.change(call, Event::of(Action::SetPassword).on(Target::User(user)), move |change| {
-            let row = own(users::find(change.conn, user)?, Some(&confirmed))?;
+            let row = own(change, patience, Some(&confirmed))?;
             not_their_own("new_password", &new, [&row.email, &row.name, &row.surname])?;
             sign_in_failures::forget(change.conn, account_of(&row))?;
             users::set_password(change.conn, user, &hash, change.now)?;
@@ -133,10 +139,20 @@ impl Service {
     }
 }
 
-/// The caller's row, if the password that they confirmed is still theirs.
-fn own(row: Option<users::User>, confirmed: Option<&PasswordHash>) -> Result<users::User, AppError> {
-    let row = row.ok_or(AppError::NotFound("user"))?;
-    if confirmed.is_some_and(|confirmed| *confirmed != row.hashed_password) {
+/// The caller's row, if the password that they confirmed is still theirs, and nobody has guessed at it meanwhile: to ask
+/// in parallel gains nothing.
+fn own(
+    change: &mut Change<'_>,
+    patience: Option<Patience>,
+    confirmed: Option<&PasswordHash>,
+) -> Result<users::User, AppError> {
+    let caller = change.caller.as_ref().map(|caller| caller.user_id).ok_or(AppError::NotFound("user"))?;
+    let row = users::find(change.conn, caller)?.ok_or(AppError::NotFound("user"))?;
+    let Some(confirmed) = confirmed else {
+        return Ok(row);
+    };
+    let (_, held) = failures::look(change.conn, patience, account_of(&row), change.now)?;
+    if held.is_some() || *confirmed != row.hashed_password {
         return Err(wrong_password());
     }
     Ok(row)

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thread_priority::ThreadPriority;
 use tokio::sync::oneshot;
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use crate::domain::network::Network;
 use crate::domain::password::{HashError, Password, PasswordHash};
 use crate::error::AppError;
+use crate::metrics::Durations;
 
 /// How long a refusal is held back. Clients that try again at once would otherwise take from the hashing threads, which
 /// give way to everybody, what time they have.
@@ -26,6 +27,7 @@ pub type Client = Option<IpAddr>;
 pub struct Hasher {
     queue: Arc<Queue>,
     cost: u32,
+    waits: Durations,
 }
 
 impl Hasher {
@@ -40,7 +42,7 @@ impl Hasher {
                 .spawn(move || work(&queue))
                 .map_err(|error| AppError::Internal(error.into()))?;
         }
-        Ok(Self { queue, cost })
+        Ok(Self { queue, cost, waits: Durations::default() })
     }
 
     /// A fresh hash of `password`.
@@ -69,6 +71,16 @@ impl Hasher {
         self.run(client, compare).await?.map_err(|error| AppError::Internal(error.into()))
     }
 
+    /// How long jobs waited for a thread.
+    pub fn waits(&self) -> &Durations {
+        &self.waits
+    }
+
+    /// How many wait now.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting().count
+    }
+
     /// Whether `hash` should be replaced by a fresh one.
     pub fn is_outdated(&self, hash: &PasswordHash) -> bool {
         hash.is_outdated(self.cost)
@@ -86,6 +98,11 @@ impl Hasher {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, AppError> {
         let (answer, receiver) = oneshot::channel();
+        let (asked, waits) = (Instant::now(), self.waits.clone());
+        let work = move || {
+            waits.note(asked.elapsed());
+            work()
+        };
         self.queue.push(client, Box::new(Asked { work, answer }));
         match receiver.await {
             Ok(Err(refusal)) => Err(held_back(refusal).await),

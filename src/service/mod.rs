@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use self::failures::Patience;
 use self::hasher::Hasher;
-use self::identity_cache::IdentityCache;
+use self::identity_cache::{CacheCounts, IdentityCache};
 use self::key_usage::KeyUsage;
 use self::lookup::Lookups;
 use self::throttle::Throttle;
@@ -35,6 +35,7 @@ use crate::config::{AuthSettings, LimitSettings};
 use crate::db::Db;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
+use crate::metrics::{Levels, Metrics};
 
 /// Everything a use case needs. One per process, shared by all threads.
 pub struct Service {
@@ -49,6 +50,7 @@ pub struct Service {
     turns: Turns,
     throttle: Throttle,
     patience: Option<Patience>,
+    metrics: Arc<Metrics>,
 }
 
 impl Service {
@@ -57,10 +59,12 @@ impl Service {
         let cache = Arc::new(IdentityCache::new(settings.cache_size));
         let hasher = Hasher::start(settings.hash_threads, settings.hash_queue, settings.bcrypt_cost)?;
         let constant_key = settings.api_key_token.get().map(Digest::of);
+        let metrics = Arc::new(Metrics::new(hasher.waits(), db.waits()));
         Ok(Self {
             lookups: Lookups::new(db.clone()),
             db,
-            throttle: Throttle::new(limits, clock.clone()),
+            throttle: Throttle::new(limits, clock.clone(), Arc::clone(&metrics)),
+            metrics,
             patience: Patience::new(limits),
             clock,
             hasher,
@@ -70,6 +74,19 @@ impl Service {
             cache,
             turns: Turns::default(),
         })
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// All that is counted, as text for Prometheus.
+    pub fn metrics_text(&self) -> Result<String, AppError> {
+        let CacheCounts { hits, misses, invalidations } = self.cache.counts();
+        let (cache, hash_queue) = ([hits, misses, invalidations], self.hasher.waiting());
+        let text = self.metrics.text(Levels { cache, hash_queue, connections: self.db.connections() });
+        text.map_err(|error| AppError::Internal(error.into()))
     }
 
     /// Whether requests can be served: the database answers and its schema is ours.

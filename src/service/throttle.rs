@@ -15,6 +15,7 @@ use crate::config::{Limit, LimitSettings};
 use crate::domain::id::UserId;
 use crate::domain::network::Network;
 use crate::error::AppError;
+use crate::metrics::Metrics;
 
 /// Clients that are remembered for each limit. One that is forgotten begins anew.
 const CLIENTS: usize = 50_000;
@@ -32,11 +33,24 @@ pub(super) enum Act {
     InvalidToken,
 }
 
+impl Act {
+    /// The name of its setting.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::FailedSignIn => "failed_sign_ins",
+            Self::Registration => "registrations",
+            Self::Claim => "claims",
+            Self::InvalidToken => "invalid_tokens",
+        }
+    }
+}
+
 /// All limits by client.
 pub(super) struct Throttle {
     /// `None` when limits are off.
     buckets: Option<Buckets>,
     clock: Clock,
+    metrics: Arc<Metrics>,
 }
 
 struct Buckets {
@@ -48,7 +62,7 @@ struct Buckets {
 }
 
 impl Throttle {
-    pub(super) fn new(settings: &LimitSettings, clock: Clock) -> Self {
+    pub(super) fn new(settings: &LimitSettings, clock: Clock, metrics: Arc<Metrics>) -> Self {
         let buckets = settings.enabled.then(|| Buckets {
             failed_sign_ins: Bucket::new(settings.failed_sign_ins),
             registrations: Bucket::new(settings.registrations),
@@ -56,22 +70,32 @@ impl Throttle {
             invalid_tokens: Bucket::new(settings.invalid_tokens),
             new_keys: Bucket::new(settings.new_keys),
         });
-        Self { buckets, clock }
+        Self { buckets, clock, metrics }
     }
 
     /// Counts an act of a client. Errors: [`AppError::TooMany`] if there were too many.
     pub(super) fn count(&self, act: Act, client: Option<IpAddr>) -> Result<(), AppError> {
-        self.of(act, client).map_or(Ok(()), |(bucket, network)| bucket.take(network, self.clock.uptime()))
+        let taken = self.of(act, client).map_or(Ok(()), |(bucket, network)| bucket.take(network, self.clock.uptime()));
+        self.told(act.name(), taken)
     }
 
     /// The same without counting.
     pub(super) fn check(&self, act: Act, client: Option<IpAddr>) -> Result<(), AppError> {
-        self.of(act, client).map_or(Ok(()), |(bucket, network)| bucket.look(network, self.clock.uptime()))
+        let room = self.of(act, client).map_or(Ok(()), |(bucket, network)| bucket.look(network, self.clock.uptime()));
+        self.told(act.name(), room)
     }
 
     /// Counts a key that somebody makes or issues.
     pub(super) fn count_key(&self, owner: UserId) -> Result<(), AppError> {
-        self.buckets.as_ref().map_or(Ok(()), |buckets| buckets.new_keys.take(owner, self.clock.uptime()))
+        let taken = self.buckets.as_ref().map_or(Ok(()), |buckets| buckets.new_keys.take(owner, self.clock.uptime()));
+        self.told("new_keys", taken)
+    }
+
+    fn told(&self, limit: &'static str, answer: Result<(), AppError>) -> Result<(), AppError> {
+        if answer.is_err() {
+            self.metrics.throttled(limit);
+        }
+        answer
     }
 
     /// The bucket that counts, if there is one. Whoever has no address is on this machine's command line.
@@ -142,6 +166,7 @@ fn micros(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Durations;
 
     const HOUR: i64 = 3_600;
 
@@ -185,11 +210,12 @@ mod tests {
         let mut settings = crate::config::Settings::defaults().unwrap().limits;
         settings.registrations = Limit { burst: 1, per_hour: 1 };
         let client = Some(IpAddr::from([192, 0, 2, 1]));
-        let on = Throttle::new(&settings, Clock::default());
+        let metrics = Arc::new(Metrics::new(&Durations::default(), &Durations::default()));
+        let on = Throttle::new(&settings, Clock::default(), Arc::clone(&metrics));
         assert!(on.count(Act::Registration, client).is_ok() && on.count(Act::Registration, client).is_err());
         assert!((0..9).all(|_| on.count(Act::Registration, None).is_ok()));
         settings.enabled = false;
-        let off = Throttle::new(&settings, Clock::default());
+        let off = Throttle::new(&settings, Clock::default(), Arc::clone(&metrics));
         assert!((0..9).all(|_| off.count(Act::Registration, client).is_ok()));
     }
 }

@@ -49,12 +49,20 @@ impl Service {
                 invalid_scope("Name known scopes, each once, separated by single spaces.".to_owned())
             })?),
         };
+        let mut answer = Err(AppError::Busy("the password keeps changing during sign-in".into()));
         for _ in 0..ATTEMPTS {
-            if let Some(token) = self.try_sign_in(call.clone(), username, password.clone(), asked).await? {
-                return Ok(token);
+            if let Some(decided) = self.try_sign_in(call.clone(), username, password.clone(), asked).await.transpose() {
+                answer = decided;
+                break;
             }
         }
-        Err(AppError::Busy("the password keeps changing during sign-in".into()))
+        self.metrics.sign_in(match &answer {
+            Ok(_) => "success",
+            Err(AppError::TooMany { .. }) => "throttled",
+            Err(AppError::Busy(_) | AppError::Internal(_)) => "unavailable",
+            Err(_) => "failure",
+        });
+        answer
     }
 
     /// One attempt; `None` if the stored hash was replaced while this one was being compared.

@@ -175,7 +175,10 @@ impl Service {
             drop(turn);
         };
         match self.db.write_then(change, forget).await {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => {
+                self.metrics.audit_entry(Outcome::Success.name());
+                Ok(answer)
+            }
             Err(error) => {
                 let (by, event) = told.so_far();
                 Err(self.tell_failure(&asked, by, event, error, |_, _| Ok(())).await)
@@ -213,6 +216,9 @@ impl Service {
             audit_entries::insert(conn, now, &by, &event, outcome, &origin)
         };
         let recorded = self.db.write(record).await;
+        if recorded.is_ok() {
+            self.metrics.audit_entry(outcome.name());
+        }
         recorded.map_or_else(|unrecorded| unrecorded, |_| error)
     }
 

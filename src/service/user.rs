@@ -119,6 +119,8 @@ impl Service {
                 }
                 return Err(email_taken());
             };
+            // What others failed at before there was an account is not its owner's.
+            sign_in_failures::forget(change.conn, account_of(&user))?;
             change.is_on(Target::User(user.id));
             change.record(|event| event.detail(role.name()))?;
             Ok(user)
@@ -241,6 +243,7 @@ impl Service {
             });
             change.record_each(&gone.collect::<Vec<_>>())?;
             end_credentials(change, id, Selection::LiveIssuedBy(id))?;
+            sign_in_failures::forget(change.conn, account_of(&user))?;
             users::delete(change.conn, id)?;
             change.record(|event| event).map(drop)
         })

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use crate::support::app::{CONSTANT_KEY, PASSWORD};
+use crate::support::client::Request;
 use crate::support::{Credential, specify};
 
 /// An entry in short: who, with what, at what level, did what to what, how it ended, and what else.
@@ -140,6 +141,51 @@ specify! {
             "user:1 token:2 admin user.disable user:1 1 - -  failure last_admin",
             "user:2 token:4 member key.revoke key:1 3 - -  failure not_found",
         ]);
+    }
+
+    async fn nobody_writes_themselves_another_address_name_or_role(app: App) {
+        let root = app.admin("root@example.org").await;
+        app.register("ada@example.org").await;
+        let forged = |request: Request| {
+            let headers = [
+                ("X-Forwarded-For", "6.6.6.6"),
+                ("Forwarded", "for=6.6.6.6"),
+                ("X-Real-IP", "6.6.6.6"),
+                ("True-Client-IP", "6.6.6.6"),
+                ("X-User-Id", "1"),
+                ("X-Forwarded-User", "root@example.org"),
+                ("X-Remote-User", "root@example.org"),
+                ("X-Role", "admin"),
+                ("X-Scopes", "users:read"),
+                ("X-Original-URL", "/health/live"),
+                ("X-HTTP-Method-Override", "DELETE"),
+            ];
+            headers.iter().fold(request, |request, (name, value)| request.header(name, value))
+        };
+        let form = [("grant_type", "password"), ("username", "ada@example.org"), ("password", PASSWORD)];
+        let signed_in = forged(app.request("POST", "/token").form(&form)).send().await;
+        assert_eq!(signed_in.status, 200, "{signed_in:?}");
+        let ada = Credential::Token(signed_in.text_of("access_token"));
+        let (key, _) = app.key_of(&ada, &["pages:read"]).await;
+
+        let nobody = forged(app.request("GET", "/me")).send().await;
+        nobody.assert_error(app.expected.no_credential, "not_authenticated");
+        let refused = forged(app.request("GET", "/users").credential(&ada)).send().await;
+        refused.assert_error(403, "insufficient_scope");
+        for credential in [&ada, &key] {
+            let me = forged(app.request("GET", "/me").credential(credential)).send().await;
+            assert_eq!((me.status, &me.body["id"], &me.body["role"]), (200, &json!(2), &json!("member")), "{me:?}");
+        }
+        let trail = app.trail(&root, "actor=user:2&order=oldest").await;
+        let told: Vec<String> = trail.iter().map(short).collect();
+        assert_eq!(told, [
+            "user:2 password member user.sign_in user:2 2 - -  success -",
+            "user:2 token:4 member key.create key:1 2 - -  success pages:read",
+            "user:2 token:4 member request GET /users - - -  denied insufficient_scope users:read",
+        ]);
+        for entry in &trail {
+            assert_eq!(entry["client"], "127.0.0.1", "{entry}");
+        }
     }
 
     async fn what_goes_along_with_a_change_has_entries_of_its_own(app: App) {

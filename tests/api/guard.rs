@@ -29,8 +29,17 @@ specify! {
     }
 
     async fn without_a_credential_the_guard_challenges(app: App) {
-        let none = [("Accept", "*/*"), ("Token", ""), ("Authorization", ""), ("Authorization", "Basic YTpi"), ("Authorization", "Digest x")];
-        for (header, value) in none {
+        let token = app.token_of("ada@example.org").await;
+        // What a browser sends along by itself is no credential.
+        let cookies = format!("Token={token}; access_token={token}; Authorization=Bearer {token}");
+        for (header, value) in [
+            ("Accept", "*/*"),
+            ("Token", ""),
+            ("Authorization", ""),
+            ("Authorization", "Basic YTpi"),
+            ("Authorization", "Digest x"),
+            ("Cookie", cookies.as_str()),
+        ] {
             let answer = app.request("GET", "/protected-route").header(header, value).send().await;
             answer.assert_error(app.expected.no_credential, "not_authenticated");
             assert_eq!(answer.body["detail"], "Not authenticated");

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::app::PASSWORD;
 use crate::support::{Answer, App, Backend, Credential, Profile, specify};
 
-const API_POLICY: &str = "default-src 'none'; frame-ancestors 'none'";
+const API_POLICY: &str = "default-src 'none'; base-uri 'none'; frame-ancestors 'none'";
 
 fn assert_shielded(answer: &Answer, policy: &str) {
     for (name, value) in [
@@ -63,6 +63,8 @@ async fn pages_of_other_origins_may_read_nothing_unless_the_settings_name_them()
     for (origin, allowed) in [("https://app.example.com", "https://app.example.com"), ("https://evil.example", "")] {
         let asked = app.request("GET", "/health/live").header("Origin", origin).send().await;
         assert_eq!((asked.status, asked.header("access-control-allow-origin")), (200, allowed));
+        let refused = app.request("GET", "/me").header("Origin", origin).send().await;
+        assert_eq!((refused.status, refused.header("access-control-allow-origin")), (401, allowed), "errors, too");
         let preflight = app.request("OPTIONS", "/me").header("Origin", origin);
         let preflight = preflight.header("Access-Control-Request-Method", "PATCH");
         let preflight = preflight.header("Access-Control-Request-Headers", "authorization,if-match").send().await;

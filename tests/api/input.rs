@@ -182,6 +182,34 @@ specify! {
         answer.assert_error(405, "method_not_allowed");
     }
 
+    async fn reading_changes_nothing(app: App) {
+        let root = app.admin("root@example.org").await;
+        app.key_of(&root, &["pages:read"]).await;
+        app.post("/keys", &root, &json!({ "name": "sold", "scopes": [] })).await;
+        app.post("/page/", &root, &json!({ "title": "t", "body": "b" })).await;
+        let everything = async || {
+            let mut rows = Vec::new();
+            for table in app.database.tables().await {
+                rows.extend(app.database.dump(&table).await);
+            }
+            rows
+        };
+        let document = app.get("/openapi.json", &Credential::None).await;
+        let before = everything().await;
+        let mut refused = 0;
+        for (path, operations) in document.body["paths"].as_object().unwrap() {
+            let expected = if operations.get("get").is_some() { 200 } else { 405 };
+            refused += usize::from(expected == 405);
+            let path = path.replace("{id}", if path == "/keys/{id}" { "2" } else { "1" });
+            for method in ["GET", "HEAD"] {
+                let answer = app.request(method, &path).credential(&root).send().await;
+                assert_eq!(answer.status, expected, "{method} {path}: {answer:?}");
+            }
+        }
+        assert!(refused >= 6, "signing in, registering and the like are not for reading");
+        assert_eq!(everything().await, before);
+    }
+
     async fn sql_and_markup_are_just_text(app: App) {
         let ada = app.user("ada@example.org").await;
         let title = "\"><svg/onload=1>\u{2028}'); DROP TABLE users;--";
@@ -200,12 +228,30 @@ specify! {
             ("GET", "/me"), ("GET", "/nothing"), ("PUT", "/me"), ("POST", "/register"), ("POST", "/token"),
             ("GET", "/page/9"), ("GET", "/page/"), ("GET", "/health/ready"),
         ] {
-            let answer = app.request(method, path).credential(&ada).send().await;
+            let request = app.request(method, path).credential(&ada).header("Origin", "https://evil.example");
+            let answer = request.send().await;
             assert_eq!(answer.header("cache-control"), "no-store", "{method} {path}");
             assert_eq!(answer.header("x-content-type-options"), "nosniff", "{method} {path}");
             assert!(answer.header("content-type").starts_with("application/"), "{method} {path}: {answer:?}");
             assert_eq!(answer.header("server"), "");
             assert_eq!(answer.header("set-cookie"), "");
+            let shared = answer.headers.keys().find(|name| name.as_str().starts_with("access-control"));
+            assert_eq!(shared, None, "{method} {path}");
+        }
+    }
+
+    async fn the_one_page_of_ours_loads_and_runs_nothing_from_elsewhere(app: App) {
+        let page = app.get("/docs/", &Credential::None).await;
+        let policy: Vec<&str> = page.header("content-security-policy").split(';').map(str::trim).collect();
+        for directive in [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ] {
+            assert!(policy.contains(&directive), "{directive} in {policy:?}");
         }
     }
 }

@@ -172,6 +172,38 @@ async fn after_very_many_failures_only_somebodys_hand_frees_an_account() {
 }
 
 #[tokio::test]
+async fn what_others_tried_before_there_was_an_account_is_not_its_owners() {
+    for app in limited(hasty).await {
+        for _ in 0..4 {
+            app.sign_in("ada@example.org", WRONG).await;
+            app.clock.advance(4);
+        }
+        let ada = app.user("ada@example.org").await;
+        assert_eq!(app.database.number("SELECT count(*) FROM sign_in_failures").await, 0);
+        app.sign_in("ada@example.org", WRONG).await;
+        assert_eq!(app.delete("/me", &ada).await.status, 204);
+        assert_eq!(app.database.number("SELECT count(*) FROM sign_in_failures").await, 0, "nor does it outlive them");
+    }
+}
+
+#[tokio::test]
+async fn guesses_in_parallel_gain_nothing() {
+    for app in limited(|settings| settings.limits.account_failures = 1).await {
+        let ada = app.user("ada@example.org").await;
+        let change = json!({ "current_password": PASSWORD, "new_password": "another password of hers" });
+        tokio::join!(
+            futures_util::future::join_all((0..8).map(|_| app.sign_in("ada@example.org", WRONG))),
+            app.sign_in("ada@example.org", PASSWORD),
+            app.put("/me/password", &ada, &change),
+        );
+        // All are under way before the first one fails; none succeeds after it, whatever its password was.
+        let told = app.database.rows("SELECT action || ' ' || outcome AS row FROM audit_entries ORDER BY id").await;
+        let after = told.iter().skip_while(|entry| *entry != "user.sign_in failure");
+        assert!(after.clone().count() >= 8 && after.clone().all(|entry| entry.ends_with(" failure")), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn no_answer_tells_why_a_sign_in_failed() {
     for app in limited(hasty).await {
         for email in ["ada@example.org", "eve@example.org", "joe@example.org"] {

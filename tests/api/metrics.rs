@@ -1,0 +1,64 @@
+//! What operators may count, on a listener of its own.
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::program::{Serving, latchkey};
+use crate::support::{Credential, specify};
+
+specify! {
+    async fn the_api_itself_tells_no_metrics(app: App) {
+        app.get("/metrics", &Credential::None).await.assert_error(404, "no_such_route");
+    }
+}
+
+#[tokio::test]
+async fn requests_sign_ins_and_all_that_waits_are_told_on_a_listener_of_their_own() {
+    let home = TempDir::new().unwrap();
+    let mut command = latchkey(home.path(), &[]);
+    command.env("LATCHKEY__METRICS__LISTEN", "127.0.0.1:0").env("LATCHKEY__LIMITS__REGISTRATIONS__BURST", "1");
+    let mut serving = Serving::start(&mut command);
+    let told = serving.line("metrics on http://");
+    let metrics = format!("http://{}", told.split_once("http://").unwrap().1.trim());
+    let api = format!("http://{}", serving.address());
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+
+    let ada = json!({ "name": "Adaline", "surname": "", "email": "ada@example.org", "password": "correct horse" });
+    for expected in [201, 429] {
+        assert_eq!(http.post(format!("{api}/register")).json(&ada).send().await.unwrap().status(), expected);
+    }
+    for (password, expected) in [("correct horse", 200), ("a wrong password", 401)] {
+        let form = [("username", "ada@example.org"), ("password", password)];
+        assert_eq!(http.post(format!("{api}/token")).form(&form).send().await.unwrap().status(), expected);
+    }
+    for path in ["/page/17", "/page/18", "/nowhere/lkt_secret"] {
+        http.get(format!("{api}{path}")).send().await.unwrap();
+    }
+    let made_up = http.request("BREW".parse().unwrap(), format!("{api}/nowhere"));
+    made_up.send().await.unwrap();
+
+    let answer = http.get(&metrics).send().await.unwrap();
+    assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
+    let text = answer.text().await.unwrap();
+    for line in [
+        "latchkey_request_duration_seconds_count{method=\"POST\",route=\"/register\",status=\"201\"} 1",
+        "latchkey_request_duration_seconds_count{method=\"GET\",route=\"/page/{id}\",status=\"403\"} 2",
+        "latchkey_request_duration_seconds_count{method=\"GET\",route=\"\",status=\"404\"} 1",
+        "latchkey_request_duration_seconds_count{method=\"other\",route=\"\",status=\"404\"} 1",
+        "latchkey_sign_ins_total{outcome=\"success\"} 1",
+        "latchkey_sign_ins_total{outcome=\"failure\"} 1",
+        "latchkey_audit_entries_total{outcome=\"success\"} 2",
+        "latchkey_audit_entries_total{outcome=\"failure\"} 1",
+        "latchkey_throttled_total{limit=\"registrations\"} 1",
+        "latchkey_hash_wait_seconds_count 3",
+        "latchkey_hash_queue 0",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line} in {text}");
+    }
+    assert!(!text.contains("secret") && !text.contains("ada"), "{text}");
+    assert!(text.ends_with("# EOF\n"));
+    assert_eq!(http.get(metrics.replace("/metrics", "/health/live")).send().await.unwrap().status(), 404);
+
+    serving.signal("-TERM");
+    assert!(serving.child.wait().unwrap().success());
+}

@@ -1,0 +1,88 @@
+//! The page about security names tests, and each of them is there.
+
+use std::fs;
+use std::path::Path;
+
+const PAGE: &str = include_str!("../../docs/security.md");
+const TESTED: &str = "`tested`";
+const STATUSES: [&str; 4] = [TESTED, "`documented`", "`deviation`", "`open`"];
+
+/// A row of the table of requirements.
+struct Row {
+    number: &'static str,
+    status: &'static str,
+    place: &'static str,
+}
+
+impl Row {
+    fn of(line: &'static str) -> Self {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), 5, "{line}");
+        Self { number: cells[0], status: cells[3], place: cells[4] }
+    }
+
+    /// The names in backticks that are paths.
+    fn tests(&self) -> Vec<&'static str> {
+        self.place.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect()
+    }
+}
+
+fn rows() -> Vec<Row> {
+    let numbered =
+        |line: &&str| line.strip_prefix("| ").is_some_and(|row| row.starts_with(|c: char| c.is_ascii_digit()));
+    PAGE.lines().filter(numbered).map(Row::of).collect()
+}
+
+/// Whether there is a test of this name.
+fn exists(name: &str) -> bool {
+    let Some((module, test)) = name.rsplit_once("::") else { return false };
+    let files = match module.strip_suffix("::tests").map(|module| module.replace("::", "/")) {
+        Some(module) => vec![format!("src/{module}.rs"), format!("src/{module}/mod.rs")],
+        None if module == "arch" => vec!["tests/arch.rs".to_owned()],
+        None => vec![format!("tests/api/{module}.rs")],
+    };
+    let begins = format!("fn {test}(");
+    let is_test = |line: &str| {
+        let line = line.trim_start();
+        line.strip_prefix("async ").unwrap_or(line).starts_with(&begins)
+    };
+    files.iter().any(|file| {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+        text.is_ok_and(|text| text.lines().any(is_test))
+    })
+}
+
+#[test]
+fn every_test_that_the_page_about_security_names_is_there() {
+    let rows = rows();
+    let tested = rows.iter().filter(|row| row.status == TESTED).count();
+    assert!(tested > 60, "only {tested} rows were read as tested");
+    for Row { number, status, .. } in &rows {
+        assert!(STATUSES.contains(status), "row {number}: no such status: {status}");
+    }
+    for row in &rows {
+        let (number, tests) = (row.number, row.tests());
+        assert!(row.status != TESTED || !tests.is_empty(), "row {number} names no test");
+        for test in tests {
+            assert!(exists(test), "row {number}: there is no test {test}");
+        }
+    }
+}
+
+#[test]
+fn a_test_that_is_not_there_is_missed() {
+    for (name, there) in [
+        ("security_page::a_test_that_is_not_there_is_missed", true),
+        ("arch::each_framework_stays_in_its_layer", true),
+        ("guard::both_headers_open_the_protected_route", true),
+        ("http::client::tests::nobody_else_is_believed", true),
+        ("guard::both_headers_open_the_protected", false),
+        ("guard::nobody_else_is_believed", false),
+        ("arch::both_headers_open_the_protected_route", false),
+        ("http::client::tests::both_headers_open_the_protected_route", false),
+        ("nowhere::both_headers_open_the_protected_route", false),
+        ("tested", false),
+    ] {
+        assert_eq!(exists(name), there, "{name}");
+    }
+}

@@ -1,0 +1,18 @@
+//! What the program does when it is killed, and when clients are slow on purpose. Real processes and real databases:
+//! `cargo test --test faults -- --ignored`, with `FAULT_CYCLES=20` at length.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![expect(unreachable_pub, reason = "a test binary exports nothing")]
+
+#[expect(dead_code, unused_imports, unused_macros, reason = "the specification uses more of it")]
+#[path = "../api/support/mod.rs"]
+mod support;
+
+mod kill;
+mod slow;
+
+/// How often something is repeated.
+fn cycles() -> usize {
+    std::env::var("FAULT_CYCLES").map_or(3, |cycles| cycles.parse().expect("FAULT_CYCLES is a number"))
+}
