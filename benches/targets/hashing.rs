@@ -20,6 +20,9 @@ const PATIENT: u64 = 32;
 /// More than may wait.
 const STORMING: u64 = 128;
 
+/// Until all clients are under way.
+const WARM_UP: Duration = Duration::from_secs(2);
+
 /// Clients that sign in without pause, each as another user, until they are stopped.
 struct Storm {
     done: Arc<AtomicU64>,
@@ -69,7 +72,7 @@ impl Storm {
 
     /// Sign-ins a second, once all are under way.
     fn rate(&self, length: Duration) -> f64 {
-        thread::sleep(Duration::from_secs(2));
+        thread::sleep(WARM_UP.min(length / 2));
         let (before, began) = (self.done(), Instant::now());
         thread::sleep(length);
         (self.done() - before) as f64 / began.elapsed().as_secs_f64()
@@ -130,7 +133,7 @@ pub fn storm(backend: Backend, extent: &Extent, report: &mut Report) {
     let wait = |length| percentile(&millis(&steady(server.address, "/protected-route", token, length)), 99);
     let idle = wait(extent.hashing);
     let storm = Storm::start(server.address, STORMING);
-    thread::sleep(Duration::from_secs(2));
+    thread::sleep(WARM_UP.min(extent.hashing / 2));
     let (done, began) = (storm.done(), Instant::now());
     let stormy = wait(extent.hashing);
     let rate = (storm.done() - done) as f64 / began.elapsed().as_secs_f64();

@@ -63,7 +63,7 @@ const FULL: Extent = Extent {
 const SHORT: Extent = Extent {
     seconds: 1,
     pairs: 1,
-    hashing: Duration::from_secs(3),
+    hashing: Duration::from_secs(2),
     users: [1_000, 20_000],
     live: 20_000,
     requests: 100_000,

@@ -30,19 +30,19 @@ pub fn find(conn: &mut Conn, account: Digest) -> Result<Option<Failures>, AppErr
     Ok(found.map(|(count, last_at)| Failures { count, last_at: last_at.into() }))
 }
 
-/// Counts one more.
-pub fn count(conn: &mut Conn, account: Digest, now: Timestamp) -> Result<(), AppError> {
+/// Counts so many more, the last of them at `last_at`. None more is the same work, and changes nothing.
+pub fn count(conn: &mut Conn, account: Digest, more: i64, last_at: Timestamp) -> Result<(), AppError> {
     let first = (
         sign_in_failures::account.eq(account.to_hex()),
-        sign_in_failures::failures.eq(1),
-        sign_in_failures::last_at.eq(now.naive()),
+        sign_in_failures::failures.eq(more),
+        sign_in_failures::last_at.eq(last_at.naive()),
     );
     on_backend!(conn => diesel::insert_into(sign_in_failures::table)
         .values(first)
         .on_conflict(sign_in_failures::account)
         .do_update()
         .set((
-            sign_in_failures::failures.eq(sign_in_failures::failures + 1),
+            sign_in_failures::failures.eq(sign_in_failures::failures + more),
             sign_in_failures::last_at.eq(excluded(sign_in_failures::last_at)),
         ))
         .execute(conn))?;

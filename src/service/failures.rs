@@ -31,7 +31,7 @@ impl Patience {
     }
 
     /// Why an attempt at `now` is not looked at, if it is not.
-    fn holds(self, failures: Failures, now: Timestamp) -> Option<&'static str> {
+    fn reason(self, failures: Failures, now: Timestamp) -> Option<&'static str> {
         if failures.count >= self.stop {
             return Some("stopped");
         }
@@ -44,6 +44,14 @@ impl Patience {
     pub(super) fn stop(self) -> i64 {
         self.stop
     }
+}
+
+/// Why an attempt is not looked at, and when the last one failed that was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    /// `throttled` or `stopped`.
+    pub(super) reason: &'static str,
+    last_at: Timestamp,
 }
 
 /// The account that a user name means, whether or not there is one.
@@ -66,19 +74,21 @@ impl Service {
         call: &Call,
         account: Digest,
         attempt: Event,
-        held: Option<&'static str>,
+        held: Option<Held>,
         error: AppError,
     ) -> AppError {
         // Of this client too, whose next attempt tells them so; this one is answered like any other.
         let _ = self.throttle.count(Act::FailedSignIn, call.origin.client);
-        let counts = held.is_none() && self.patience.is_some();
         let attempt = match held {
-            Some(reason) => attempt.detail(reason),
+            Some(held) => attempt.detail(held.reason),
             None => attempt,
         };
-        let count = move |conn: &mut Conn, now| match counts {
-            true => sign_in_failures::count(conn, account, now),
-            false => Ok(()),
+        let on = self.patience.is_some();
+        let count = move |conn: &mut Conn, now| match held {
+            _ if !on => Ok(()),
+            None => sign_in_failures::count(conn, account, 1, now),
+            // The same work for nothing, or the time would tell.
+            Some(held) => sign_in_failures::count(conn, account, 0, held.last_at),
         };
         self.turned_down_and(call, attempt, error, count).await
     }
@@ -90,12 +100,15 @@ pub(super) fn look(
     patience: Option<Patience>,
     account: Digest,
     now: Timestamp,
-) -> Result<(i64, Option<&'static str>), AppError> {
+) -> Result<(i64, Option<Held>), AppError> {
     let Some(patience) = patience else {
         return Ok((0, None));
     };
     let found = sign_in_failures::find(conn, account)?;
-    Ok(found.map_or((0, None), |failures| (failures.count, patience.holds(failures, now))))
+    Ok(found.map_or((0, None), |failures| {
+        let held = patience.reason(failures, now).map(|reason| Held { reason, last_at: failures.last_at });
+        (failures.count, held)
+    }))
 }
 
 #[cfg(test)]
@@ -107,7 +120,7 @@ mod tests {
     fn delays_double_up_to_the_longest_and_then_there_is_an_end() {
         let patience = Patience { free: 5, longest: 900, stop: 100 };
         let last_at = Clock::default().now();
-        let held = |count, after| patience.holds(Failures { count, last_at }, last_at.plus_seconds(after));
+        let held = |count, after| patience.reason(Failures { count, last_at }, last_at.plus_seconds(after));
         for (count, delay) in [(5, 1), (6, 2), (7, 4), (14, 512), (15, 900), (99, 900)] {
             assert_eq!(held(count, delay - 1), Some("throttled"), "{count}");
             assert_eq!(held(count, delay), None, "{count}");

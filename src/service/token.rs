@@ -103,8 +103,15 @@ impl Service {
         let secret = generate(SecretKind::SignIn)?;
         let (digest, expires_in) = (secret.digest(), self.settings.token_ttl);
         let stored = self.change(call, attempt, move |change| {
-            // Hashing held no connection, so the user may have changed or gone meanwhile.
-            let level = match users::lock(change.conn, user.id)? {
+            // Hashing held no connection, so the user may have changed or gone meanwhile, and others may have failed: to
+            // guess in parallel gains nothing.
+            let current = users::lock(change.conn, user.id)?;
+            let (failed, held) = failures::look(change.conn, patience, account, change.now)?;
+            if let Some(held) = held {
+                change.fails_because(held.reason);
+                return Err(AppError::Unauthenticated(Reason::BadPassword));
+            }
+            let level = match current {
                 Some(current) if current.hashed_password != user.hashed_password => {
                     change.leave_as_is();
                     return Ok(None);
@@ -117,12 +124,6 @@ impl Service {
                     return Err(AppError::Unauthenticated(Reason::BadPassword));
                 }
             };
-            let (failed, held) = failures::look(change.conn, patience, account, change.now)?;
-            if let Some(reason) = held {
-                // Others failed while this one was being compared: to ask in parallel gains nothing.
-                change.fails_because(reason);
-                return Err(AppError::Unauthenticated(Reason::BadPassword));
-            }
             if failed > 0 {
                 sign_in_failures::forget(change.conn, account)?;
             }

@@ -1,4 +1,5 @@
-//! What the program does when it is killed, and when clients are slow on purpose. Real processes and real databases:
+//! What the program does when it is killed, when clients are slow on purpose, and when they look at the clock. Real
+//! processes and real databases:
 //! `cargo test --test faults -- --ignored`, with `FAULT_CYCLES=20` at length.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
@@ -11,6 +12,7 @@ mod support;
 
 mod kill;
 mod slow;
+mod timing;
 
 /// How often something is repeated.
 fn cycles() -> usize {
