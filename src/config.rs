@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize, Serializer};
 
 mod limits;
 mod proxies;
+mod tls;
 
 pub use self::limits::{Limit, LimitSettings};
 pub use self::proxies::{ClientHeader, Networks, Origins};
+pub use self::tls::TlsSettings;
 
 /// The documented defaults, which are the built-in ones.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -27,6 +29,8 @@ const SECRETS: [&str; 2] = ["LATCHKEY__DATABASE__URL", "LATCHKEY__AUTH__API_KEY_
 pub struct Settings {
     /// `[server]`
     pub server: ServerSettings,
+    /// `[tls]`
+    pub tls: TlsSettings,
     /// `[database]`
     pub database: DatabaseSettings,
     /// `[http]`
@@ -49,8 +53,24 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// Threads that serve requests; 0 means one per core.
     pub workers: usize,
-    /// Seconds for requests under way after SIGTERM.
+    /// Connections at most.
+    pub connections: usize,
+    /// Connections at most from one client.
+    pub connections_per_client: usize,
+    /// Seconds from SIGTERM to the end at most.
     pub shutdown_timeout: u64,
+    /// Seconds of them in which new connections are still taken.
+    pub shutdown_delay: u64,
+}
+
+impl ServerSettings {
+    /// Threads that serve requests.
+    pub fn workers(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        }
+    }
 }
 
 /// `[database]`: which database and how many connections.
@@ -343,7 +363,11 @@ impl Settings {
     fn check(&self) -> Result<(), ConfigError> {
         let auth = &self.auth;
         within("server.workers", self.server.workers, 0, 1024)?;
+        within("server.connections", self.server.connections, 16, 1_000_000)?;
+        within("server.connections_per_client", self.server.connections_per_client, 1, self.server.connections)?;
         within("server.shutdown_timeout", self.server.shutdown_timeout, 0, 300)?;
+        within("server.shutdown_delay", self.server.shutdown_delay, 0, self.server.shutdown_timeout)?;
+        self.tls.check()?;
         within("database.pool_size", self.database.pool_size, 2, 1024)?;
         within("auth.token_ttl", auth.token_ttl, 1, 31_536_000)?;
         within("auth.bcrypt_cost", auth.bcrypt_cost, 10, 31)?;

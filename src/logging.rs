@@ -1,6 +1,7 @@
 //! Log lines on standard error: text for people, or one JSON object per line.
 
 use std::io::Write;
+use std::panic::PanicHookInfo;
 
 use env_logger::fmt::Formatter;
 use log::Record;
@@ -19,6 +20,15 @@ pub fn start(format: LogFormat) {
     }
     // Only a second logger in one process (tests) is refused, and the first one serves.
     let _ = builder.try_init();
+    std::panic::set_hook(Box::new(log_panic));
+}
+
+/// A panic is a log line like any other. Words that were put together may quote somebody's data, so only fixed ones are
+/// shown.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let said = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("its message may quote data");
+    log::error!(target: "latchkey::panic", place = place.as_str(); "panicked: {said}");
 }
 
 fn json_line(out: &mut Formatter, record: &Record<'_>) -> std::io::Result<()> {

@@ -2,13 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{ServerSettings, Settings};
 use crate::db::Db;
 use crate::error::AppError;
 use crate::http;
 use crate::service::Service;
+use crate::tls::{Certificate, TlsError};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,9 @@ pub enum StartError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// There is no certificate to show.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Something else that the process needs.
     #[error(transparent)]
     Other(AppError),
@@ -43,15 +50,20 @@ pub struct Server {
     running: http::RunningServer,
     metrics: Option<http::RunningServer>,
     service: Arc<Service>,
+    certificate: Option<Arc<Certificate>>,
+    settings: ServerSettings,
 }
 
 impl Server {
     /// Connects, migrates if it should, and listens.
     pub async fn start(settings: &Settings, clock: Clock) -> Result<Self, StartError> {
+        let certificate = Certificate::load(&settings.tls)?;
+        let tls = certificate.as_ref().map(Certificate::server_config).transpose()?;
         let service = Arc::new(open_service(settings, clock).await?);
         let address = settings.server.listen;
         service.follow_changes().map_err(StartError::Other)?;
-        let started = http::serve(Arc::clone(&service), settings);
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let started = http::serve(Arc::clone(&service), settings, tls);
         let (address, running) = started.map_err(|cause| StartError::Listen { address, cause })?;
         let metrics = match settings.metrics.listen.address() {
             Some(address) => {
@@ -62,10 +74,10 @@ impl Server {
             }
             None => None,
         };
-        log::info!("listening on http://{address}");
+        log::info!("listening on {scheme}://{address}");
         log::info!("database {}", settings.database.url);
-        log::info!("documentation on http://{address}/docs/");
-        Ok(Self { address, running, metrics, service })
+        log::info!("documentation on {scheme}://{address}/docs/");
+        Ok(Self { address, running, metrics, service, certificate, settings: settings.server.clone() })
     }
 
     /// Where it listens.
@@ -80,7 +92,8 @@ impl Server {
 
     /// Serves until SIGTERM or SIGINT.
     pub async fn run(self) -> std::io::Result<()> {
-        let Self { running, metrics, service, .. } = self;
+        let Self { running, metrics, service, certificate, settings, .. } = self;
+        let handle = running.handle();
         let metrics_handle = metrics.as_ref().map(http::RunningServer::handle);
         let measured = async {
             match metrics {
@@ -88,17 +101,66 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
+        let certified = async {
+            match certificate {
+                Some(certificate) => certificate.keep_fresh().await,
+                None => std::future::pending().await,
+            }
+        };
         let ended = tokio::select! {
             ended = running => ended,
             ended = measured => ended,
+            ended = stop_when_told(&service, &handle, &settings) => ended,
+            () = certified => Ok(()),
             () = service.keep_key_usage() => Ok(()),
             () = service.keep_purging() => Ok(()),
         };
         if let Some(handle) = metrics_handle {
             handle.stop(false).await;
         }
-        service.flush_key_usage().await;
+        // A database that is away must not keep the process.
+        if tokio::time::timeout(LAST_WRITES, service.flush_key_usage()).await.is_err() {
+            log::warn!("could not write when keys were last used");
+        }
         ended
+    }
+}
+
+/// What is left of the time to stop for the last writes.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// Waits for SIGTERM, then stops step by step; for SIGINT, or a second SIGTERM, and stops at once.
+async fn stop_when_told(service: &Service, handle: &http::ServerHandle, settings: &ServerSettings) -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => log::info!("stopping, for at most {} s", settings.shutdown_timeout),
+        _ = interrupt.recv() => return Ok(()),
+    }
+    tokio::select! {
+        () = stop(service, handle, settings) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// First it is not ready, so that nobody sends more; then it takes no more connections; at half-time it waits for no
+/// body any longer. When the time is over, so is this.
+async fn stop(service: &Service, handle: &http::ServerHandle, settings: &ServerSettings) {
+    let delay = Duration::from_secs(settings.shutdown_delay);
+    let rest = Duration::from_secs(settings.shutdown_timeout).saturating_sub(delay).saturating_sub(LAST_WRITES);
+    service.leave();
+    tokio::time::sleep(delay).await;
+    let finished = handle.stop(true);
+    let hurried = async {
+        tokio::time::sleep(rest / 2).await;
+        service.close();
+        tokio::time::sleep(rest / 2).await;
+        log::warn!("requests under way are cut off");
+    };
+    tokio::select! {
+        () = finished => {}
+        () = hurried => {}
     }
 }
 

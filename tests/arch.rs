@@ -10,17 +10,20 @@ const MAY_NAME: [(&str, &[&str]); 4] =
     [("domain", &[]), ("db", &["domain"]), ("service", &["domain", "db"]), ("http", &["domain", "service"])];
 const LAYERS: [&str; 6] = ["domain", "db", "service", "http", "server", "cli"];
 /// What every layer may name, and what in turn names no layer above the domain.
-const FOR_ALL: [&str; 5] = ["clock", "config", "error", "logging", "metrics"];
+const FOR_ALL: [&str; 6] = ["clock", "config", "error", "logging", "metrics", "tls"];
 
 /// Crate → the one layer that may name it.
-const HOME_OF: [(&str, &str); 9] = [
+const HOME_OF: [(&str, &str); 12] = [
     ("actix_cors", "http"),
+    ("actix_tls", "http"),
     ("actix_web", "http"),
     ("actix_web_httpauth", "http"),
     ("paperclip", "http"),
     ("diesel", "db"),
     ("diesel_migrations", "db"),
     ("r2d2", "db"),
+    ("rustls", "tls"),
+    ("socket2", "http"),
     ("clap", "cli"),
     ("prometheus_client", "metrics"),
 ];

@@ -6,21 +6,30 @@ use std::time::Duration;
 
 use super::Outcome;
 use crate::config::Settings;
+use crate::tls;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) fn ask(settings: &Settings) -> Outcome {
     let address = reachable(settings.server.listen);
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    let answer = match settings.tls.is_on() {
+        true => exchange(tls::connect_to_ours(&settings.tls, stream)?)?,
+        false => exchange(stream)?,
+    };
     let status = answer.lines().next().unwrap_or_default();
     if status.starts_with("HTTP/1.1 200 ") {
         return super::print("ready\n");
     }
     Err(format!("not ready: {status}").into())
+}
+
+fn exchange(mut stream: impl Read + Write) -> std::io::Result<String> {
+    stream.write_all(b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// Where to reach a server that listens everywhere.

@@ -16,6 +16,7 @@ use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
@@ -26,6 +27,9 @@ use crate::domain::user::User;
 use crate::error::AppError;
 use crate::logging;
 use crate::service::Service;
+
+/// How long queries that nobody waits for are let go on at the end.
+const LAST_QUERIES: Duration = Duration::from_millis(500);
 
 /// What a command answers: its own words on failure.
 type Outcome = Result<(), Box<dyn Error>>;
@@ -137,7 +141,7 @@ fn execute(arguments: Arguments) -> Outcome {
     let settings = settings(arguments.config.as_deref())?;
     logging::start(settings.log.format);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match arguments.command.unwrap_or(Command::Serve) {
+    let outcome = match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => runtime.block_on(serve::serve(&settings)),
         Command::Migrate(command) => runtime.block_on(migrate::migrate(&settings, &command)),
         Command::User(Operation { json, command }) => runtime.block_on(user::user(&settings, command, Output { json })),
@@ -151,7 +155,10 @@ fn execute(arguments: Arguments) -> Outcome {
         Command::Openapi => openapi::print(&settings),
         Command::Config => show_config::print(&settings),
         Command::Health => health::ask(&settings),
-    }
+    };
+    // A query that a database never answers must not keep the process.
+    runtime.shutdown_timeout(LAST_QUERIES);
+    outcome
 }
 
 fn settings(file: Option<&Path>) -> Result<Settings, ConfigError> {

@@ -88,14 +88,14 @@ impl Manager {
 }
 
 /// How long SQLite waits for another process: less than a caller waits for its answer.
-pub(super) const SQLITE_PATIENCE: &str = "PRAGMA busy_timeout = 2500;";
+pub(super) const SQLITE_PATIENCE: &str = "PRAGMA busy_timeout = 1500;";
 
 /// After the patience, because the change to WAL may have to wait. FULL: a commit that was acknowledged survives a power
 /// cut. Foreign keys are off unless asked for.
 const SQLITE_SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
 
 /// A statement that takes too long is ended by the server, before its caller gives up.
-const POSTGRES_SETUP: &str = "SET TIME ZONE 'UTC'; SET statement_timeout = '2500ms'; SET lock_timeout = '2s';
+const POSTGRES_SETUP: &str = "SET TIME ZONE 'UTC'; SET statement_timeout = '1500ms'; SET lock_timeout = '1200ms';
      SET idle_in_transaction_session_timeout = '10s';";
 
 /// So that a vanished server is noticed: seconds, and milliseconds for the last.

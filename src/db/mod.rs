@@ -9,6 +9,7 @@ pub mod audit_entries;
 mod conn;
 pub mod feed;
 pub mod issue_requests;
+mod lease;
 pub mod migrate;
 pub mod pages;
 mod schema;
@@ -17,7 +18,7 @@ pub mod users;
 
 use std::fs::OpenOptions;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -26,22 +27,28 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub use self::conn::{Conn, purging_is_ours};
 use self::conn::{Manager, read_transaction, write_transaction};
 use self::feed::Feed;
+pub use self::lease::LOST_AFTER;
+use self::lease::Leases;
 use crate::config::{DatabaseSettings, DatabaseUrl};
 use crate::error::AppError;
 use crate::metrics::Durations;
 
 /// How long a request waits for a connection before it is told to come back (standards: F12).
 const CHECKOUT_WAIT: Duration = Duration::from_secs(1);
-/// How long a caller waits for its query. The server ends a statement sooner; this is for a server that does not answer.
-const QUERY_WAIT: Duration = Duration::from_secs(3);
+/// How long a caller waits, for a connection and an answer together. The server ends a statement sooner; this is for a
+/// server that does not answer.
+pub const ANSWER_WAIT: Duration = Duration::from_millis(1_800);
 /// How long a write waits for its turn on SQLite.
-const WRITE_WAIT: Duration = Duration::from_secs(2);
+const WRITE_WAIT: Duration = Duration::from_millis(1_500);
 
 /// A pool of connections to one database. Clones share it.
 #[derive(Clone)]
 pub struct Db {
     manager: Manager,
-    pool: r2d2::Pool<Manager>,
+    pool_size: u32,
+    /// Replaced when connections of it are lost.
+    pool: Arc<RwLock<r2d2::Pool<Manager>>>,
+    leases: Arc<Leases>,
     connections: Arc<Semaphore>,
     /// SQLite has one writer at a time. To queue here is fair; to queue in SQLite is to sleep and hope.
     single_writer: Option<Arc<Semaphore>>,
@@ -56,18 +63,13 @@ impl Db {
         }
         let manager = Manager::new(settings.url.clone());
         manager.open().map_err(|error| AppError::Busy(error.into()))?;
-        let pool = r2d2::Pool::builder()
-            .max_size(settings.pool_size)
-            // None ahead of need: a thread that still connects while the process ends would crash in OpenSSL.
-            .min_idle(Some(0))
-            .connection_timeout(CHECKOUT_WAIT)
-            .error_handler(Box::new(LogPoolError))
-            .build_unchecked(manager.clone());
         let permits = usize::try_from(settings.pool_size).unwrap_or(Semaphore::MAX_PERMITS);
         let single_writer = matches!(settings.url, DatabaseUrl::Sqlite(_)).then(|| Arc::new(Semaphore::new(1)));
         Ok(Self {
+            pool: Arc::new(RwLock::new(new_pool(&manager, settings.pool_size))),
+            pool_size: settings.pool_size,
             manager,
-            pool,
+            leases: Arc::default(),
             connections: Arc::new(Semaphore::new(permits)),
             single_writer,
             waits: Durations::default(),
@@ -98,28 +100,32 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.write_then(change, || ()).await
+        self.write_then((), change, || ()).await
     }
 
     /// The same, and once the transaction has ended, however it did, `then`: even if nobody waits for the answer any
-    /// more.
-    pub async fn write_then<T, F, A>(&self, change: F, then: A) -> Result<T, AppError>
+    /// more. Until then `turn` is kept, unless the database never answers.
+    pub async fn write_then<H, T, F, A>(&self, turn: H, change: F, then: A) -> Result<T, AppError>
     where
+        H: Send + 'static,
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
         A: FnOnce() + Send + 'static,
     {
-        let mut permits = Vec::with_capacity(2);
-        if let Some(writer) = &self.single_writer {
-            permits.push(permit(writer, WRITE_WAIT, "another write takes too long").await?);
-        }
-        permits.push(self.connection_permit().await?);
         let transaction = |conn: &mut Conn| {
             let answer = write_transaction(conn, change);
             then();
             answer
         };
-        in_time(self.on_blocking_pool(permits, transaction)).await
+        in_time(async {
+            let mut permits = Vec::with_capacity(2);
+            if let Some(writer) = &self.single_writer {
+                permits.push(self.permit(writer, WRITE_WAIT, "another write takes too long").await?);
+            }
+            permits.push(self.connection_permit().await?);
+            self.on_blocking_pool(Leases::begin(&self.leases, (permits, turn)), transaction).await
+        })
+        .await
     }
 
     /// A connection of its own that hears what changes.
@@ -129,7 +135,7 @@ impl Db {
 
     /// Connections at most.
     pub fn pool_size(&self) -> usize {
-        usize::try_from(self.pool.max_size()).unwrap_or(usize::MAX)
+        usize::try_from(self.pool_size).unwrap_or(usize::MAX)
     }
 
     /// How long connections were waited for.
@@ -139,7 +145,7 @@ impl Db {
 
     /// Connections that are open, and those of them that do nothing.
     pub fn connections(&self) -> [u32; 2] {
-        let state = self.pool.state();
+        let state = self.pool().state();
         [state.connections, state.idle_connections]
     }
 
@@ -154,13 +160,13 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        let permits = vec![self.connection_permit().await?];
-        self.on_blocking_pool(permits, work).await
+        let lease = Leases::begin(&self.leases, self.connection_permit().await?);
+        self.on_blocking_pool(lease, work).await
     }
 
     async fn connection_permit(&self) -> Result<OwnedSemaphorePermit, AppError> {
         let asked = Instant::now();
-        let permit = permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await;
+        let permit = self.permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await;
         self.waits.note(asked.elapsed());
         permit
     }
@@ -171,31 +177,74 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.on_blocking_pool(Vec::new(), work).await
+        self.on_blocking_pool((), work).await
     }
 
-    /// The permits go with the work: it runs to its end even if its caller is gone.
-    async fn on_blocking_pool<T, F>(&self, permits: Vec<OwnedSemaphorePermit>, work: F) -> Result<T, AppError>
+    async fn permit(
+        &self,
+        semaphore: &Arc<Semaphore>,
+        patience: Duration,
+        complaint: &'static str,
+    ) -> Result<OwnedSemaphorePermit, AppError> {
+        // Nobody is overtaken: what is given back goes to those who wait first.
+        if let Ok(permit) = Arc::clone(semaphore).try_acquire_owned() {
+            return Ok(permit);
+        }
+        self.give_up_what_is_lost();
+        match tokio::time::timeout(patience, Arc::clone(semaphore).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(closed)) => Err(AppError::Internal(closed.into())),
+            Err(_) => Err(AppError::Busy(complaint.into())),
+        }
+    }
+
+    /// Takes what it holds from work that no database will ever answer, and makes a pool without its connections.
+    fn give_up_what_is_lost(&self) {
+        let lost = Instant::now().checked_sub(LOST_AFTER).map_or(0, |then| self.leases.end_begun_before(then));
+        if lost > 0 {
+            log::warn!("{lost} database connections do not answer and are given up");
+            *self.pool.write().unwrap_or_else(PoisonError::into_inner) = new_pool(&self.manager, self.pool_size);
+        }
+    }
+
+    fn pool(&self) -> r2d2::Pool<Manager> {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is `held` goes with the work, which runs to its end even if its caller is gone.
+    async fn on_blocking_pool<H, T, F>(&self, held: H, work: F) -> Result<T, AppError>
     where
+        H: Send + 'static,
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        let pool = self.pool.clone();
+        let pool = self.pool();
         let task = tokio::task::spawn_blocking(move || {
-            let answer = match pool.get() {
+            let _held = held;
+            match pool.get() {
                 Ok(mut pooled) => pooled.run(work),
                 Err(error) => Err(AppError::Busy(error.into())),
-            };
-            drop(permits);
-            answer
+            }
         });
         task.await.map_err(|error| AppError::Internal(error.into()))?
     }
 }
 
+fn new_pool(manager: &Manager, size: u32) -> r2d2::Pool<Manager> {
+    r2d2::Pool::builder()
+        .max_size(size)
+        // None ahead of need: a thread that still connects while the process ends would crash in OpenSSL.
+        .min_idle(Some(0))
+        .connection_timeout(CHECKOUT_WAIT)
+        .error_handler(Box::new(LogPoolError))
+        .build_unchecked(manager.clone())
+}
+
 /// The answer, unless the database takes too long over it. What it then does all the same, its caller cannot know.
-async fn in_time<T>(answer: impl Future<Output = Result<T, AppError>>) -> Result<T, AppError> {
-    match tokio::time::timeout(QUERY_WAIT, answer).await {
+///
+/// Errors: [`AppError::Busy`] after [`ANSWER_WAIT`].
+pub async fn in_time<T>(answer: impl Future<Output = Result<T, AppError>>) -> Result<T, AppError> {
+    match tokio::time::timeout(ANSWER_WAIT, answer).await {
         Ok(answer) => answer,
         Err(_) => Err(AppError::Busy("the database takes too long to answer".into())),
     }
@@ -212,22 +261,6 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     match options.open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         created => created.map(drop),
-    }
-}
-
-async fn permit(
-    semaphore: &Arc<Semaphore>,
-    patience: Duration,
-    complaint: &'static str,
-) -> Result<OwnedSemaphorePermit, AppError> {
-    // Nobody is overtaken: what is given back goes to those who wait first.
-    if let Ok(permit) = Arc::clone(semaphore).try_acquire_owned() {
-        return Ok(permit);
-    }
-    match tokio::time::timeout(patience, Arc::clone(semaphore).acquire_owned()).await {
-        Ok(Ok(permit)) => Ok(permit),
-        Ok(Err(closed)) => Err(AppError::Internal(closed.into())),
-        Err(_) => Err(AppError::Busy(complaint.into())),
     }
 }
 

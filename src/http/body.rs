@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 use super::problem::Fault;
 use crate::clock::Timestamp;
 use crate::error::{AppError, FieldError};
+use crate::service::Service;
 
 /// The largest body of accounts and forms, in bytes.
 pub const SMALL: usize = 8 * 1024;
@@ -111,16 +112,28 @@ fn read_body(
         None
     };
     let payload = web::Payload::from_request(request, payload);
+    let closing = request.app_data::<web::Data<Service>>().map(|service| service.closing());
     async move {
         if let Some(refused) = refused {
             return Err(refused);
         }
         let broken = |_| Fault::Malformed { code: "broken_body", detail: "The body could not be read.".into() };
         let payload = payload.await.map_err(broken)?;
-        match tokio::time::timeout(BODY_WAIT, payload.to_bytes_limited(limit)).await {
-            Err(_) => Err(Fault::SlowBody),
-            Ok(Err(_)) => Err(Fault::TooLarge(limit)),
-            Ok(Ok(read)) => read.map_err(broken),
+        let arrived = tokio::time::timeout(BODY_WAIT, payload.to_bytes_limited(limit));
+        let stopped = async {
+            match closing {
+                Some(closing) => closing.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            arrived = arrived => match arrived {
+                Err(_) => Err(Fault::SlowBody),
+                Ok(Err(_)) => Err(Fault::TooLarge(limit)),
+                Ok(Ok(read)) => read.map_err(broken),
+            },
+            () = stopped => Err(AppError::Busy("the server stops before the body has arrived".into()).into()),
         }
     }
 }

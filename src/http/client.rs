@@ -55,8 +55,11 @@ pub fn client(request: &HttpRequest) -> Option<IpAddr> {
     Some(client)
 }
 
-/// Whether a trusted proxy says that its client speaks TLS.
+/// Whether the client speaks TLS: with this server, or with a trusted proxy that says so.
 pub fn is_secure(request: &HttpRequest) -> bool {
+    if request.app_config().secure() {
+        return true;
+    }
     let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());
     let Some(proxies) = peer.and_then(|peer| trusting(request, peer)) else {
         return false;

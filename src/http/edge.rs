@@ -1,6 +1,7 @@
 //! What happens to every request and every answer: an id, HEAD, errors put into words, headers, one log line.
 
 use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,8 +13,10 @@ use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY,
     STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use actix_web::error::InternalError;
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, web};
+use futures_util::FutureExt;
 
 use super::client::{client, is_secure};
 use super::problem::{self, Fault};
@@ -25,6 +28,11 @@ use crate::service::Service;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken over from a caller, in bytes.
 const MAX_REQUEST_ID: usize = 128;
+
+/// The longest path with query, in bytes.
+const MAX_TARGET: usize = 8 * 1024;
+/// What is logged of the path of a longer one.
+const MAX_LOGGED_PATH: usize = 256;
 
 /// What logs of the field call the answer that nobody waited for.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -63,13 +71,20 @@ pub async fn edge<B: MessageBody + 'static>(
     };
     let origin = Origin { client: client(request.request()), request_id: Some(Arc::clone(&line.id.0)) };
     request.extensions_mut().insert(origin);
+    let secure = is_secure(request.request());
     if line.method == Method::HEAD {
         // Routed as GET (RFC 9110, section 9.1). The connection remembers to leave the body out.
         request.head_mut().method = Method::GET;
     }
-    // Handlers, extractors and the guard answer errors as responses; an `Err` here is the framework's own.
-    let mut response = match next.call(request).await {
-        Ok(response) => response.map_into_boxed_body(),
+    let answered = if target_length(&request) > MAX_TARGET {
+        line.path.truncate(line.path.floor_char_boundary(MAX_LOGGED_PATH));
+        Ok(request.into_response(HttpResponse::UriTooLong().finish()))
+    } else {
+        handled(request, next, &line, secure).await
+    };
+    // Handlers, extractors and the guard answer errors as responses; an `Err` here is the framework's own, or a panic.
+    let mut response = match answered {
+        Ok(response) => response,
         Err(error) => {
             line.status = error.as_response_error().status_code().as_u16();
             return Err(error);
@@ -79,13 +94,33 @@ pub async fn edge<B: MessageBody + 'static>(
         keep_cors(response.headers(), answer.headers_mut());
         response = response.into_response(answer);
     }
-    let secure = is_secure(response.request());
     finish(response.headers_mut(), &line.id, secure);
     line.status = response.status().as_u16();
     if line.log.as_ref().is_some_and(|log| log.metrics.is_some()) {
         line.route = response.request().match_pattern().unwrap_or_default();
     }
     Ok(response)
+}
+
+/// What the handler answers. If it panics, the request goes down with it, and nobody else is hurt.
+async fn handled<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+    line: &AccessLine,
+    secure: bool,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    match AssertUnwindSafe(next.call(request)).catch_unwind().await {
+        Ok(answered) => answered.map(ServiceResponse::map_into_boxed_body),
+        Err(_panic) => {
+            let mut answer = problem::last_resort(&line.path, &line.id);
+            finish(answer.headers_mut(), &line.id, secure);
+            Err(InternalError::from_response("the handler panicked", answer).into())
+        }
+    }
+}
+
+fn target_length(request: &ServiceRequest) -> usize {
+    request.uri().path_and_query().map_or(0, |target| target.as_str().len())
 }
 
 /// The error answer that takes the place of `response`, if it is one. That a known caller was kept out is recorded
@@ -209,5 +244,44 @@ impl Drop for AccessLine {
             status = self.status, micros = micros;
             "request"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::StatusCode;
+    use actix_web::middleware::from_fn;
+    use actix_web::{App, test};
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn a_handler_that_panics_is_an_internal_error_of_its_request_alone() {
+        async fn panics() -> HttpResponse {
+            panic!("the password was hunter2")
+        }
+        let app = App::new()
+            .wrap(from_fn(edge))
+            .route("/page/", web::get().to(panics))
+            .route("/token", web::get().to(panics))
+            .route("/fine", web::get().to(HttpResponse::Ok));
+        let app = test::init_service(app).await;
+        for (path, media_type, code) in [
+            ("/page/", "application/problem+json", "\"code\":\"internal\""),
+            ("/token", "application/json", "\"error\":\"server_error\""),
+        ] {
+            let request = test::TestRequest::get().uri(path).insert_header(("X-Request-Id", "a-name")).to_request();
+            let error = test::try_call_service(&app, request).await.unwrap_err();
+            let answer = error.error_response();
+            assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!(answer.headers().get("x-request-id").unwrap(), "a-name");
+            assert_eq!(answer.headers().get("cache-control").unwrap(), "no-store");
+            assert_eq!(answer.headers().get("content-type").unwrap(), media_type);
+            let body = actix_web::body::to_bytes(answer.into_body()).await.unwrap();
+            let body = std::str::from_utf8(&body).unwrap();
+            assert!(body.contains(code) && !body.contains("hunter2"), "{body}");
+        }
+        let request = test::TestRequest::get().uri("/fine").to_request();
+        assert_eq!(test::call_service(&app, request).await.status(), StatusCode::OK);
     }
 }

@@ -4,6 +4,7 @@ pub mod account;
 pub mod audit;
 pub mod body;
 pub mod client;
+pub mod connections;
 pub mod cors;
 pub mod docs;
 pub mod edge;
@@ -27,11 +28,13 @@ use std::sync::Arc;
 pub use actix_web::dev::{Server as RunningServer, ServerHandle};
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, guard as matching};
+use actix_tls::accept::rustls_0_23::reexports::ServerConfig;
 use actix_web_httpauth::middleware::HttpAuthentication;
 use paperclip::actix::OpenApiExt;
 use paperclip::actix::web::{self, ServiceConfig};
 
 use self::client::Proxies;
+use self::connections::Connections;
 use self::edge::AccessLog;
 use self::openapi::Document;
 use self::problem::Presentation;
@@ -111,17 +114,25 @@ fn page_list(path: &str) -> web::Resource {
     web::resource(path).route(web::get().to(page::list)).route(web::post().to(page::create))
 }
 
-/// Listens and starts to serve `service`: where, and what to await to let it run.
-pub fn serve(service: Arc<Service>, settings: &Settings) -> std::io::Result<(SocketAddr, RunningServer)> {
+/// Listens and starts to serve `service`, over TLS if there is a `tls`: where, and what to await to let it run.
+pub fn serve(
+    service: Arc<Service>,
+    settings: &Settings,
+    tls: Option<ServerConfig>,
+) -> std::io::Result<(SocketAddr, RunningServer)> {
+    let listener = connections::listen(settings.server.listen)?;
+    let address = listener.local_addr()?;
     let document = Document::build(&settings.http, &settings.auth);
     let presentation = web::Data::new(Presentation::new(settings.http.status_codes, &document));
     let document = web::Data::new(document);
     let service = web::Data::from(service);
     let access_every = settings.log.access_every;
+    let connections = Connections::new(settings, service.metrics());
     let metrics = settings.metrics.listen.address().map(|_| service.metrics());
     let proxies = web::Data::new(Proxies::new(&settings.http));
     let origins = settings.http.cors_origins.clone();
-    let mut server = HttpServer::new(move || {
+    let workers = settings.server.workers();
+    let server = HttpServer::new(move || {
         App::new()
             .app_data(service.clone())
             .app_data(presentation.clone())
@@ -135,11 +146,16 @@ pub fn serve(service: Arc<Service>, settings: &Settings) -> std::io::Result<(Soc
             .configure(routes)
             .build()
     })
+    .workers(workers)
+    // Of each worker.
+    .max_connections(settings.server.connections.div_ceil(workers))
+    .on_connect(move |connection, data| connections.welcome(connection, data))
     .shutdown_timeout(settings.server.shutdown_timeout)
-    .bind(settings.server.listen)?;
-    if settings.server.workers > 0 {
-        server = server.workers(settings.server.workers);
-    }
-    let address = server.addrs().into_iter().next().unwrap_or(settings.server.listen);
+    // Signals are the server's business.
+    .disable_signals();
+    let server = match tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
     Ok((address, server.run()))
 }

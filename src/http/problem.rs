@@ -138,6 +138,14 @@ pub fn present(fault: &Fault, request: &HttpRequest, id: &RequestId) -> HttpResp
     }
 }
 
+/// The answer to a request whose handler panicked. The panic has been logged; this leads to it.
+pub fn last_resort(path: &str, id: &RequestId) -> HttpResponse<BoxBody> {
+    log::error!(request_id = id.as_str(); "the handler of this request panicked");
+    let answer = internal();
+    let mut response = HttpResponse::build(answer.status);
+    if OAUTH_PATHS.contains(&path) { answer.oauth(&mut response) } else { answer.problem(&mut response, id) }
+}
+
 /// One error, before it takes either shape.
 struct Answer {
     status: StatusCode,
@@ -239,6 +247,7 @@ fn bare(status: StatusCode) -> Answer {
         StatusCode::METHOD_NOT_ALLOWED => {
             Answer::new(status, "method_not_allowed", "This address takes the methods in the Allow header.")
         }
+        StatusCode::URI_TOO_LONG => Answer::new(status, "uri_too_long", "The path with its query is longer than 8 KiB."),
         status if status.is_server_error() => internal(),
         status => Answer::new(status, "bad_request", status.canonical_reason().unwrap_or("The request was refused.")),
     }

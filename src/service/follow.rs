@@ -1,5 +1,6 @@
 //! Follows what others change, so that the cache of identities stays true.
 
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
@@ -12,24 +13,46 @@ use crate::error::AppError;
 const PAUSE: Duration = Duration::from_millis(15);
 /// How long to wait before a feed that broke is opened again.
 const RETRY: Duration = Duration::from_millis(250);
+/// How long one look may take. Meanwhile the cache has long ceased to be trusted.
+const LOST_AFTER: Duration = Duration::from_secs(10);
 
 impl Service {
-    /// Starts to follow, on a thread of its own that ends with this service.
+    /// Starts to follow, on threads of its own that end with this service.
     pub fn follow_changes(self: &Arc<Self>) -> Result<(), AppError> {
         if !self.cache.is_on() {
             return Ok(());
         }
         let service = Arc::downgrade(self);
-        let follow = move || follow(&service);
-        thread::Builder::new()
-            .name("follower".to_owned())
-            .spawn(follow)
-            .map(drop)
-            .map_err(|error| AppError::Internal(error.into()))
+        spawn("follower", move || watch(&service)).map_err(|error| AppError::Internal(error.into()))
     }
 }
 
-fn follow(service: &Weak<Service>) {
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+}
+
+/// Has somebody follow. Who hangs over an answer that never comes is left behind, and somebody else takes their place.
+fn watch(service: &Weak<Service>) {
+    while service.strong_count() > 0 {
+        let (sign, signs) = sync_channel(1);
+        let followed = Weak::clone(service);
+        if let Err(error) = spawn("feed", move || follow(&followed, &sign)) {
+            log::warn!("cannot start to follow what changes: {error}");
+            thread::sleep(LOST_AFTER);
+        }
+        let ended = loop {
+            if let Err(ended) = signs.recv_timeout(LOST_AFTER) {
+                break ended;
+            }
+        };
+        if ended == RecvTimeoutError::Timeout {
+            log::warn!("the connection that tells what changes does not answer and is given up");
+        }
+    }
+}
+
+/// Follows until the service has ended, or nobody wants a sign any more.
+fn follow(service: &Weak<Service>, sign: &SyncSender<()>) {
     let mut feed: Option<Feed> = None;
     let mut deaf = false;
     while let Some(service) = service.upgrade() {
@@ -52,6 +75,9 @@ fn follow(service: &Weak<Service>) {
         };
         // Not while the service is held: it may end meanwhile.
         drop(service);
+        if let Err(TrySendError::Disconnected(())) = sign.try_send(()) {
+            return;
+        }
         thread::sleep(pause);
     }
 }

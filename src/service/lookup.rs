@@ -1,14 +1,14 @@
 //! Credentials that the cache does not know are looked up in the database: those that come together share a connection,
 //! because to hand work to another thread and back costs more than the query.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::auth::identify;
-use crate::db::{Conn, Db};
+use crate::db::{ANSWER_WAIT, Conn, Db, LOST_AFTER};
 use crate::domain::principal::Identity;
 use crate::domain::secret::{Digest, SecretKind};
 use crate::error::AppError;
@@ -21,9 +21,6 @@ const STALL: Duration = Duration::from_millis(20);
 const LINE: usize = 10_000;
 /// How long a connection is kept while others may want it.
 const TURN: Duration = Duration::from_millis(100);
-/// How long a lookup may take before its caller is told to come back.
-const PATIENCE: Duration = Duration::from_secs(3);
-
 /// What came of a lookup.
 type Found = Result<Option<Arc<Identity>>, AppError>;
 
@@ -38,8 +35,13 @@ pub(super) struct Lookups {
 #[derive(Default)]
 struct Waiting {
     line: VecDeque<Asked>,
-    at_work: usize,
+    /// The connections at work.
+    shifts: HashSet<Shift>,
+    latest: Shift,
 }
+
+/// The work of one connection, and of those that take its place.
+type Shift = u64;
 
 struct Asked {
     kind: SecretKind,
@@ -67,19 +69,19 @@ impl Lookups {
     /// Whose secret this is, expired or not, by what the database holds at some time during this call.
     pub(super) async fn find(self: &Arc<Self>, kind: SecretKind, digest: Digest) -> Found {
         let (answer, found) = oneshot::channel();
-        if self.join(Asked { kind, digest, since: Instant::now(), again: false, answer })? {
+        if let Some(shift) = self.join(Asked { kind, digest, since: Instant::now(), again: false, answer })? {
             // On its own: whoever asked first may go away while others wait.
-            tokio::spawn(Arc::clone(self).work());
+            tokio::spawn(Arc::clone(self).work(shift));
         }
-        match tokio::time::timeout(PATIENCE, found).await {
+        match tokio::time::timeout(ANSWER_WAIT, found).await {
             Ok(Ok(found)) => found,
             Ok(Err(_)) => Err(AppError::Busy("the lookup was given up".into())),
             Err(_) => Err(AppError::Busy("the database takes too long to answer".into())),
         }
     }
 
-    /// Joins those who wait; whether one more connection is due.
-    fn join(&self, asked: Asked) -> Result<bool, AppError> {
+    /// Joins those who wait; one more shift if that is due.
+    fn join(&self, asked: Asked) -> Result<Option<Shift>, AppError> {
         let mut waiting = self.waiting();
         if waiting.line.len() >= LINE {
             waiting.line.retain(|asked| !asked.answer.is_closed());
@@ -88,22 +90,28 @@ impl Lookups {
             }
         }
         let stalled = waiting.line.front().is_some_and(|first| first.since.elapsed() > STALL);
-        let crowded = waiting.line.len() >= CROWD * waiting.at_work;
+        let crowded = waiting.line.len() >= CROWD * waiting.shifts.len();
         waiting.line.push_back(asked);
-        let due = waiting.at_work < self.most && (crowded || stalled);
-        waiting.at_work += usize::from(due);
-        Ok(due)
+        if waiting.shifts.len() >= self.most || !(crowded || stalled) {
+            return Ok(None);
+        }
+        waiting.latest += 1;
+        let shift = waiting.latest;
+        waiting.shifts.insert(shift);
+        Ok(Some(shift))
     }
 
     /// Takes connections, one after the other, until nobody waits.
-    async fn work(self: Arc<Self>) {
+    async fn work(self: Arc<Self>, shift: Shift) {
         loop {
             let lookups = Arc::clone(&self);
-            match self.db.lend(move |conn| lookups.serve(conn)).await {
+            let lent = self.db.lend(move |conn| lookups.serve(shift, conn));
+            let served = tokio::time::timeout(LOST_AFTER, lent).await;
+            match served.unwrap_or_else(|_| Err(AppError::Busy("the database does not answer".into()))) {
                 Ok(Served::All) => return,
                 Ok(Served::Some) => {}
                 Err(error) => {
-                    if !self.goes_on_after(&error) {
+                    if !self.goes_on_after(shift, &error) {
                         return;
                     }
                 }
@@ -112,10 +120,10 @@ impl Lookups {
     }
 
     /// Serves those who wait. An error says that the connection is no good.
-    fn serve(&self, conn: &mut Conn) -> Result<Served, AppError> {
+    fn serve(&self, shift: Shift, conn: &mut Conn) -> Result<Served, AppError> {
         let began = Instant::now();
         while began.elapsed() < TURN {
-            let Some(asked) = self.next() else {
+            let Some(asked) = self.next(shift) else {
                 return Ok(Served::All);
             };
             if asked.answer.is_closed() {
@@ -137,25 +145,29 @@ impl Lookups {
         Ok(Served::Some)
     }
 
-    /// The next in line. Without one this connection is done, before anybody can join a line that nobody serves.
-    fn next(&self) -> Option<Asked> {
+    /// The next in line. Without one the shift is over, before anybody can join a line that nobody serves. So it is for a
+    /// connection that was given up and answers after all.
+    fn next(&self, shift: Shift) -> Option<Asked> {
         let mut waiting = self.waiting();
+        if !waiting.shifts.contains(&shift) {
+            return None;
+        }
         let next = waiting.line.pop_front();
         if next.is_none() {
-            waiting.at_work = waiting.at_work.saturating_sub(1);
+            waiting.shifts.remove(&shift);
         }
         next
     }
 
     /// Whether to try another connection, for somebody who has a second try. Otherwise those who wait are left to the
     /// connections that are at work; if there are none, they are turned away rather than left to wait in vain.
-    fn goes_on_after(&self, error: &AppError) -> bool {
+    fn goes_on_after(&self, shift: Shift, error: &AppError) -> bool {
         let mut waiting = self.waiting();
         if waiting.line.front().is_some_and(|first| first.again) {
             return true;
         }
-        waiting.at_work = waiting.at_work.saturating_sub(1);
-        if waiting.at_work == 0 {
+        waiting.shifts.remove(&shift);
+        if waiting.shifts.is_empty() {
             for asked in waiting.line.drain(..) {
                 drop(asked.answer.send(Err(AppError::Busy(error.to_string().into()))));
             }

@@ -15,6 +15,7 @@ mod lookup;
 pub mod page;
 pub mod purge;
 mod rules;
+mod stage;
 mod throttle;
 pub mod token;
 mod trail;
@@ -28,6 +29,7 @@ use self::hasher::Hasher;
 use self::identity_cache::{CacheCounts, IdentityCache};
 use self::key_usage::KeyUsage;
 use self::lookup::Lookups;
+use self::stage::Stages;
 use self::throttle::Throttle;
 use self::turns::Turns;
 use crate::clock::Clock;
@@ -51,6 +53,7 @@ pub struct Service {
     throttle: Throttle,
     patience: Option<Patience>,
     metrics: Arc<Metrics>,
+    stages: Stages,
 }
 
 impl Service {
@@ -73,6 +76,7 @@ impl Service {
             key_usage: KeyUsage::default(),
             cache,
             turns: Turns::default(),
+            stages: Stages::default(),
         })
     }
 
@@ -89,8 +93,11 @@ impl Service {
         text.map_err(|error| AppError::Internal(error.into()))
     }
 
-    /// Whether requests can be served: the database answers and its schema is ours.
+    /// Whether requests can be served: the process stays, the database answers and its schema is ours.
     pub async fn ready(&self) -> Result<(), AppError> {
+        if self.is_leaving() {
+            return Err(AppError::Busy("the server is about to stop".into()));
+        }
         if self.db.is_migrated().await? {
             Ok(())
         } else {

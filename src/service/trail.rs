@@ -3,14 +3,14 @@
 //!
 //! This is the only way to the database for a use case that writes (`tests/arch.rs`).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Service;
 use super::auth::identify;
 use super::identity_cache::IdentityCache;
 use crate::clock::Timestamp;
-use crate::db::{Conn, audit_entries, users};
-use crate::domain::audit::{Action, By, Call, Event, Outcome, Target};
+use crate::db::{self, Conn, audit_entries, users};
+use crate::domain::audit::{Action, By, Call, Event, Origin, Outcome, Target};
 use crate::domain::id::{EntryId, UserId};
 use crate::domain::principal::Identity;
 use crate::error::{AppError, Denial, Reason};
@@ -30,17 +30,27 @@ pub(super) struct Change<'c> {
 
 /// What is known about an attempt so far. It outlives the transaction, to be told even if that fails.
 #[derive(Clone)]
-struct Story(Arc<Mutex<(By, Event)>>);
+struct Story(Arc<Mutex<Told>>);
+
+struct Told {
+    by: By,
+    event: Event,
+    /// The events of entries that are written, and stay if the transaction is committed.
+    written: Vec<Event>,
+}
 
 impl Story {
-    fn new(by: By, attempt: Event) -> Self {
-        Self(Arc::new(Mutex::new((by, attempt))))
+    fn new(by: By, event: Event) -> Self {
+        Self(Arc::new(Mutex::new(Told { by, event, written: Vec::new() })))
     }
 
     fn goes_on(&self, tell: impl FnOnce(&mut By, &mut Event)) {
-        let mut story = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (by, event) = &mut *story;
+        let Told { by, event, .. } = &mut *self.told();
         tell(by, event);
+    }
+
+    fn is_written(&self, event: Event) {
+        self.told().written.push(event);
     }
 
     /// Ends what the cache knows of the user whose credentials this may have changed.
@@ -54,8 +64,35 @@ impl Story {
     }
 
     fn so_far(&self) -> (By, Event) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let told = self.told();
+        (told.by.clone(), told.event.clone())
     }
+
+    /// Logs the entries of a transaction that was committed.
+    fn is_logged(&self, origin: &Origin) {
+        let told = self.told();
+        told.written.iter().for_each(|event| log_entry(&told.by, event, Outcome::Success, origin));
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The log line of an entry: the trail in the log, for those who ship logs. What the command line does is seen by
+/// whoever does it.
+fn log_entry(by: &By, event: &Event, outcome: Outcome, origin: &Origin) {
+    let Some(request_id) = &origin.request_id else {
+        return;
+    };
+    let target = event.target.as_ref().map(ToString::to_string).unwrap_or_default();
+    log::info!(
+        target: "latchkey::audit",
+        request_id = request_id.as_ref(), action = event.action.name(), outcome = outcome.name(),
+        actor = by.actor.as_str(), credential = by.credential.as_str(), on = target.as_str(),
+        detail = event.detail.as_deref().unwrap_or_default();
+        "audit"
+    );
 }
 
 impl Change<'_> {
@@ -88,7 +125,9 @@ impl Change<'_> {
     pub(super) fn record(&mut self, tell: impl FnOnce(Event) -> Event) -> Result<EntryId, AppError> {
         let (by, event) = self.story.so_far();
         let origin = &self.call.origin;
-        let entry = audit_entries::insert(self.conn, self.now, &by, &tell(event), Outcome::Success, origin)?;
+        let event = tell(event);
+        let entry = audit_entries::insert(self.conn, self.now, &by, &event, Outcome::Success, origin)?;
+        self.story.is_written(event);
         self.accounted_for = true;
         Ok(entry)
     }
@@ -96,7 +135,9 @@ impl Change<'_> {
     /// Writes an entry for each thing that goes along with the change.
     pub(super) fn record_each(&mut self, events: &[Event]) -> Result<(), AppError> {
         let (by, _) = self.story.so_far();
-        audit_entries::insert_all(self.conn, self.now, &by, events, &self.call.origin)
+        audit_entries::insert_all(self.conn, self.now, &by, events, &self.call.origin)?;
+        events.iter().cloned().for_each(|event| self.story.is_written(event));
+        Ok(())
     }
 
     /// States that there was nothing to change, and so nothing to tell.
@@ -152,7 +193,7 @@ impl Service {
     {
         let story = Story::new(By::caller(&call.caller), attempt);
         let (told, asked, clock) = (story.clone(), call.clone(), self.clock.clone());
-        let turn = self.turns.take(call.identity().map(|identity| identity.user_id)).await?;
+        let user = call.identity().map(|identity| identity.user_id);
         let (cache, affected) = (Arc::clone(&self.cache), story.clone());
         let change = move |conn: &mut Conn| {
             let locked = locks.take(conn, &call)?;
@@ -170,12 +211,14 @@ impl Service {
             }
         };
         // Whether or not somebody still waits for the answer, and whatever became of the commit.
-        let forget = move || {
-            affected.is_forgotten_by(&cache);
-            drop(turn);
-        };
-        match self.db.write_then(change, forget).await {
+        let forget = move || affected.is_forgotten_by(&cache);
+        let done = db::in_time(async {
+            let turn = self.turns.take(user).await;
+            self.db.write_then(turn, change, forget).await
+        });
+        match done.await {
             Ok(answer) => {
+                told.is_logged(&asked.origin);
                 self.metrics.audit_entry(Outcome::Success.name());
                 Ok(answer)
             }
@@ -213,13 +256,17 @@ impl Service {
         let (origin, now) = (call.origin.clone(), self.clock.now());
         let record = move |conn: &mut Conn| {
             also(conn, now)?;
-            audit_entries::insert(conn, now, &by, &event, outcome, &origin)
+            audit_entries::insert(conn, now, &by, &event, outcome, &origin)?;
+            Ok((by, event))
         };
-        let recorded = self.db.write(record).await;
-        if recorded.is_ok() {
-            self.metrics.audit_entry(outcome.name());
+        match self.db.write(record).await {
+            Ok((by, event)) => {
+                log_entry(&by, &event, outcome, &call.origin);
+                self.metrics.audit_entry(outcome.name());
+                error
+            }
+            Err(unrecorded) => unrecorded,
         }
-        recorded.map_or_else(|unrecorded| unrecorded, |_| error)
     }
 
     /// Records that a known caller was kept out of a route, and answers the error to tell them: this one, or that it

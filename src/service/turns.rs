@@ -2,17 +2,13 @@
 //! where each holds a connection meanwhile: one user with many requests could then keep out all others.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::domain::id::UserId;
-use crate::error::AppError;
 
 /// Users share turns by their ids.
 const SLOTS: usize = 1024;
-/// How long a change waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whose turn it is, for each user.
 pub(super) struct Turns(Box<[Arc<Mutex<()>>]>);
@@ -27,15 +23,9 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Waits for the turn of this user; whoever is nobody needs none. Errors: [`AppError::Busy`] after two seconds.
-    pub(super) async fn take(&self, user: Option<UserId>) -> Result<Turn, AppError> {
-        let slot = user.and_then(|user| self.0.get(usize::try_from(user.0).unwrap_or(0) % SLOTS));
-        let Some(slot) = slot else {
-            return Ok(None);
-        };
-        match tokio::time::timeout(PATIENCE, Arc::clone(slot).lock_owned()).await {
-            Ok(turn) => Ok(Some(turn)),
-            Err(_) => Err(AppError::Busy("the user's earlier changes take too long".into())),
-        }
+    /// Waits for the turn of this user; whoever is nobody needs none.
+    pub(super) async fn take(&self, user: Option<UserId>) -> Turn {
+        let slot = user.and_then(|user| self.0.get(usize::try_from(user.0).unwrap_or(0) % SLOTS))?;
+        Some(Arc::clone(slot).lock_owned().await)
     }
 }

@@ -116,6 +116,14 @@ specify! {
         }
     }
 
+    async fn an_address_has_a_limit(app: App) {
+        let path = |length: usize| format!("/page/?{}", "x".repeat(length - "/page/?".len()));
+        let ada = app.user("ada@example.org").await;
+        assert_eq!(app.get(&path(8 * 1024), &ada).await.status, 200);
+        app.get(&path(8 * 1024 + 1), &ada).await.assert_error(414, "uri_too_long");
+        app.get(&format!("/{}", "x".repeat(60_000)), &Credential::None).await.assert_error(414, "uri_too_long");
+    }
+
     async fn a_body_has_a_limit(app: App) {
         let ada = app.user("ada@example.org").await;
         let padded = |length: usize| format!("{{\"name\":\"{}\"}}", "x".repeat(length - 11));

@@ -147,8 +147,48 @@ specify_database! {
             assert!(access.len() == 1 && access[0].contains(&format!("status={status}")), "{access:?}");
             assert!(causes.len() == 1 && causes[0].contains(level) && causes[0].contains(cause), "{causes:?}");
         }
-        let whole = log.iter().filter(|line| line.contains("request_id=whole")).count();
-        assert_eq!(whole, 1, "what succeeds has its access line alone");
+        let whole: Vec<&String> = log.iter().filter(|line| line.contains("request_id=whole")).collect();
+        assert!(whole.len() == 2 && whole[0].contains("latchkey::audit") && whole[1].contains("latchkey::access"));
+    }
+
+    async fn each_entry_of_the_trail_that_a_request_left_is_one_log_line(database: Database) {
+        let home = TempDir::new().unwrap();
+        let mut command = latchkey(home.path(), &[]);
+        command.env("DATABASE_URL", &database.url).env("LATCHKEY__LOG__FORMAT", "json");
+        let mut serving = Serving::start(command.env("LATCHKEY__LOG__ACCESS_EVERY", "0"));
+        let (address, http) = (serving.address(), reqwest::Client::builder().no_proxy().build().unwrap());
+        let send = async |method: &str, path: &str, ada: &Credential, body: Value| {
+            let request = http.request(method.parse().unwrap(), format!("http://{address}{path}"));
+            Request::new(request).credential(ada).json(&body).send().await
+        };
+        let sign_in = async |password: &str| {
+            let form = [("grant_type", "password"), ("username", "ada@example.org"), ("password", password)];
+            Request::new(http.post(format!("http://{address}/token"))).form(&form).send().await
+        };
+        send("POST", "/register", &Credential::None, registration("ada@example.org")).await;
+        sign_in("a wrong password").await;
+        let ada = Credential::Token(sign_in(PASSWORD).await.text_of("access_token"));
+        send("POST", "/me/keys", &ada, json!({ "name": "k", "scopes": [] })).await;
+        send("GET", "/users", &ada, json!({})).await.assert_error(403, "insufficient_scope");
+        send("DELETE", "/page/1", &ada, json!({})).await.assert_error(404, "not_found");
+        let change = json!({ "current_password": PASSWORD, "new_password": "another password" });
+        assert_eq!(send("PUT", "/me/password", &ada, change).await.status, 204);
+        serving.signal("-INT");
+        serving.child.wait().unwrap();
+
+        let told = |line: &Value, target: &str| {
+            let members = ["request_id", "action", "outcome", "actor", "credential", "detail", target];
+            members.map(|member| line[member].as_str().unwrap_or_default().to_owned())
+        };
+        let log = serving.rest();
+        let lines = log.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let lines = lines.filter(|line| line["target"] == "latchkey::audit").map(|line| told(&line, "on"));
+        let mut command = latchkey(home.path(), &["audit", "list", "--oldest", "--json"]);
+        let trail = out(&run(command.env("DATABASE_URL", &database.url)));
+        let trail = trail.lines().map(|line| told(&serde_json::from_str(line).unwrap(), "target"));
+        let trail: Vec<_> = trail.collect();
+        assert!(trail.len() >= 8, "{trail:?}");
+        assert_eq!(lines.collect::<Vec<_>>(), trail);
     }
 
     async fn times_are_in_utc_wherever_the_server_stands(database: Database) {

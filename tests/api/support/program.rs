@@ -76,8 +76,8 @@ impl Serving {
     }
 
     pub fn address(&self) -> String {
-        let line = self.line("listening on http://");
-        let (_, address) = line.split_once("http://").unwrap();
+        let line = self.line("listening on http");
+        let (_, address) = line.split_once("://").unwrap();
         address.trim_end_matches(['"', '}']).split('"').next().unwrap().to_owned()
     }
 

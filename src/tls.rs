@@ -1,0 +1,201 @@
+//! TLS on the API's own listener, by rustls: TLS 1.2 and 1.3 with forward secrecy and authenticated encryption only.
+
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, SignatureScheme, StreamOwned};
+use sha2::{Digest, Sha256};
+
+use crate::config::TlsSettings;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Why there is no certificate to show.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{key}: cannot read {file}: {cause}")]
+    File {
+        /// The setting that names it.
+        key: &'static str,
+        /// Its name.
+        file: String,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{key}: no {wanted} in PEM is in {file}")]
+    Pem {
+        /// The setting that names it.
+        key: &'static str,
+        /// Its name.
+        file: String,
+        /// What should be there.
+        wanted: &'static str,
+    },
+    /// The files do not belong together, or the key is of a kind that is not known.
+    #[error("tls.certificate and tls.key cannot be used: {0}")]
+    Unusable(#[from] rustls::Error),
+}
+
+/// The server's certificate with its key, read again when its files change.
+#[derive(Debug)]
+pub struct Certificate {
+    settings: TlsSettings,
+    current: RwLock<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    key: Arc<CertifiedKey>,
+    /// Of what the files held.
+    digest: [u8; 32],
+}
+
+impl Certificate {
+    /// Reads the files. `None` if the settings name none.
+    pub fn load(settings: &TlsSettings) -> Result<Option<Arc<Self>>, TlsError> {
+        if !settings.is_on() {
+            return Ok(None);
+        }
+        let current = RwLock::new(read(settings)?.load(settings)?);
+        Ok(Some(Arc::new(Self { settings: settings.clone(), current })))
+    }
+
+    /// How a server that shows this certificate speaks TLS.
+    pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig, TlsError> {
+        let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+        Ok(config.with_no_client_auth().with_cert_resolver(Arc::<Self>::clone(self)))
+    }
+
+    /// Looks at the files for ever. What cannot be used is logged once, and the certificate stays as it was.
+    pub async fn keep_fresh(&self) {
+        let mut refused = None;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let (digest, renewed) = match read(&self.settings) {
+                Ok(files) if files.digest == self.current.read().unwrap_or_else(PoisonError::into_inner).digest => {
+                    refused = None;
+                    continue;
+                }
+                Ok(files) => (Some(files.digest), files.load(&self.settings)),
+                Err(error) => (None, Err(error)),
+            };
+            match renewed {
+                Ok(loaded) => {
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+                    refused = None;
+                    log::info!("the TLS certificate has been renewed");
+                }
+                // Files are replaced one after the other, so between two looks they may not belong together.
+                Err(error) if refused != Some(digest) => {
+                    refused = Some(digest);
+                    log::warn!("the TLS certificate stays as it is: {error}");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).key))
+    }
+}
+
+/// What both files hold. The key stays here no longer than it takes to load it.
+struct Files {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+    digest: [u8; 32],
+}
+
+fn read(settings: &TlsSettings) -> Result<Files, TlsError> {
+    let read = |key, file: &Path| {
+        std::fs::read(file).map_err(|cause| TlsError::File { key, file: file.display().to_string(), cause })
+    };
+    let (certificate, key) = (read("tls.certificate", &settings.certificate)?, read("tls.key", &settings.key)?);
+    let digest = Sha256::new().chain_update(&certificate).chain_update(&key).finalize().into();
+    Ok(Files { certificate, key, digest })
+}
+
+impl Files {
+    fn load(self, settings: &TlsSettings) -> Result<Loaded, TlsError> {
+        let missing = |key, file: &Path, wanted| TlsError::Pem { key, file: file.display().to_string(), wanted };
+        let no_certificate = || missing("tls.certificate", &settings.certificate, "certificate");
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
+        let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(no_certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key);
+        let key = key.map_err(|_unreadable| missing("tls.key", &settings.key, "private key"))?;
+        Ok(Loaded { key: Arc::new(CertifiedKey::from_der(chain, key, &provider())?), digest: self.digest })
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// Speaks TLS over `stream` with a server that shows the very certificate of these settings, and with no other: whatever
+/// its name is and whoever signed it.
+pub fn connect_to_ours(
+    settings: &TlsSettings,
+    stream: TcpStream,
+) -> Result<StreamOwned<ClientConnection, TcpStream>, TlsError> {
+    let ours = read(settings)?.load(settings)?.key;
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let config = config.dangerous().with_custom_certificate_verifier(Arc::new(OnlyOurs(ours))).with_no_client_auth();
+    let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
+    Ok(StreamOwned::new(ClientConnection::new(Arc::new(config), name)?, stream))
+}
+
+#[derive(Debug)]
+struct OnlyOurs(Arc<CertifiedKey>);
+
+impl ServerCertVerifier for OnlyOurs {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.0.cert.first() == Some(shown) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

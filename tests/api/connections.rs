@@ -1,0 +1,66 @@
+//! Connections, as far as one client may hold them.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::support::{App, Backend, Credential, Profile};
+
+async fn connect(from: &str, to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Whether the server still serves this connection.
+async fn is_served(stream: &mut TcpStream) -> bool {
+    let mut answer = Vec::new();
+    let asked = stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    while asked.is_ok() && !answer.ends_with(br#"{"status":"ok"}"#) {
+        match stream.read_buf(&mut answer).await {
+            Ok(read) if read > 0 => {}
+            _ended => return false,
+        }
+    }
+    answer.starts_with(b"HTTP/1.1 200 ")
+}
+
+#[tokio::test]
+async fn a_client_holds_so_many_connections_and_the_next_one_is_cut() {
+    let few = |settings: &mut latchkey::config::Settings| settings.server.connections_per_client = 3;
+    let app = App::start_with(Backend::Sqlite, Profile::Fastapi, few).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = connect("127.0.0.2", app.address).await;
+        assert!(is_served(&mut stream).await);
+        held.push(stream);
+    }
+    assert!(!is_served(&mut connect("127.0.0.2", app.address).await).await, "one too many");
+    assert!(is_served(&mut connect("127.0.0.3", app.address).await).await, "another client");
+    assert!(is_served(&mut held[0]).await, "those that are held live on");
+
+    // The server learns of an end a moment later, and would answer nothing meanwhile.
+    drop(held.pop());
+    let mut tries = 0;
+    while !is_served(&mut connect("127.0.0.2", app.address).await).await {
+        tries += 1;
+        assert!(tries < 1000, "a connection that has ended does not count");
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_holds_as_many_connections_as_it_likes() {
+    let few = |settings: &mut latchkey::config::Settings| {
+        settings.server.connections_per_client = 1;
+        settings.http.trusted_proxies = serde_json::from_str("\"127.0.0.2\"").unwrap();
+    };
+    let app = App::start_with(Backend::Sqlite, Profile::Fastapi, few).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        let mut stream = connect("127.0.0.2", app.address).await;
+        assert!(is_served(&mut stream).await);
+        held.push(stream);
+    }
+    assert_eq!(app.get("/health/live", &Credential::None).await.status, 200);
+}

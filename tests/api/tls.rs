@@ -1,0 +1,142 @@
+//! TLS on the program's own listener.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tempfile::TempDir;
+
+use crate::support::program::{Serving, failure, latchkey, out, run};
+
+/// A fresh certificate for `localhost` and its key, in these files.
+fn certify(certificate: &Path, key: &Path) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    // Renamed into place, as whoever renews certificates does.
+    for (file, text) in [(certificate, made.cert.pem()), (key, made.signing_key.serialize_pem())] {
+        let new = file.with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+    made.cert.der().clone()
+}
+
+fn with_tls(home: &Path, arguments: &[&str]) -> Command {
+    let mut command = latchkey(home, arguments);
+    command.env("LATCHKEY__TLS__CERTIFICATE", "server.pem").env("LATCHKEY__TLS__KEY", "server.key");
+    command
+}
+
+/// The whole answer of a server that shows `trusted`, or why there is none.
+fn get(address: &str, path: &str, trusted: &CertificateDer<'static>) -> std::io::Result<String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream =
+        StreamOwned::new(ClientConnection::new(config, name).unwrap(), TcpStream::connect(address).unwrap());
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// What the server answers to bytes that are no TLS, or no TLS that it speaks.
+fn answer_to(address: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+#[test]
+fn it_speaks_tls_and_nothing_else() {
+    let home = TempDir::new().unwrap();
+    let certificate = certify(&home.path().join("server.pem"), &home.path().join("server.key"));
+    let serving = Serving::start(&mut with_tls(home.path(), &[]));
+    let address = serving.address();
+
+    let answer = get(&address, "/health/live", &certificate).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(r#"{"status":"ok"}"#), "{answer}");
+    assert!(answer.contains("strict-transport-security: max-age=31536000"), "{answer}");
+
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    get(&address, "/health/live", other.cert.der()).unwrap_err();
+
+    let plain = answer_to(&address, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(!plain.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&plain));
+
+    // A greeting that offers TLS 1.1 with AES-128-SHA at most; the answer is a fatal alert.
+    let mut hello = vec![0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 2];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0, 0x2f, 1, 0]);
+    let alert = answer_to(&address, &hello);
+    assert_eq!((alert[0], alert[5]), (0x15, 2), "{alert:?}");
+}
+
+#[test]
+fn the_health_command_trusts_the_server_that_shows_this_certificate_and_no_other() {
+    let home = TempDir::new().unwrap();
+    let (certificate, key) = (home.path().join("server.pem"), home.path().join("server.key"));
+    certify(&certificate, &key);
+    let serving = Serving::start(&mut with_tls(home.path(), &[]));
+    let address = serving.address();
+    let ask = || run(with_tls(home.path(), &["health"]).env("LATCHKEY__SERVER__LISTEN", &address));
+    assert_eq!(out(&ask()), "ready\n");
+
+    let elsewhere = TempDir::new().unwrap();
+    certify(&elsewhere.path().join("server.pem"), &elsewhere.path().join("server.key"));
+    let mut stranger = with_tls(elsewhere.path(), &["health"]);
+    let said = failure(&run(stranger.env("LATCHKEY__SERVER__LISTEN", &address)));
+    assert!(said.contains("certificate"), "{said}");
+}
+
+#[test]
+fn a_new_certificate_is_shown_without_a_restart_and_a_broken_one_is_not() {
+    let home = TempDir::new().unwrap();
+    let (certificate, key) = (home.path().join("server.pem"), home.path().join("server.key"));
+    let first = certify(&certificate, &key);
+    let serving = Serving::start(&mut with_tls(home.path(), &[]));
+    let address = serving.address();
+    get(&address, "/health/live", &first).unwrap();
+
+    std::fs::write(&certificate, "not a certificate").unwrap();
+    let warning = serving.line("the TLS certificate stays as it is");
+    assert!(warning.contains("tls.certificate: no certificate in PEM is in server.pem"), "{warning}");
+    get(&address, "/health/live", &first).unwrap();
+
+    let second = certify(&certificate, &key);
+    serving.line("the TLS certificate has been renewed");
+    get(&address, "/health/live", &second).unwrap();
+    get(&address, "/health/live", &first).unwrap_err();
+}
+
+#[test]
+fn files_that_are_no_certificate_with_its_key_refuse_to_start() {
+    let home = TempDir::new().unwrap();
+    let file = |name: &str| home.path().join(name);
+    certify(&file("server.pem"), &file("server.key"));
+    certify(&file("other.pem"), &file("other.key"));
+    std::fs::write(file("empty.pem"), "").unwrap();
+    for (certificate, key, complaint) in [
+        ("server.pem", "", "tls.key: name this file, too, or leave tls.certificate empty"),
+        ("", "server.key", "tls.certificate: name this file, too, or leave tls.key empty"),
+        ("nowhere.pem", "server.key", "tls.certificate: cannot read nowhere.pem"),
+        ("server.pem", "nowhere.key", "tls.key: cannot read nowhere.key"),
+        ("empty.pem", "server.key", "tls.certificate: no certificate in PEM is in empty.pem"),
+        ("server.pem", "server.pem", "tls.key: no private key in PEM is in server.pem"),
+        ("server.pem", "other.key", "tls.certificate and tls.key cannot be used"),
+    ] {
+        let mut command = latchkey(home.path(), &[]);
+        command.env("LATCHKEY__TLS__CERTIFICATE", certificate).env("LATCHKEY__TLS__KEY", key);
+        let said = failure(&run(&mut command));
+        assert!(said.contains(complaint), "{certificate} {key}: {said}");
+    }
+    assert!(!file("latchkey.db").exists(), "nothing was begun");
+}
