@@ -4,14 +4,16 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+mod database;
 mod limits;
 mod proxies;
 mod tls;
 
+pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl};
 pub use self::limits::{Limit, LimitSettings};
 pub use self::proxies::{ClientHeader, Networks, Origins};
 pub use self::tls::TlsSettings;
@@ -71,18 +73,6 @@ impl ServerSettings {
             workers => workers,
         }
     }
-}
-
-/// `[database]`: which database and how many connections.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct DatabaseSettings {
-    /// SQLite or PostgreSQL, by scheme.
-    pub url: DatabaseUrl,
-    /// Connections at most.
-    pub pool_size: u32,
-    /// Apply pending migrations at start.
-    pub migrate_on_start: bool,
 }
 
 /// `[http]`: how answers look.
@@ -245,88 +235,6 @@ impl Serialize for ConstantKey {
     }
 }
 
-/// A database address whose scheme is known. It prints with its password masked.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum DatabaseUrl {
-    /// A file.
-    Sqlite(PathBuf),
-    /// A libpq URI.
-    Postgres(String),
-}
-
-impl TryFrom<String> for DatabaseUrl {
-    type Error = String;
-
-    fn try_from(url: String) -> Result<Self, String> {
-        let (scheme, rest) = match url.split_once(':') {
-            Some((scheme, rest)) if !scheme.is_empty() && !scheme.contains('/') => (scheme, rest),
-            _ => ("", url.as_str()),
-        };
-        match scheme {
-            "postgres" | "postgresql" if rest.starts_with("//") => Ok(Self::Postgres(url)),
-            "sqlite" => sqlite_file(rest.strip_prefix("//").unwrap_or(rest)),
-            // What the diesel command line takes for SQLite, too. A libpq keyword string is not a file name.
-            "" if !rest.contains('=') => sqlite_file(rest),
-            _ => Err("use sqlite://FILE, a plain file path, or postgres://USER@HOST/NAME".to_owned()),
-        }
-    }
-}
-
-fn sqlite_file(path: &str) -> Result<DatabaseUrl, String> {
-    match path {
-        "" => Err("the SQLite file name is missing".to_owned()),
-        path if path.contains(":memory:") => {
-            Err("an in-memory SQLite database would differ in every connection".to_owned())
-        }
-        path if path.starts_with("file:") => Err("name the SQLite file itself, not a file: URI".to_owned()),
-        path if path.contains(['?', '#']) => Err("a SQLite address takes no parameters".to_owned()),
-        path => Ok(DatabaseUrl::Sqlite(PathBuf::from(path))),
-    }
-}
-
-impl fmt::Display for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-            Self::Postgres(url) => f.write_str(&masked(url)),
-        }
-    }
-}
-
-/// The address without its password, wherever libpq lets one stand: after the user, or as a parameter.
-fn masked(url: &str) -> String {
-    let Ok(mut parsed) = url::Url::parse(url) else {
-        return "postgres://***".to_owned();
-    };
-    if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
-        return "postgres://***".to_owned();
-    }
-    let shown: Vec<(String, String)> = parsed
-        .query_pairs()
-        .map(|(key, value)| {
-            let value = if key.contains("password") { "***".into() } else { value };
-            (key.into_owned(), value.into_owned())
-        })
-        .collect();
-    if !shown.is_empty() {
-        parsed.query_pairs_mut().clear().extend_pairs(shown);
-    }
-    parsed.into()
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for DatabaseUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 /// Why the settings were refused; names the key.
 #[derive(Debug, thiserror::Error)]
 #[error("settings: {0}")]
@@ -352,6 +260,7 @@ impl Settings {
         }
         let settings: Self = builder.build().map_err(refused)?.try_deserialize().map_err(refused)?;
         settings.check()?;
+        settings.database.check(environment.get("PGSSLMODE").map(String::as_str))?;
         Ok(settings)
     }
 
@@ -368,7 +277,6 @@ impl Settings {
         within("server.shutdown_timeout", self.server.shutdown_timeout, 0, 300)?;
         within("server.shutdown_delay", self.server.shutdown_delay, 0, self.server.shutdown_timeout)?;
         self.tls.check()?;
-        within("database.pool_size", self.database.pool_size, 2, 1024)?;
         within("auth.token_ttl", auth.token_ttl, 1, 31_536_000)?;
         within("auth.bcrypt_cost", auth.bcrypt_cost, 10, 31)?;
         within("auth.hash_threads", auth.hash_threads, 0, 256)?;

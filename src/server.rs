@@ -61,6 +61,7 @@ impl Server {
         let tls = certificate.as_ref().map(Certificate::server_config).transpose()?;
         let service = Arc::new(open_service(settings, clock).await?);
         let address = settings.server.listen;
+        let settings = &within_file_limit(settings.clone());
         service.follow_changes().map_err(StartError::Other)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let started = http::serve(Arc::clone(&service), settings, tls);
@@ -130,7 +131,11 @@ impl Server {
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// Waits for SIGTERM, then stops step by step; for SIGINT, or a second SIGTERM, and stops at once.
-async fn stop_when_told(service: &Service, handle: &http::ServerHandle, settings: &ServerSettings) -> std::io::Result<()> {
+async fn stop_when_told(
+    service: &Service,
+    handle: &http::ServerHandle,
+    settings: &ServerSettings,
+) -> std::io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => log::info!("stopping, for at most {} s", settings.shutdown_timeout),
@@ -162,6 +167,25 @@ async fn stop(service: &Service, handle: &http::ServerHandle, settings: &ServerS
         () = finished => {}
         () = hurried => {}
     }
+}
+
+/// Files that are open beside the connections of clients and of the pool.
+const OTHER_FILES: usize = 128;
+
+/// With as many connections as the system lets the process have files, after it was asked for more.
+fn within_file_limit(mut settings: Settings) -> Settings {
+    let others = OTHER_FILES + usize::try_from(settings.database.pool_size).unwrap_or_default();
+    let wanted = settings.server.connections + others;
+    let granted = rlimit::increase_nofile_limit(wanted.try_into().unwrap_or(u64::MAX));
+    let granted = granted.map_or(wanted, |granted| granted.try_into().unwrap_or(usize::MAX));
+    if granted < wanted {
+        settings.server.connections = granted.saturating_sub(others).max(1);
+        let most = settings.server.connections;
+        log::warn!(
+            "the system allows {granted} open files, so there are {most} connections at most: raise `ulimit -n`"
+        );
+    }
+    settings
 }
 
 /// The use cases on a database whose schema is up to date.

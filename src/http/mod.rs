@@ -25,10 +25,10 @@ pub mod user;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use actix_tls::accept::rustls_0_23::reexports::ServerConfig;
 pub use actix_web::dev::{Server as RunningServer, ServerHandle};
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, guard as matching};
-use actix_tls::accept::rustls_0_23::reexports::ServerConfig;
 use actix_web_httpauth::middleware::HttpAuthentication;
 use paperclip::actix::OpenApiExt;
 use paperclip::actix::web::{self, ServiceConfig};

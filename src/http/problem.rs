@@ -247,7 +247,9 @@ fn bare(status: StatusCode) -> Answer {
         StatusCode::METHOD_NOT_ALLOWED => {
             Answer::new(status, "method_not_allowed", "This address takes the methods in the Allow header.")
         }
-        StatusCode::URI_TOO_LONG => Answer::new(status, "uri_too_long", "The path with its query is longer than 8 KiB."),
+        StatusCode::URI_TOO_LONG => {
+            Answer::new(status, "uri_too_long", "The path with its query is longer than 8 KiB.")
+        }
         status if status.is_server_error() => internal(),
         status => Answer::new(status, "bad_request", status.canonical_reason().unwrap_or("The request was refused.")),
     }

@@ -249,6 +249,11 @@ fn a_wrong_setting_refuses_to_start_and_names_its_key() {
         ("LATCHKEY__DATABASE__URL", "mysql://localhost/x", "database.url"),
         ("LATCHKEY__LOG__FORMAT", "xml", "log.format"),
         ("DATABASE_URL", "host=localhost", "database.url"),
+        ("DATABASE_URL", "postgres://db.example.org/latchkey?sslmode=require", "sslmode=verify-full"),
+        ("LATCHKEY__DATABASE__TLS", "none", "database.tls"),
+        ("LATCHKEY__SERVER__CONNECTIONS", "1", "server.connections"),
+        ("LATCHKEY__SERVER__CONNECTIONS_PER_CLIENT", "5000", "server.connections_per_client"),
+        ("LATCHKEY__SERVER__SHUTDOWN_DELAY", "9", "server.shutdown_delay"),
         ("LATCHKEY__DATABASE__URL_FILE", "/nonexistent", "LATCHKEY__DATABASE__URL_FILE"),
     ] {
         let said = failure(&run(latchkey(home.path(), &["serve"]).env(variable, value)));
@@ -327,7 +332,9 @@ fn no_message_about_a_wrong_setting_quotes_a_secret() {
         "mysql://ada:hunter2@localhost/x",
     ] {
         for command in [&["serve"][..], &["migrate", "up"]] {
-            let said = failure(&run(latchkey(home.path(), command).env("DATABASE_URL", url)));
+            let said = failure(&run(latchkey(home.path(), command)
+                .env("DATABASE_URL", url)
+                .env("LATCHKEY__DATABASE__TLS", "any")));
             assert!(!said.contains("hunter2"), "{url}: {said}");
             assert!(said.contains("database"), "{url}: {said}");
         }

@@ -1,10 +1,12 @@
 //! Connections, as far as one client may hold them.
 
 use std::net::SocketAddr;
+use std::process::Stdio;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::support::program::{Serving, latchkey};
 use crate::support::{App, Backend, Credential, Profile};
 
 async fn connect(from: &str, to: SocketAddr) -> TcpStream {
@@ -63,4 +65,17 @@ async fn a_trusted_proxy_holds_as_many_connections_as_it_likes() {
         held.push(stream);
     }
     assert_eq!(app.get("/health/live", &Credential::None).await.status, 200);
+}
+
+#[tokio::test]
+async fn with_few_files_there_are_few_connections_and_a_warning() {
+    let home = tempfile::TempDir::new().unwrap();
+    let program = latchkey(home.path(), &[]);
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "ulimit -n 150; exec \"$0\""]).arg(program.get_program()).env_clear();
+    command.current_dir(home.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let serving = Serving::start(&mut command);
+    serving.line("the system allows 150 open files, so there are 14 connections at most");
+    let address = serving.address().parse().unwrap();
+    assert!(is_served(&mut connect("127.0.0.1", address).await).await);
 }
