@@ -139,7 +139,7 @@ pub fn run() -> ExitCode {
 
 fn execute(arguments: Arguments) -> Outcome {
     let settings = settings(arguments.config.as_deref())?;
-    logging::start(settings.log.format);
+    let _log = logging::start(settings.log.format)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => runtime.block_on(serve::serve(&settings)),

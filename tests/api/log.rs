@@ -244,3 +244,21 @@ specify_database! {
         }
     }
 }
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_keeps_nobody_waiting() {
+    let home = TempDir::new().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut serving = latchkey(home.path(), &[]).env("LATCHKEY__SERVER__LISTEN", &free).spawn().unwrap();
+    while !run(latchkey(home.path(), &["health"]).env("LATCHKEY__SERVER__LISTEN", &free)).status.success() {
+        assert!(serving.try_wait().unwrap().is_none(), "it serves");
+    }
+    // Lines so long that what the system keeps for a reader is soon full.
+    let (http, path) = (reqwest::Client::builder().no_proxy().build().unwrap(), "x".repeat(4_000));
+    for _ in 0..300 {
+        let answer = http.get(format!("http://{free}/{path}")).send().await.unwrap();
+        assert_eq!(answer.status(), 404);
+    }
+    assert!(Command::new("kill").arg(serving.id().to_string()).status().unwrap().success());
+    assert_eq!(serving.wait().unwrap().code(), Some(0));
+}
