@@ -133,15 +133,15 @@ pub enum Reason {
 pub enum Carrier {
     /// `Token: …`
     Token,
-    /// `Authorization: Bearer …`
+    /// `Authorization: Bearer …`, and where OAuth clients authenticate also `Basic`.
     Bearer,
 }
 
 /// Why a known caller may not do something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// The credential lacks this scope (RFC 6750, section 3.1: `insufficient_scope`).
-    Scope(Scope),
+    /// The credential lacks these scopes, separated by spaces (RFC 6750, section 3.1: `insufficient_scope`).
+    Scopes(Cow<'static, str>),
     /// Only the owner may do this.
     NotOwner,
     /// This needs a user: the constant key stands for none, and a key that was issued to somebody else is not its owner.
@@ -155,10 +155,15 @@ pub enum Denial {
 }
 
 impl Denial {
+    /// The credential lacks this scope of Latchkey's own.
+    pub const fn scope(scope: Scope) -> Self {
+        Self::Scopes(Cow::Borrowed(scope.name()))
+    }
+
     /// Stable, for programs.
-    pub const fn code(self) -> &'static str {
+    pub const fn code(&self) -> &'static str {
         match self {
-            Self::Scope(_) | Self::Narrowed => "insufficient_scope",
+            Self::Scopes(_) | Self::Narrowed => "insufficient_scope",
             Self::NotOwner => "not_owner",
             Self::NeedsUser => "user_required",
             Self::NeedsSignIn => "sign_in_required",

@@ -5,6 +5,7 @@ mod health;
 mod key;
 mod migrate;
 mod openapi;
+mod scan_regex;
 mod serve;
 mod show_config;
 mod token;
@@ -62,6 +63,8 @@ enum Command {
     Audit(Operation<audit::AuditCommand>),
     /// Print the OpenAPI document
     Openapi,
+    /// Print patterns that find secrets of Latchkey in other people's files, one to a line
+    ScanRegex,
     /// Print the settings in force, secrets masked
     Config,
     /// Ask a running server whether it is ready; the exit code tells
@@ -153,6 +156,7 @@ fn execute(arguments: Arguments) -> Outcome {
             runtime.block_on(audit::audit(&settings, command, Output { json }))
         }
         Command::Openapi => openapi::print(&settings),
+        Command::ScanRegex => scan_regex::print(),
         Command::Config => show_config::print(&settings),
         Command::Health => health::ask(&settings),
     };

@@ -47,12 +47,16 @@ pub struct Resolved {
     pub user_id: UserId,
     /// The owner's first name.
     pub name: String,
+    /// The owner's address.
+    pub email: String,
     /// The audit entry of the sign-in.
     pub sign_in: EntryId,
     /// What the token is good for.
     pub level: Level,
     /// Whether it was narrowed at sign-in.
     pub narrowed: bool,
+    /// When the owner signed in.
+    pub created_at: Timestamp,
     /// The first moment at which the token is dead.
     pub expiration_date: Timestamp,
 }
@@ -76,7 +80,7 @@ pub fn replace(conn: &mut Conn, token: &AccessToken) -> Result<(), AppError> {
 
 /// The token with this digest, expired or not, and its owner unless disabled: one indexed query.
 pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppError> {
-    type Row = (i64, String, String, String, NaiveDateTime, i64);
+    type Row = (i64, String, String, String, String, NaiveDateTime, NaiveDateTime, i64);
     let row: Option<Row> = access_tokens::table
         .inner_join(users::table)
         .filter(access_tokens::access_token.eq(digest.to_hex()))
@@ -84,23 +88,27 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
         .select((
             users::id,
             users::name,
+            users::email,
             users::role,
             access_tokens::scopes,
+            access_tokens::created_at,
             access_tokens::expiration_date,
             access_tokens::sign_in_id,
         ))
         .get_result(conn)
         .optional()?;
-    Ok(row.map(|(id, name, role, scopes, expiration_date, sign_in)| {
+    Ok(row.map(|(id, name, email, role, scopes, created_at, expiration_date, sign_in)| {
         let role = stored_role(&role);
         let narrowed = scopes != ALL_OF_ROLE;
         let granted = if narrowed { ScopeSet::from_stored(&scopes) } else { role.scopes() };
         Resolved {
             user_id: UserId(id),
             name,
+            email,
             sign_in: EntryId(sign_in),
             level: Level::new(role, granted),
             narrowed,
+            created_at: created_at.into(),
             expiration_date: expiration_date.into(),
         }
     }))

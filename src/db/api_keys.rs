@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::domain::id::{KeyId, UserId};
 use crate::domain::key::{Issue, Key};
 use crate::domain::role::Role;
-use crate::domain::scope::{Grant, ScopeSet};
+use crate::domain::scope::Grant;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
 
@@ -194,10 +194,14 @@ pub struct Resolved {
     pub key_name: String,
     /// Its owner's first name.
     pub owner_name: String,
+    /// Its owner's address.
+    pub owner_email: String,
     /// Its owner's role.
     pub role: Role,
-    /// What of Latchkey's own it was granted.
-    pub scopes: ScopeSet,
+    /// What it was granted.
+    pub grant: Grant,
+    /// When it was made.
+    pub created_at: Timestamp,
     /// The first moment at which the secret that was shown is dead.
     pub expires_at: Option<Timestamp>,
 }
@@ -206,25 +210,27 @@ pub struct Resolved {
 /// by its index.
 pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppError> {
     let digest = digest.to_hex();
-    let row: Option<(ApiKey, String, String)> = api_keys::table
+    let row: Option<(ApiKey, String, String, String)> = api_keys::table
         .inner_join(users::table)
         .filter(api_keys::digest.eq(&digest).or(api_keys::previous_digest.eq(&digest)))
         .filter(api_keys::revoked_at.is_null())
         .filter(users::disabled_at.is_null())
-        .select((ApiKey::as_select(), users::name, users::role))
+        .select((ApiKey::as_select(), users::name, users::email, users::role))
         .get_result(conn)
         .optional()?;
-    Ok(row.map(|(key, owner_name, role)| {
+    Ok(row.map(|(key, owner_name, owner_email, role)| {
         let is_previous = key.digest.as_ref() != Some(&digest);
         let ends = [key.expires_at, key.previous_expires_at.filter(|_| is_previous)];
         Resolved {
             id: key.id,
             owner_id: key.owner_id,
             issued: key.issued,
+            grant: key.grant(),
+            created_at: key.created_at.into(),
             key_name: key.name,
             owner_name,
+            owner_email,
             role: stored_role(&role),
-            scopes: ScopeSet::from_stored(&key.scopes),
             expires_at: ends.into_iter().flatten().min().map(Timestamp::from),
         }
     }))

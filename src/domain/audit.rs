@@ -108,9 +108,10 @@ impl By {
 
     /// A user with a token, or a key.
     pub fn identity(identity: &Identity) -> Self {
-        let (actor, credential) = match identity.credential {
-            Credential::Token(sign_in) => (format!("user:{}", identity.user_id), format!("token:{sign_in}")),
-            Credential::OwnKey(key) | Credential::IssuedKey(key) => (format!("key:{key}"), format!("key:{key}")),
+        let actor = identity.subject();
+        let credential = match identity.credential {
+            Credential::Token(sign_in) => format!("token:{sign_in}"),
+            Credential::OwnKey(_) | Credential::IssuedKey(_) => actor.clone(),
         };
         Self { actor, user: Some(identity.user_id), credential, level: Some(identity.level) }
     }
@@ -118,6 +119,11 @@ impl By {
     /// A user who has just shown their password.
     pub fn password(user: UserId, level: Level) -> Self {
         Self { actor: format!("user:{user}"), user: Some(user), credential: "password".into(), level: Some(level) }
+    }
+
+    /// Whoever holds a token or key, and need not be whom it stands for.
+    pub fn holder(identity: &Identity) -> Self {
+        Self { credential: Self::identity(identity).credential, ..Self::anonymous() }
     }
 
     /// Whoever holds the claim code of a key.
@@ -158,7 +164,7 @@ actions! {
     Disable = "user.disable": "The user may not sign in any more",
     Enable = "user.enable": "The user may sign in again",
     DeleteUser = "user.delete": "The account was removed with all that belongs to it",
-    RevokeToken = "token.revoke": "An operator ended sign-in tokens",
+    RevokeToken = "token.revoke": "An operator ended sign-in tokens, or whoever held one ended it",
     CreateKey = "key.create": "A user made a key for themselves",
     IssueKey = "key.issue": "A key was issued to somebody else",
     ClaimKey = "key.claim": "Somebody exchanged a claim code for the key's secret",

@@ -1,10 +1,11 @@
 //! Whoever the guard resolved, and at what level.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::id::{EntryId, KeyId, UserId};
 use super::role::Role;
-use super::scope::{Scope, ScopeSet};
+use super::scope::{Scope, ScopeSet, all_names};
 use super::secret::Digest;
 use crate::clock::Timestamp;
 use crate::error::{Carrier, Denial};
@@ -25,22 +26,49 @@ pub struct Identity {
     pub user_id: UserId,
     /// The name to greet the caller by.
     pub name: String,
+    /// The user's address; `None` for a key that was issued to somebody else, who need not know whose it is.
+    pub email: Option<String>,
     /// What was presented.
     pub credential: Credential,
     /// Its digest.
     pub digest: Digest,
     /// What it is good for.
     pub level: Level,
+    /// Scopes that mean something to others, as they were issued.
+    pub foreign: BTreeSet<String>,
     /// Whether it holds less than its user, by intention: a token that was narrowed at sign-in, or a key.
     pub narrowed: bool,
+    /// When the user signed in, or the key was made.
+    pub issued_at: Timestamp,
     /// The first moment at which it is dead, if there is one.
     pub expires_at: Option<Timestamp>,
 }
 
 impl Identity {
-    /// Whether it is a key, of either kind.
-    pub fn is_key(&self) -> bool {
-        !matches!(self.credential, Credential::Token(_))
+    /// The key, of either kind, if it is one.
+    pub fn key(&self) -> Option<KeyId> {
+        match self.credential {
+            Credential::Token(_) => None,
+            Credential::OwnKey(key) | Credential::IssuedKey(key) => Some(key),
+        }
+    }
+
+    /// Who acts, as the audit trail and others call them: `user:<id>`, or `key:<id>`.
+    pub fn subject(&self) -> String {
+        self.key().map_or_else(|| format!("user:{}", self.user_id), |key| format!("key:{key}"))
+    }
+
+    /// Whether the scope of this name is in force, Latchkey's own or not.
+    pub fn holds(&self, scope: &str) -> bool {
+        match Scope::named(scope) {
+            Some(own) => self.level.scopes.contains(own),
+            None => self.foreign.contains(scope),
+        }
+    }
+
+    /// The names of all scopes in force, Latchkey's own first, separated by spaces.
+    pub fn scope_names(&self) -> String {
+        all_names(self.level.scopes, &self.foreign).join(" ")
     }
 }
 
@@ -91,7 +119,7 @@ impl Principal {
     /// Accepts a user by their sign-in token, and not by a key.
     pub fn is_signed_in(&self) -> Result<(), Denial> {
         match self {
-            Self::User(identity, _) if !identity.is_key() => Ok(()),
+            Self::User(identity, _) if identity.key().is_none() => Ok(()),
             Self::User(..) => Err(Denial::NeedsSignIn),
             Self::ConstantKey => Err(Denial::NeedsUser),
         }

@@ -171,9 +171,7 @@ impl Grant {
 
     /// The names, Latchkey's own first.
     pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.own.names().collect();
-        names.extend(self.foreign.iter().map(String::as_str));
-        names
+        all_names(self.own, &self.foreign)
     }
 }
 
@@ -181,6 +179,13 @@ impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.names().join(" "))
     }
+}
+
+/// The names of scopes, Latchkey's own first.
+pub fn all_names(own: ScopeSet, foreign: &BTreeSet<String>) -> Vec<&str> {
+    let mut names: Vec<&str> = own.names().collect();
+    names.extend(foreign.iter().map(String::as_str));
+    names
 }
 
 /// Whether `name` could be a scope anywhere: visible ASCII but `"` and `\` (RFC 6749, section 3.3).

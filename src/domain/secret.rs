@@ -30,7 +30,8 @@ pub enum SecretKind {
 }
 
 impl SecretKind {
-    const ALL: [Self; 3] = [Self::SignIn, Self::ApiKey, Self::Claim];
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::SignIn, Self::ApiKey, Self::Claim];
 
     /// The part before the underscore. To change one is to revoke every token that carries it.
     pub const fn prefix(self) -> &'static str {
@@ -39,6 +40,12 @@ impl SecretKind {
             Self::ApiKey => "lkk",
             Self::Claim => "lkc",
         }
+    }
+
+    /// A regular expression that finds such tokens in any text, for secret scanners. It takes nothing that the engines of
+    /// the field do not have alike.
+    pub fn pattern(self) -> String {
+        format!(r"\b{}_[0-9A-Za-z]{{{}}}\b", self.prefix(), BODY_LENGTH + CHECKSUM_LENGTH)
     }
 
     /// What a token that somebody presents is for; `None` unless prefix, length, alphabet and checksum are right.

@@ -131,7 +131,7 @@ async fn error_answer(response: &ServiceResponse<BoxBody>, id: &RequestId) -> Op
         Some(Fault::KeptOut(kept_out)) => {
             let route = format!("{} {}", asked.method(), asked.match_pattern().unwrap_or_default());
             let told = match asked.app_data::<web::Data<Service>>() {
-                Some(service) => service.keep_out(&kept_out.call, route, kept_out.denial).await,
+                Some(service) => service.keep_out(&kept_out.call, route, kept_out.denial.clone()).await,
                 None => AppError::Internal("nobody can record that a caller was kept out".into()),
             };
             Some(problem::present(&Fault::App(told), asked, id))

@@ -3,32 +3,52 @@
 //! It is actix-web-httpauth's middleware with an eye of our own for headers, because httpauth's `BearerAuth` takes the
 //! first of several, tells `bearer` from `Bearer`, and does not know `Token`.
 
+use std::borrow::Cow;
+
 use actix_web::dev::ServiceRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName};
-use actix_web::{Error, HttpMessage, web};
+use actix_web::{Error, HttpMessage, HttpRequest, web};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::problem::Fault;
 use crate::domain::audit::Origin;
+use crate::domain::principal::Principal;
 use crate::error::{AppError, Carrier, Reason};
 use crate::service::Service;
 
 const TOKEN: HeaderName = HeaderName::from_static("token");
+/// What is no text is no token of ours, and this is none either.
+const UNREADABLE: &str = "\u{fffd}";
+
+/// Where a credential may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schemes {
+    /// `Token`, or `Authorization: Bearer`.
+    TokenOrBearer,
+    /// Or the password of `Authorization: Basic`, as OAuth libraries send what they call a client secret (RFC 6749,
+    /// section 2.3.1). The user name may be any.
+    OrBasic,
+}
 
 /// The one credential of a request, if it has one.
-type Presented<'h> = Option<(&'h str, Carrier)>;
+type Presented<'h> = Option<(Cow<'h, str>, Carrier)>;
 
-fn presented(headers: &HeaderMap) -> Result<Presented<'_>, Fault> {
+fn presented(headers: &HeaderMap, schemes: Schemes) -> Result<Presented<'_>, Fault> {
     let token = only(headers, &TOKEN)?.filter(|token| !token.is_empty());
-    let bearer = only(headers, &AUTHORIZATION)?.and_then(bearer);
+    let (scheme, rest) = split(only(headers, &AUTHORIZATION)?.unwrap_or_default());
+    let basic = schemes == Schemes::OrBasic && scheme.eq_ignore_ascii_case("basic");
+    let authorization = (basic || scheme.eq_ignore_ascii_case("bearer")).then_some(rest);
     // Neither may be a list (RFC 6750, section 3.1).
-    if [&token, &bearer].into_iter().flatten().any(|credential| credential.contains(',')) {
+    if [token, authorization].into_iter().flatten().any(|credential| credential.contains(',')) {
         return Err(Fault::AmbiguousCredential);
     }
-    match (token, bearer) {
+    let authorization = authorization.map(|rest| if basic { password(rest).into() } else { Cow::Borrowed(rest) });
+    match (token, authorization) {
         // Swagger UI sends every credential it has been given, so the same one twice is one.
-        (Some(token), Some(bearer)) if token != bearer => Err(Fault::AmbiguousCredential),
-        (Some(token), _) => Ok(Some((token, Carrier::Token))),
-        (None, Some(bearer)) => Ok(Some((bearer, Carrier::Bearer))),
+        (Some(token), Some(other)) if token != other => Err(Fault::AmbiguousCredential),
+        (Some(token), _) => Ok(Some((token.into(), Carrier::Token))),
+        (None, Some(other)) => Ok(Some((other, Carrier::Bearer))),
         (None, None) => Ok(None),
     }
 }
@@ -40,33 +60,74 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>
     if values.next().is_some() {
         return Err(Fault::AmbiguousCredential);
     }
-    // What is not text is no token of ours, and U+FFFD is none either.
-    Ok(value.map(|value| std::str::from_utf8(value.as_bytes()).unwrap_or("\u{fffd}")))
+    Ok(value.map(|value| std::str::from_utf8(value.as_bytes()).unwrap_or(UNREADABLE)))
 }
 
-/// What follows `Bearer`, in any case (RFC 9110, section 11.1). Other schemes are somebody else's.
-fn bearer(value: &str) -> Option<&str> {
-    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+/// A scheme, which stands in any case (RFC 9110, section 11.1), and what follows it.
+fn split(authorization: &str) -> (&str, &str) {
+    let (scheme, rest) = authorization.split_once(' ').unwrap_or((authorization, ""));
+    (scheme, rest.trim())
+}
+
+/// The password of `Basic` (RFC 7617).
+fn password(encoded: &str) -> String {
+    let pair = STANDARD.decode(encoded).ok().and_then(|pair| String::from_utf8(pair).ok());
+    let password = pair.as_deref().and_then(|pair| pair.split_once(':')).map(|(_, password)| password);
+    password.unwrap_or(UNREADABLE).to_owned()
+}
+
+/// Whether a caller authenticates by `Basic`.
+pub fn is_basic(headers: &HeaderMap) -> bool {
+    let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| split(value).0.eq_ignore_ascii_case("basic"))
+}
+
+/// Whoever sent a request; `None` if it has no credential.
+pub async fn identify(request: &HttpRequest, schemes: Schemes) -> Result<Option<Principal>, Fault> {
+    let Some(service) = request.app_data::<web::Data<Service>>() else {
+        return Err(AppError::Internal("the guard has no service".into()).into());
+    };
+    let Some((credential, carrier)) = presented(request.headers(), schemes)? else {
+        return Ok(None);
+    };
+    let client = request.extensions().get::<Origin>().and_then(|origin| origin.client);
+    Ok(Some(service.authenticate(&credential, carrier, client).await?))
 }
 
 /// Lets a request pass with its caller's `Principal`, or answers for it.
 pub async fn guard(request: ServiceRequest, (): ()) -> Result<ServiceRequest, (Error, ServiceRequest)> {
-    let Some(service) = request.app_data::<web::Data<Service>>() else {
-        return Err((Fault::App(AppError::Internal("the guard has no service".into())).into(), request));
-    };
-    let answer = match presented(request.headers()) {
-        Ok(Some((credential, carrier))) => {
-            let client = request.extensions().get::<Origin>().and_then(|origin| origin.client);
-            let authenticated = service.authenticate(credential, carrier, client).await;
-            authenticated.map_err(Fault::App)
-        }
-        Ok(None) => Err(Fault::App(AppError::Unauthenticated(Reason::Missing))),
-        Err(fault) => Err(fault),
-    };
-    match answer {
+    let found = identify(request.request(), Schemes::TokenOrBearer).await;
+    admit(request, found.and_then(known))
+}
+
+/// The same where OAuth clients authenticate.
+pub async fn client(request: ServiceRequest, (): ()) -> Result<ServiceRequest, (Error, ServiceRequest)> {
+    let found = identify(request.request(), Schemes::OrBasic).await;
+    admit(request, found.and_then(known))
+}
+
+/// The same where they need not: strangers pass, and whoever shows a credential must show a good one.
+pub async fn client_or_stranger(request: ServiceRequest, (): ()) -> Result<ServiceRequest, (Error, ServiceRequest)> {
+    let found = identify(request.request(), Schemes::OrBasic).await;
+    admit(request, found)
+}
+
+fn known(found: Option<Principal>) -> Result<Option<Principal>, Fault> {
+    match found {
+        Some(_) => Ok(found),
+        None => Err(AppError::Unauthenticated(Reason::Missing).into()),
+    }
+}
+
+fn admit(
+    request: ServiceRequest,
+    found: Result<Option<Principal>, Fault>,
+) -> Result<ServiceRequest, (Error, ServiceRequest)> {
+    match found {
         Ok(principal) => {
-            request.extensions_mut().insert(principal);
+            if let Some(principal) = principal {
+                request.extensions_mut().insert(principal);
+            }
             Ok(request)
         }
         Err(fault) => Err((fault.into(), request)),

@@ -10,8 +10,10 @@ pub mod docs;
 pub mod edge;
 pub mod guard;
 pub mod health;
+pub mod introspect;
 pub mod issue;
 pub mod key;
+pub mod metadata;
 pub mod metrics;
 pub mod openapi;
 pub mod page;
@@ -19,6 +21,7 @@ pub mod path;
 pub mod principal;
 pub mod problem;
 pub mod reply;
+pub mod revoke;
 pub mod token;
 pub mod user;
 
@@ -36,6 +39,7 @@ use paperclip::actix::web::{self, ServiceConfig};
 use self::client::Proxies;
 use self::connections::Connections;
 use self::edge::AccessLog;
+use self::metadata::Metadata;
 use self::openapi::Document;
 use self::problem::Presentation;
 use crate::config::Settings;
@@ -45,6 +49,8 @@ use crate::service::Service;
 /// good for is in the argument types of the handlers.
 fn routes(config: &mut ServiceConfig<'_>) {
     let guard = || HttpAuthentication::with_fn(guard::guard);
+    let client = || HttpAuthentication::with_fn(guard::client);
+    let client_or_stranger = || HttpAuthentication::with_fn(guard::client_or_stranger);
     config
         .service(web::resource("/health/live").route(web::get().to(health::live)))
         .service(web::resource("/health/ready").route(web::get().to(health::ready)))
@@ -52,6 +58,8 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(web::resource("/register").route(web::post().to(user::register)))
         .service(web::resource("/token").guard(matching::Not(matching::Delete())).route(web::post().to(token::sign_in)))
         .service(web::resource("/token").wrap(guard()).route(web::delete().to(token::sign_out)))
+        .service(web::resource("/revoke").wrap(client_or_stranger()).route(web::post().to(revoke::revoke)))
+        .service(web::resource("/introspect").wrap(client()).route(web::post().to(introspect::introspect)))
         .service(web::resource("/protected-route").wrap(guard()).route(web::get().to(token::protected_route)))
         .service(
             web::resource("/me")
@@ -123,6 +131,7 @@ pub fn serve(
     let listener = connections::listen(settings.server.listen)?;
     let address = listener.local_addr()?;
     let document = Document::build(&settings.http, &settings.auth);
+    let metadata = web::Data::new(Metadata::new(&settings.http));
     let presentation = web::Data::new(Presentation::new(settings.http.status_codes, &document));
     let document = web::Data::new(document);
     let service = web::Data::from(service);
@@ -137,11 +146,13 @@ pub fn serve(
             .app_data(service.clone())
             .app_data(presentation.clone())
             .app_data(document.clone())
+            .app_data(metadata.clone())
             .app_data(AccessLog::new(access_every, metrics.clone()))
             .app_data(proxies.clone())
             .wrap(cors::cors(&origins))
             .wrap(from_fn(edge::edge))
             .configure(docs::routes)
+            .configure(metadata::routes)
             .wrap_api()
             .configure(routes)
             .build()

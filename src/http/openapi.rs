@@ -110,6 +110,7 @@ fn finish(document: &mut Value, http: &HttpSettings, auth: &AuthSettings) {
         { "name": "account", "description": "Your own account" },
         { "name": "key", "description": "Your own API keys" },
         { "name": "issue", "description": "API keys for others: a purchase becomes a key" },
+        { "name": "oauth", "description": "Revoke and introspect, as OAuth 2.0 has it" },
         { "name": "page", "description": "A resource behind the guard" },
         { "name": "audit", "description": "Who changed what, when, with which credential, at what level" },
         { "name": "health", "description": "For orchestrators" },
@@ -123,7 +124,7 @@ fn finish(document: &mut Value, http: &HttpSettings, auth: &AuthSettings) {
 
 const DESCRIPTION: &str = "Register, sign in for a token, and open guarded routes with it.\n\n\
     Send the token as `Token: …` or as `Authorization: Bearer …`, once. Errors are problem details (RFC 9457) with a \
-    stable `code`; `/token` answers errors of OAuth 2.0 (RFC 6749). Each answer names its request in `X-Request-Id`.";
+    stable `code`; `/token`, `/revoke` and `/introspect` answer errors of OAuth 2.0 (RFC 6749). Each answer names its request in `X-Request-Id`.";
 
 fn operations(document: &mut Value) -> impl Iterator<Item = &mut Value> {
     let paths = document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut);

@@ -70,12 +70,14 @@ permissions! {
     WriteUsers: Some(Scope::UsersWrite), |_| Ok(());
     /// `audit:read`.
     ReadAudit: Some(Scope::AuditRead), |_| Ok(());
+    /// `tokens:introspect`.
+    IntrospectTokens: Some(Scope::TokensIntrospect), |_| Ok(());
 }
 
 /// A call of somebody who holds `P`.
 pub struct Permit<P: Permission>(pub Call, PhantomData<P>);
 
-/// A call of anybody at all.
+/// A call of anybody at all: of nobody known, unless a guard that lets strangers pass has found out who it is.
 pub struct Anybody(pub Call);
 
 impl<P: Permission> FromRequest for Permit<P> {
@@ -89,7 +91,7 @@ impl<P: Permission> FromRequest for Permit<P> {
             let principal = request.extensions().get::<Principal>().cloned();
             let principal = principal.ok_or(AppError::Unauthenticated(Reason::Missing))?;
             let denied = match P::SCOPE {
-                Some(scope) if !principal.has(scope) => Err(Denial::Scope(scope)),
+                Some(scope) if !principal.has(scope) => Err(Denial::scope(scope)),
                 _ => (P::ACCEPTS)(&principal),
             };
             let call = Call { caller: Caller::Principal(principal), demands: P::SCOPE, origin: origin(request) };
@@ -116,7 +118,9 @@ impl FromRequest for Anybody {
     type Future = Ready<Result<Self, Fault>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Ok(Self(Call::anonymous(origin(request)))))
+        let principal = request.extensions().get::<Principal>().cloned();
+        let caller = principal.map_or(Caller::Anonymous, Caller::Principal);
+        ready(Ok(Self(Call { caller, demands: None, origin: origin(request) })))
     }
 }
 

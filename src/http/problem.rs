@@ -1,7 +1,8 @@
 //! Errors in HTTP. This is the one place that turns an error into a status and a body.
 //!
 //! Handlers, extractors and the guard answer a [`Fault`]. [`present`] puts it into words at the edge, where the request
-//! id and the status profile are known: RFC 9457 everywhere but under `/token`, which speaks RFC 6749, section 5.2.
+//! id and the status profile are known: RFC 9457 everywhere but under [`OAUTH_PATHS`], which speak RFC 6749, section
+//! 5.2.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,6 +15,7 @@ use paperclip::v2::schema::Apiv2Errors;
 use serde_json::json;
 
 use super::edge::RequestId;
+use super::guard;
 use super::openapi::{AllowedMethods, Document};
 use super::principal::KeptOut;
 use crate::config::StatusProfile;
@@ -25,7 +27,9 @@ const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 /// Seconds after which to try again.
 const RETRY_SECONDS: u32 = 1;
 /// Paths whose errors are OAuth 2.0's.
-pub const OAUTH_PATHS: [&str; 1] = ["/token"];
+pub const OAUTH_PATHS: [&str; 3] = ["/token", REVOKE, INTROSPECT];
+const REVOKE: &str = "/revoke";
+const INTROSPECT: &str = "/introspect";
 
 /// What went wrong, on its way to the edge.
 #[derive(Debug)]
@@ -49,6 +53,8 @@ pub enum Fault {
     WrongMediaType(&'static str),
     /// The body did not arrive in time.
     SlowBody,
+    /// The setting that this takes has no value.
+    Unset(&'static str),
     /// What the framework refused without a word.
     Bare(StatusCode),
 }
@@ -112,7 +118,11 @@ pub fn present(fault: &Fault, request: &HttpRequest, id: &RequestId) -> HttpResp
     // A method that nobody has here is not allowed, whoever asks.
     let unknown_caller = matches!(fault, Fault::App(AppError::Unauthenticated(_)));
     let not_allowed = unknown_caller && allowed.is_some_and(|allowed| !allowed.contains(request.method()));
-    let answer = if not_allowed { bare(StatusCode::METHOD_NOT_ALLOWED) } else { words(fault, profile) };
+    let answer = match client_refused(fault, request, &pattern) {
+        _ if not_allowed => bare(StatusCode::METHOD_NOT_ALLOWED),
+        Some(answer) => answer,
+        None => words(fault, profile),
+    };
     log_cause(fault, id);
 
     let mut response = HttpResponse::build(answer.status);
@@ -160,8 +170,12 @@ impl Answer {
         Self { status, code, detail: detail.into(), errors: Vec::new(), challenge: None }
     }
 
-    fn challenge(mut self, parameters: &str) -> Self {
-        self.challenge = Some(format!("Bearer realm=\"latchkey\"{parameters}"));
+    fn challenge(self, parameters: &str) -> Self {
+        self.challenge_by("Bearer", parameters)
+    }
+
+    fn challenge_by(mut self, scheme: &str, parameters: &str) -> Self {
+        self.challenge = Some(format!("{scheme} realm=\"latchkey\"{parameters}"));
         self
     }
 
@@ -188,9 +202,15 @@ impl Answer {
     /// RFC 6749, section 5.2, with a `detail` for people.
     fn oauth(self, response: &mut actix_web::HttpResponseBuilder) -> HttpResponse<BoxBody> {
         let (status, error) = match (self.status, self.code) {
-            (_, "invalid_grant" | "invalid_token" | "unsupported_grant_type" | "insufficient_scope") => {
-                (self.status, self.code)
-            }
+            (
+                _,
+                "invalid_grant"
+                | "invalid_token"
+                | "unsupported_grant_type"
+                | "insufficient_scope"
+                | "invalid_client"
+                | "unauthorized_client",
+            ) => (self.status, self.code),
             (_, "user_required" | "sign_in_required") => (self.status, "insufficient_scope"),
             (StatusCode::UNPROCESSABLE_ENTITY, _) => {
                 let scope = self.errors.iter().any(|error| error.code == "invalid_scope");
@@ -221,7 +241,7 @@ fn description(detail: &str) -> String {
 fn words(fault: &Fault, profile: StatusProfile) -> Answer {
     match fault {
         Fault::App(error) => app_error(error, profile),
-        Fault::KeptOut(kept_out) => forbidden(kept_out.denial),
+        Fault::KeptOut(kept_out) => forbidden(&kept_out.denial),
         Fault::Malformed { code, detail } => Answer::new(StatusCode::BAD_REQUEST, code, detail.clone()),
         Fault::AmbiguousCredential => {
             let detail = "Send one credential, in one header: Token, or Authorization: Bearer.";
@@ -237,6 +257,10 @@ fn words(fault: &Fault, profile: StatusProfile) -> Answer {
             Answer::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
         }
         Fault::SlowBody => Answer::new(StatusCode::REQUEST_TIMEOUT, "slow_body", "The body did not arrive in time."),
+        Fault::Unset(setting) => {
+            let detail = format!("This takes the setting {setting}, which has no value here.");
+            Answer::new(StatusCode::NOT_FOUND, "not_configured", detail)
+        }
         Fault::Bare(status) => bare(*status),
     }
 }
@@ -273,7 +297,7 @@ fn app_error(error: &AppError, profile: StatusProfile) -> Answer {
             Answer { errors: errors.clone(), ..answer }
         }
         AppError::Unauthenticated(reason) => unauthenticated(*reason, profile),
-        AppError::Forbidden(denial) => forbidden(*denial),
+        AppError::Forbidden(denial) => forbidden(denial),
         AppError::Gone { code, detail } => Answer::new(StatusCode::GONE, code, *detail),
         AppError::Stale => {
             let detail = "The object has changed since you read it. Read it again and repeat your change.";
@@ -323,13 +347,13 @@ fn unauthenticated(reason: Reason, profile: StatusProfile) -> Answer {
     }
 }
 
-fn forbidden(denial: Denial) -> Answer {
+fn forbidden(denial: &Denial) -> Answer {
     let answer = |detail| Answer::new(StatusCode::FORBIDDEN, denial.code(), detail);
     let insufficient = ", error=\"insufficient_scope\"";
     match denial {
-        Denial::Scope(scope) => {
-            let detail = Cow::Owned(format!("The credential lacks the scope {}.", scope.name()));
-            answer(detail).challenge(&format!("{insufficient}, scope=\"{}\"", scope.name()))
+        Denial::Scopes(scopes) => {
+            let detail = Cow::Owned(format!("The credential lacks the scope {scopes}."));
+            answer(detail).challenge(&format!("{insufficient}, scope=\"{scopes}\""))
         }
         Denial::NotOwner => answer("Only its owner may do this.".into()),
         Denial::NeedsUser => {
@@ -343,6 +367,31 @@ fn forbidden(denial: Denial) -> Answer {
         }
         Denial::WrongPassword => answer("The current password is wrong.".into()),
     }
+}
+
+/// Where clients authenticate, whoever is not known or may not ask is an invalid client, in both profiles (RFC 6749,
+/// section 5.2; RFC 7662, section 2.3), and whoever would end what is another's is an unauthorized one (RFC 7009).
+fn client_refused(fault: &Fault, request: &HttpRequest, pattern: &str) -> Option<Answer> {
+    let (Fault::App(error), REVOKE | INTROSPECT) = (fault, pattern) else {
+        return None;
+    };
+    let challenge = match error {
+        AppError::Forbidden(Denial::NotOwner) => {
+            let detail = "The credential that came along is of another account than the token. Send the token alone.";
+            return Some(Answer::new(StatusCode::BAD_REQUEST, "unauthorized_client", detail));
+        }
+        AppError::Forbidden(denial) => forbidden(denial).challenge,
+        AppError::Unauthenticated(reason) => unauthenticated(*reason, StatusProfile::Rfc).challenge,
+        _ => return None,
+    };
+    let detail = "Authenticate with a credential that may ask this: as Token, Bearer, or the password of Basic.";
+    let answer = Answer::new(StatusCode::UNAUTHORIZED, "invalid_client", detail);
+    // A browser asks its user for a password when it is challenged by Basic, so only who began with that is.
+    Some(if guard::is_basic(request.headers()) {
+        answer.challenge_by("Basic", "")
+    } else {
+        Answer { challenge, ..answer }
+    })
 }
 
 fn log_cause(fault: &Fault, id: &RequestId) {

@@ -108,6 +108,25 @@ impl<T: Apiv2Schema> OperationModifier for Once<T> {
     }
 }
 
+/// 200 without a body, where a standard asks for it.
+pub struct Empty;
+
+impl Responder for Empty {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse<BoxBody> {
+        HttpResponse::Ok().finish()
+    }
+}
+
+impl Apiv2Schema for Empty {}
+
+impl OperationModifier for Empty {
+    fn update_response(operation: &mut DefaultOperationRaw) {
+        document(operation, StatusCode::OK.as_u16(), None);
+    }
+}
+
 /// 204: done, and nothing to say.
 pub struct NoContent;
 

@@ -1,5 +1,6 @@
 //! From a presented credential to a [`Principal`].
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,31 +37,37 @@ impl Service {
         if self.constant_key.is_some_and(|key| key == digest) {
             return Ok(Principal::ConstantKey);
         }
-        let Some(kind) = SecretKind::of(credential) else {
-            return Err(refused());
-        };
-        let identity = match self.cache.get(&digest) {
-            Some(identity) => identity,
-            None => self.look_up(kind, digest).await?.ok_or_else(refused)?,
-        };
         let now = self.clock.now();
-        if !identity.lives_at(now) {
-            return Err(refused());
-        }
-        if let Credential::OwnKey(key) | Credential::IssuedKey(key) = identity.credential {
+        let identity = self.holder(credential, digest, now).await?.ok_or_else(refused)?;
+        if let Some(key) = identity.key() {
             self.key_usage.note(key, now, client);
         }
         Ok(Principal::User(identity, carrier))
     }
 
-    /// Whose secret this is, by the database; found ones are remembered, so wrong ones push nothing out.
-    async fn look_up(&self, kind: SecretKind, digest: Digest) -> Result<Option<Arc<Identity>>, AppError> {
-        let ticket = self.cache.ticket();
-        let found = self.lookups.find(kind, digest).await?;
-        if let Some(identity) = &found {
-            self.cache.put(ticket, digest, identity);
-        }
-        Ok(found)
+    /// Whose secret this is, with this digest, if it is a token or key that lives: by memory, or by the database. What
+    /// the latter finds is remembered, so wrong ones push nothing out.
+    pub(super) async fn holder(
+        &self,
+        secret: &str,
+        digest: Digest,
+        now: Timestamp,
+    ) -> Result<Option<Arc<Identity>>, AppError> {
+        let Some(kind) = SecretKind::of(secret) else {
+            return Ok(None);
+        };
+        let found = match self.cache.get(&digest) {
+            Some(identity) => Some(identity),
+            None => {
+                let ticket = self.cache.ticket();
+                let found = self.lookups.find(kind, digest).await?;
+                if let Some(identity) = &found {
+                    self.cache.put(ticket, digest, identity);
+                }
+                found
+            }
+        };
+        Ok(found.filter(|identity| identity.lives_at(now)))
     }
 }
 
@@ -72,10 +79,13 @@ pub(super) fn identify(conn: &mut Conn, kind: SecretKind, digest: Digest) -> Res
             Ok(found.map(|found| Identity {
                 user_id: found.user_id,
                 name: found.name,
+                email: Some(found.email),
                 credential: Credential::Token(found.sign_in),
                 digest,
                 level: found.level,
+                foreign: BTreeSet::new(),
                 narrowed: found.narrowed,
+                issued_at: found.created_at,
                 expires_at: Some(found.expiration_date),
             }))
         }
@@ -83,17 +93,20 @@ pub(super) fn identify(conn: &mut Conn, kind: SecretKind, digest: Digest) -> Res
             let found = api_keys::resolve(conn, digest)?;
             Ok(found.map(|found| {
                 // Whoever bought a key need not know who sold it.
-                let (credential, name) = match found.issued {
-                    true => (Credential::IssuedKey(found.id), found.key_name),
-                    false => (Credential::OwnKey(found.id), found.owner_name),
+                let (credential, name, email) = match found.issued {
+                    true => (Credential::IssuedKey(found.id), found.key_name, None),
+                    false => (Credential::OwnKey(found.id), found.owner_name, Some(found.owner_email)),
                 };
                 Identity {
                     user_id: found.owner_id,
                     name,
+                    email,
                     credential,
                     digest,
-                    level: Level::new(found.role, found.scopes),
+                    level: Level::new(found.role, found.grant.own),
+                    foreign: found.grant.foreign,
                     narrowed: true,
+                    issued_at: found.created_at,
                     expires_at: found.expires_at,
                 }
             }))

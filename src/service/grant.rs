@@ -150,7 +150,7 @@ fn gives(caller: &Identity) -> ScopeSet {
 
 /// The complaint about a key that makes or changes a key to live longer than itself.
 fn outlives(caller: &Identity, expires_at: Option<Timestamp>) -> Option<FieldError> {
-    let own = caller.expires_at.filter(|_| caller.is_key())?;
+    let own = caller.expires_at.filter(|_| caller.key().is_some())?;
     let message =
         "A key gives no key a longer life than its own. Use a sign-in token, or an expires_at that is not later.";
     expires_at.is_none_or(|asked| asked > own).then(|| FieldError::new("expires_at", "beyond_own", message))

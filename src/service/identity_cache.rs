@@ -159,7 +159,10 @@ fn micros(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::clock::Clock;
     use crate::domain::id::EntryId;
     use crate::domain::principal::{Credential, Level};
     use crate::domain::role::Role;
@@ -170,9 +173,18 @@ mod tests {
     fn identity(user_id: UserId) -> (Digest, Arc<Identity>) {
         let digest = Digest::of(&user_id.to_string());
         let level = Level::new(Role::Member, Role::Member.scopes());
-        let (credential, expires_at) = (Credential::Token(EntryId(1)), None);
-        let identity =
-            Identity { user_id, name: "Adaline".to_owned(), credential, digest, level, narrowed: false, expires_at };
+        let identity = Identity {
+            user_id,
+            name: "Adaline".to_owned(),
+            email: Some("ada@example.org".to_owned()),
+            credential: Credential::Token(EntryId(1)),
+            digest,
+            level,
+            foreign: BTreeSet::new(),
+            narrowed: false,
+            issued_at: Clock::default().now(),
+            expires_at: None,
+        };
         (digest, Arc::new(identity))
     }
 

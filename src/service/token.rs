@@ -108,7 +108,7 @@ impl Service {
             let current = users::lock(change.conn, user.id)?;
             let (failed, held) = failures::look(change.conn, patience, account, change.now)?;
             if let Some(held) = held {
-                change.fails_because(held.reason);
+                change.adds(held.reason);
                 return Err(AppError::Unauthenticated(Reason::BadPassword));
             }
             let level = match current {
@@ -120,7 +120,7 @@ impl Service {
                     narrowed(current.role().scopes(), asked).map(|granted| Level::new(current.role(), granted))?
                 }
                 found => {
-                    change.fails_because(if found.is_some() { "disabled" } else { "deleted" });
+                    change.adds(if found.is_some() { "disabled" } else { "deleted" });
                     return Err(AppError::Unauthenticated(Reason::BadPassword));
                 }
             };

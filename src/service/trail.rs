@@ -111,9 +111,9 @@ impl Change<'_> {
         self.story.goes_on(|_, event| event.action = action);
     }
 
-    /// Why it will not be done, where the error is not to tell.
-    pub(super) fn fails_because(&mut self, reason: &'static str) {
-        self.story.goes_on(|_, event| event.detail = Some(reason.to_owned()));
+    /// What else there is to know, or why it will not be done where the error is not to tell.
+    pub(super) fn adds(&mut self, detail: &'static str) {
+        self.story.goes_on(|_, event| event.detail = Some(detail.to_owned()));
     }
 
     /// By whom, once somebody unknown has shown who they are.
@@ -299,7 +299,7 @@ fn confirm(conn: &mut Conn, call: &Call, now: Timestamp) -> Result<Option<Identi
     let found = identify(conn, presented.kind(), presented.digest)?.filter(|found| found.lives_at(now));
     let identity = found.ok_or_else(|| call.no_longer_known())?;
     match call.demands {
-        Some(scope) if !identity.level.scopes.contains(scope) => Err(AppError::Forbidden(Denial::Scope(scope))),
+        Some(scope) if !identity.level.scopes.contains(scope) => Err(AppError::Forbidden(Denial::scope(scope))),
         _ => Ok(Some(identity)),
     }
 }
@@ -309,8 +309,8 @@ fn outcome(error: &AppError) -> Option<(Outcome, String)> {
     let failure = |reason: &str| Some((Outcome::Failure, reason.to_owned()));
     match error {
         AppError::Forbidden(Denial::WrongPassword) => failure(Denial::WrongPassword.code()),
-        AppError::Forbidden(denial @ Denial::Scope(scope)) => {
-            Some((Outcome::Denied, format!("{} {}", denial.code(), scope.name())))
+        AppError::Forbidden(denial @ Denial::Scopes(scopes)) => {
+            Some((Outcome::Denied, format!("{} {scopes}", denial.code())))
         }
         AppError::Forbidden(denial) => Some((Outcome::Denied, denial.code().to_owned())),
         AppError::NotFound(_) => failure("not_found"),

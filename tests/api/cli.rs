@@ -370,3 +370,38 @@ fn the_openapi_document_is_printed() {
     let printed = out(&run(&mut latchkey(home.path(), &["openapi"])));
     assert_eq!(printed, std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/openapi.json")).unwrap());
 }
+
+#[test]
+fn the_patterns_for_scanners_find_every_secret_and_nothing_near_it() {
+    use latchkey::domain::secret::{Secret, SecretKind};
+
+    let home = TempDir::new().unwrap();
+    let patterns = out(&run(&mut latchkey(home.path(), &["scan-regex"])));
+    assert_eq!(patterns.lines().count(), SecretKind::ALL.len(), "{patterns}");
+    std::fs::write(home.path().join("patterns"), &patterns).unwrap();
+    let finds = |text: &str| {
+        let mut grep = std::process::Command::new("grep");
+        grep.args(["-oE", "-f", "patterns"]).current_dir(home.path()).stdout(std::process::Stdio::piped());
+        with_input(&mut grep, text).stdout
+    };
+    for kind in SecretKind::ALL {
+        let secret = Secret::generate(kind).unwrap().reveal();
+        for text in [
+            secret.clone(),
+            format!("key = \"{secret}\";"),
+            format!("https://x.test/?t={secret}&b"),
+            format!("a,{secret},b"),
+        ] {
+            assert_eq!(String::from_utf8(finds(&text)).unwrap(), format!("{secret}\n"), "{text}");
+        }
+        for near in [
+            &secret[1..],
+            &secret[..secret.len() - 1],
+            &format!("{secret}x"),
+            &format!("x{secret}"),
+            &secret.replace('_', "-"),
+        ] {
+            assert_eq!(finds(near), b"", "{near}");
+        }
+    }
+}

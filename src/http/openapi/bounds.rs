@@ -81,25 +81,33 @@ pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &Auth
     let any_scope = json!({ "minLength": 1, "maxLength": grant::SCOPE_MAX, "pattern": SCOPE_TOKEN });
     merge(&mut schemas["KeyIssueRequest"]["properties"]["scopes"]["items"], any_scope);
 
-    let form = &mut document["paths"]["/token"]["post"]["requestBody"];
-    form["required"] = json!(true);
-    let form = &mut form["content"]["application/x-www-form-urlencoded"]["schema"];
-    form["type"] = json!("object");
-    form["required"] = match http.status_codes {
+    let sign_in = match http.status_codes {
         StatusProfile::Fastapi => json!(["username", "password"]),
         StatusProfile::Rfc => json!(["grant_type", "username", "password"]),
     };
-    bound(
-        form,
-        json!({
-            "grant_type": { "enum": ["password"] },
-            "username": { "minLength": 1, "maxLength": body::SMALL },
-            "password": { "minLength": 1, "maxLength": body::SMALL, "format": "password" },
-            "scope": { "maxLength": body::SMALL },
-            "client_id": { "maxLength": body::SMALL },
-            "client_secret": { "maxLength": body::SMALL, "format": "password" },
-        }),
-    );
+    let text = json!({ "maxLength": body::SMALL });
+    let filled = json!({ "minLength": 1, "maxLength": body::SMALL });
+    let secret = json!({ "minLength": 1, "maxLength": body::SMALL, "format": "password" });
+    let token = json!({ "token": secret, "token_type_hint": text });
+    for (path, required, bounds) in [
+        (
+            "/token",
+            sign_in,
+            json!({
+                "grant_type": { "enum": ["password"] }, "username": filled, "password": secret, "scope": text,
+                "client_id": text, "client_secret": { "maxLength": body::SMALL, "format": "password" },
+            }),
+        ),
+        ("/revoke", json!(["token"]), token.clone()),
+        ("/introspect", json!(["token"]), token),
+    ] {
+        let form = &mut document["paths"][path]["post"]["requestBody"];
+        form["required"] = json!(true);
+        let form = &mut form["content"]["application/x-www-form-urlencoded"]["schema"];
+        form["type"] = json!("object");
+        form["required"] = required;
+        bound(form, bounds);
+    }
 
     for operation in operations(document) {
         let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
@@ -165,6 +173,7 @@ pub(super) fn of_responses(document: &mut Value) {
         schema["required"] = members.into();
     }
     bound(&mut schemas["HealthResponse"], json!({ "status": { "enum": ["ok"] } }));
+    bound(&mut schemas["Introspection"], json!({ "token_type": { "enum": ["Bearer"] } }));
     bound(&mut schemas["TokenResponse"], json!({ "token_type": { "enum": ["bearer"] } }));
     bound(&mut schemas["UserResponse"], json!({ "role": { "enum": Role::ALL.map(Role::name) } }));
     for record in ["IssuedKeyResponse", "KeyIssueResponse"] {

@@ -51,7 +51,7 @@ const ERRORS: [(u16, &str); 14] = [
 
 fn error_headers(status: u16) -> Value {
     match status {
-        401 | 403 => json!({ "WWW-Authenticate": text_header("A Bearer challenge (RFC 6750)") }),
+        401 | 403 => json!({ "WWW-Authenticate": text_header("A challenge, Bearer as a rule (RFC 6750)") }),
         429 => json!({
             "Retry-After": number_header("Seconds to wait"),
             "RateLimit-Limit": number_header("So many may come at once"),
@@ -65,7 +65,7 @@ fn error_headers(status: u16) -> Value {
 
 fn error_statuses(path: &str, operation: &Value) -> Vec<u16> {
     let mut statuses = vec![500];
-    let guarded = operation.get("security").is_some();
+    let (guarded, oauth) = (operation.get("security").is_some(), problem::OAUTH_PATHS.contains(&path));
     let names: Vec<&str> = operation["parameters"]
         .as_array()
         .into_iter()
@@ -73,12 +73,15 @@ fn error_statuses(path: &str, operation: &Value) -> Vec<u16> {
         .filter_map(|parameter| parameter["name"].as_str())
         .collect();
     if guarded {
-        statuses.extend([400, 401, 403, 429]);
+        statuses.extend([400, 401]);
+        // Who may not introspect is 401 (RFC 7662, section 2.3).
+        statuses.extend((path != "/introspect").then_some(403));
+        statuses.push(429);
     }
     if operation.get("requestBody").is_some() {
         statuses.extend([400, 408, 413, 415, 429]);
-        // The token endpoint says 400 or, for a wrong password, 401 by the status profile.
-        statuses.push(if guarded || path != "/token" { 422 } else { 401 });
+        // OAuth says 400 for wrong values; 401 is for clients, and by the status profile for a wrong password.
+        statuses.push(if oauth { 401 } else { 422 });
     }
     let in_query = |parameter: &Value| parameter["in"] == "query";
     if operation["parameters"].as_array().into_iter().flatten().any(in_query) {

@@ -10,6 +10,16 @@ pub enum Credential {
     Bearer(String),
 }
 
+impl Credential {
+    /// The token or key itself; empty if there is none.
+    pub fn secret(&self) -> &str {
+        match self {
+            Self::None => "",
+            Self::Token(secret) | Self::Bearer(secret) => secret,
+        }
+    }
+}
+
 pub struct Request(reqwest::RequestBuilder);
 
 impl Request {

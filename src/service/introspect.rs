@@ -1,0 +1,16 @@
+//! What a secret is good for, told to who may ask (RFC 7662).
+
+use std::sync::Arc;
+
+use super::Service;
+use crate::domain::principal::Identity;
+use crate::domain::secret::Digest;
+use crate::error::AppError;
+
+impl Service {
+    /// Whose token or key this is, if it lives. To ask is no use of it: neither does it count as one, nor do wrong ones
+    /// count against whoever asks.
+    pub async fn introspect(&self, secret: &str) -> Result<Option<Arc<Identity>>, AppError> {
+        self.holder(secret, Digest::of(secret), self.clock.now()).await
+    }
+}
