@@ -8,11 +8,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+mod authz;
 mod database;
 mod limits;
 mod proxies;
 mod tls;
 
+pub use self::authz::{AuthzSettings, ForwardAudit};
 pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl};
 pub use self::limits::{Limit, LimitSettings};
 pub use self::proxies::{ClientHeader, Networks, Origins};
@@ -39,6 +41,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// `[auth]`
     pub auth: AuthSettings,
+    /// `[authz]`
+    pub authz: AuthzSettings,
     /// `[limits]`
     pub limits: LimitSettings,
     /// `[log]`
@@ -284,6 +288,7 @@ impl Settings {
         within("auth.password_min_length", auth.password_min_length, 8, 512)?;
         within("auth.password_max_length", auth.password_max_length, auth.password_min_length, 512)?;
         within("auth.cache_size", auth.cache_size, 0, 10_000_000)?;
+        self.authz.check(&self.http)?;
         self.limits.check()?;
         within("log.access_every", self.log.access_every, 0, 1_000_000)?;
         let key = auth.api_key_token.get().unwrap_or("unset");

@@ -150,6 +150,12 @@ pub enum Denial {
     NeedsSignIn,
     /// This needs a token with all scopes of its user.
     Narrowed,
+    /// No trusted proxy says which request this is about.
+    Untold,
+    /// The request that this is about can be read in two ways, or is told in two.
+    Ambiguous,
+    /// No rule lets anybody pass with the request that this is about.
+    NoRule,
     /// The current password that was given with the request is wrong.
     WrongPassword,
 }
@@ -165,6 +171,9 @@ impl Denial {
         match self {
             Self::Scopes(_) | Self::Narrowed => "insufficient_scope",
             Self::NotOwner => "not_owner",
+            Self::Untold => "untold_request",
+            Self::Ambiguous => "ambiguous_request",
+            Self::NoRule => "no_rule",
             Self::NeedsUser => "user_required",
             Self::NeedsSignIn => "sign_in_required",
             Self::WrongPassword => "wrong_password",

@@ -202,5 +202,5 @@ pub async fn open_service(settings: &Settings, clock: Clock) -> Result<Service, 
     if settings.auth.api_key_token.get().is_some_and(|key| key.len() < 32) {
         log::warn!("auth.api_key_token has fewer than 32 characters: a short constant key can be guessed");
     }
-    Service::new(db, clock, settings.auth.clone(), &settings.limits).map_err(StartError::Other)
+    Service::new(db, clock, settings).map_err(StartError::Other)
 }

@@ -175,13 +175,14 @@ actions! {
     EditPage = "page.update": "A page changed",
     DeletePage = "page.delete": "A page was removed",
     Request = "request": "A known caller was kept out of a route",
+    Forward = "request.forward": "A request to another service could pass, or could not",
 }
 
 impl Action {
     /// Whether it leaves alone whatever a credential is good for that was there before.
     pub const fn spares_credentials(self) -> bool {
-        use Action::{CreateKey, CreatePage, DeletePage, EditPage, IssueKey, Register, Request};
-        matches!(self, CreateKey | CreatePage | DeletePage | EditPage | IssueKey | Register | Request)
+        use Action::{CreateKey, CreatePage, DeletePage, EditPage, Forward, IssueKey, Register, Request};
+        matches!(self, CreateKey | CreatePage | DeletePage | EditPage | Forward | IssueKey | Register | Request)
     }
 }
 

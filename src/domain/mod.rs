@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod email;
+pub mod forward;
 pub mod id;
 pub mod key;
 pub mod network;

@@ -135,6 +135,14 @@ impl Principal {
         }
     }
 
+    /// Whether the caller's credential holds the scope of this name, Latchkey's own or not.
+    pub fn holds(&self, scope: &str) -> bool {
+        match self {
+            Self::User(identity, _) => identity.holds(scope),
+            Self::ConstantKey => false,
+        }
+    }
+
     /// Whether the caller's credential holds `scope`.
     pub fn has(&self, scope: Scope) -> bool {
         match self {

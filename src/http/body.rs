@@ -184,10 +184,7 @@ fn unreadable_json(error: serde_json::Error) -> Fault {
 fn url_encoded<T: Apiv2Schema>(text: &[u8]) -> Result<(Map<String, Value>, BTreeSet<String>), Fault> {
     let schema = T::raw_schema();
     let (mut fields, mut repeated) = (Map::new(), BTreeSet::new());
-    for pair in text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
-        let mut parts = pair.splitn(2, |byte| *byte == b'=');
-        let name = percent_decoded(parts.next().unwrap_or_default())?;
-        let value = percent_decoded(parts.next().unwrap_or_default())?;
+    for (name, value) in pairs(text)? {
         let value = match schema.properties.get(&name).and_then(|field| field.data_type) {
             Some(DataType::Integer) => value.parse::<i64>().map_or(Value::String(value), Into::into),
             Some(DataType::Boolean) => value.parse::<bool>().map_or(Value::String(value), Into::into),
@@ -198,6 +195,17 @@ fn url_encoded<T: Apiv2Schema>(text: &[u8]) -> Result<(Map<String, Value>, BTree
         }
     }
     Ok((fields, repeated))
+}
+
+/// Names and values in their order.
+pub fn pairs(text: &[u8]) -> Result<Vec<(String, String)>, Fault> {
+    let pairs = text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+    let decoded = pairs.map(|pair| {
+        let mut parts = pair.splitn(2, |byte| *byte == b'=');
+        let name = percent_decoded(parts.next().unwrap_or_default())?;
+        Ok((name, percent_decoded(parts.next().unwrap_or_default())?))
+    });
+    decoded.collect()
 }
 
 fn percent_decoded(text: &[u8]) -> Result<String, Fault> {

@@ -72,6 +72,12 @@ pub fn is_secure(request: &HttpRequest) -> bool {
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
 }
 
+/// Whether whoever made the connection is a proxy that is trusted.
+pub fn is_from_trusted_proxy(request: &HttpRequest) -> bool {
+    let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());
+    peer.is_some_and(|peer| trusting(request, peer).is_some())
+}
+
 /// The proxies that are trusted, if `peer` is one of them.
 fn trusting(request: &HttpRequest, peer: IpAddr) -> Option<&Proxies> {
     let proxies = request.app_data::<web::Data<Proxies>>()?;

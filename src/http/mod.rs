@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod audit;
+pub mod authz;
 pub mod body;
 pub mod client;
 pub mod connections;
@@ -16,6 +17,7 @@ pub mod key;
 pub mod metadata;
 pub mod metrics;
 pub mod openapi;
+pub mod original;
 pub mod page;
 pub mod path;
 pub mod principal;
@@ -60,6 +62,12 @@ fn routes(config: &mut ServiceConfig<'_>) {
         .service(web::resource("/token").wrap(guard()).route(web::delete().to(token::sign_out)))
         .service(web::resource("/revoke").wrap(client_or_stranger()).route(web::post().to(revoke::revoke)))
         .service(web::resource("/introspect").wrap(client()).route(web::post().to(introspect::introspect)))
+        // Proxies may ask with any method; the document shows one of them.
+        .service(
+            web::resource("/authz")
+                .route(web::get().to(authz::authorize))
+                .default_service(actix_web::web::to(authz::authorize)),
+        )
         .service(web::resource("/protected-route").wrap(guard()).route(web::get().to(token::protected_route)))
         .service(
             web::resource("/me")

@@ -16,6 +16,9 @@ use serde_json::{Map, Value, json};
 use super::principal::PASSWORD_SCHEME;
 use crate::config::{AuthSettings, HttpSettings};
 
+/// The path that takes every method, of which the document shows one.
+const ANY_METHOD: &str = "/authz";
+
 /// The finished document, built once per process.
 pub struct Document {
     value: Value,
@@ -48,13 +51,14 @@ impl Document {
         &self.json
     }
 
-    /// The methods of each path.
+    /// The methods of each path that does not take all.
     pub fn allowed_methods(&self) -> AllowedMethods {
         let paths = self.value.get("paths").and_then(Value::as_object).into_iter().flatten();
         let methods_of = |item: &Value| -> Vec<Method> {
             let names = item.as_object().into_iter().flat_map(Map::keys);
             names.filter_map(|name| name.to_uppercase().parse().ok()).collect()
         };
+        let paths = paths.filter(|(path, _)| *path != ANY_METHOD);
         AllowedMethods(paths.map(|(path, item)| (path.clone(), Methods::new(methods_of(item)))).collect())
     }
 }
@@ -110,7 +114,7 @@ fn finish(document: &mut Value, http: &HttpSettings, auth: &AuthSettings) {
         { "name": "account", "description": "Your own account" },
         { "name": "key", "description": "Your own API keys" },
         { "name": "issue", "description": "API keys for others: a purchase becomes a key" },
-        { "name": "oauth", "description": "Revoke and introspect, as OAuth 2.0 has it" },
+        { "name": "oauth", "description": "For other services: revoke, introspect, and what proxies ask" },
         { "name": "page", "description": "A resource behind the guard" },
         { "name": "audit", "description": "Who changed what, when, with which credential, at what level" },
         { "name": "health", "description": "For orchestrators" },

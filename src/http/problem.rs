@@ -356,6 +356,13 @@ fn forbidden(denial: &Denial) -> Answer {
             answer(detail).challenge(&format!("{insufficient}, scope=\"{scopes}\""))
         }
         Denial::NotOwner => answer("Only its owner may do this.".into()),
+        Denial::Untold => answer(
+            "No trusted proxy says which request this is about, by method, path and, if rules name it, host.".into(),
+        ),
+        Denial::Ambiguous => answer(
+            "The request that this is about can be read in two ways, or its headers contradict each other.".into(),
+        ),
+        Denial::NoRule => answer("No rule lets anybody pass with this request.".into()),
         Denial::NeedsUser => {
             let detail = "This takes a user; the constant key and keys that were issued to others stand for none.";
             answer(detail.into()).challenge(insufficient)

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod audit;
 pub mod auth;
+pub mod authz;
 mod failures;
 pub mod follow;
 pub mod grant;
@@ -26,6 +27,7 @@ pub mod user;
 
 use std::sync::Arc;
 
+use self::authz::ForwardPolicy;
 use self::failures::Patience;
 use self::hasher::Hasher;
 use self::identity_cache::{CacheCounts, IdentityCache};
@@ -35,7 +37,7 @@ use self::stage::Stages;
 use self::throttle::Throttle;
 use self::turns::Turns;
 use crate::clock::Clock;
-use crate::config::{AuthSettings, LimitSettings};
+use crate::config::{AuthSettings, Settings};
 use crate::db::Db;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
@@ -54,16 +56,18 @@ pub struct Service {
     turns: Turns,
     throttle: Throttle,
     patience: Option<Patience>,
+    forwarding: ForwardPolicy,
     metrics: Arc<Metrics>,
     stages: Stages,
 }
 
 impl Service {
     /// The use cases on `db`, at the time of `clock`.
-    pub fn new(db: Db, clock: Clock, settings: AuthSettings, limits: &LimitSettings) -> Result<Self, AppError> {
-        let cache = Arc::new(IdentityCache::new(settings.cache_size));
-        let hasher = Hasher::start(settings.hash_threads, settings.hash_queue, settings.bcrypt_cost)?;
-        let constant_key = settings.api_key_token.get().map(Digest::of);
+    pub fn new(db: Db, clock: Clock, settings: &Settings) -> Result<Self, AppError> {
+        let Settings { auth, authz, limits, .. } = settings;
+        let cache = Arc::new(IdentityCache::new(auth.cache_size));
+        let hasher = Hasher::start(auth.hash_threads, auth.hash_queue, auth.bcrypt_cost)?;
+        let constant_key = auth.api_key_token.get().map(Digest::of);
         let metrics = Arc::new(Metrics::new(hasher.waits(), db.waits()));
         Ok(Self {
             lookups: Lookups::new(db.clone()),
@@ -71,9 +75,10 @@ impl Service {
             throttle: Throttle::new(limits, clock.clone(), Arc::clone(&metrics)),
             metrics,
             patience: Patience::new(limits),
+            forwarding: ForwardPolicy::new(authz),
             clock,
             hasher,
-            settings,
+            settings: auth.clone(),
             constant_key,
             key_usage: KeyUsage::default(),
             cache,

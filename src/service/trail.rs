@@ -253,20 +253,29 @@ impl Service {
             Some(_) => event,
             None => event.detail(reason),
         };
+        self.write_entry(call, by, event, outcome, also).await.err().unwrap_or(error)
+    }
+
+    /// Records a decision that changes nothing here. Errors: it cannot be recorded.
+    pub(super) async fn record_decision(&self, call: &Call, event: Event, outcome: Outcome) -> Result<(), AppError> {
+        self.write_entry(call, By::caller(&call.caller), event, outcome, |_, _| Ok(())).await
+    }
+
+    /// Writes an entry in a transaction of its own, with whatever `also` writes.
+    async fn write_entry<F>(&self, call: &Call, by: By, event: Event, outcome: Outcome, also: F) -> Result<(), AppError>
+    where
+        F: FnOnce(&mut Conn, Timestamp) -> Result<(), AppError> + Send + 'static,
+    {
         let (origin, now) = (call.origin.clone(), self.clock.now());
         let record = move |conn: &mut Conn| {
             also(conn, now)?;
             audit_entries::insert(conn, now, &by, &event, outcome, &origin)?;
             Ok((by, event))
         };
-        match self.db.write(record).await {
-            Ok((by, event)) => {
-                log_entry(&by, &event, outcome, &call.origin);
-                self.metrics.audit_entry(outcome.name());
-                error
-            }
-            Err(unrecorded) => unrecorded,
-        }
+        let (by, event) = self.db.write(record).await?;
+        log_entry(&by, &event, outcome, &call.origin);
+        self.metrics.audit_entry(outcome.name());
+        Ok(())
     }
 
     /// Records that a known caller was kept out of a route, and answers the error to tell them: this one, or that it

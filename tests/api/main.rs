@@ -10,6 +10,7 @@ mod support;
 
 mod account;
 mod audit;
+mod authz;
 mod browser;
 mod cache;
 mod canary;

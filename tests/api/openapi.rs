@@ -100,6 +100,7 @@ specify! {
             ("patch", "/me/keys/{id}", of("patch", "/me/keys/2").json(&key)),
             ("post", "/me/keys/{id}/rotate", of("post", "/me/keys/2/rotate").json(&json!({}))),
             ("delete", "/me/keys/{id}", of("delete", "/me/keys/2")),
+            ("get", "/authz", of("get", "/authz")),
             ("get", "/protected-route", of("get", "/protected-route")),
             ("get", "/health/live", of("get", "/health/live")),
             ("get", "/health/ready", of("get", "/health/ready")),

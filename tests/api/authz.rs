@@ -1,0 +1,400 @@
+//! Forward-auth: what proxies are told about the requests that they hold back.
+
+use latchkey::config::{ForwardAudit, Limit, Settings};
+use serde_json::{Value, json};
+
+use crate::support::app::CONSTANT_KEY;
+use crate::support::client::Request;
+use crate::support::{Answer, App, Backend, Credential, Profile, specify};
+
+const REMOTE: [&str; 5] = ["remote-user", "remote-email", "remote-name", "remote-scopes", "remote-key"];
+
+fn remote(answer: &Answer) -> [&str; 5] {
+    REMOTE.map(|name| answer.header(name))
+}
+
+/// A server with these rules, behind a proxy that it trusts.
+async fn behind_a_proxy(
+    backend: Backend,
+    profile: Profile,
+    rules: &Value,
+    change: impl Fn(&mut Settings),
+) -> Option<App> {
+    let settings = |settings: &mut Settings| {
+        settings.http.trusted_proxies = serde_json::from_str("\"127.0.0.1\"").unwrap();
+        settings.authz.rules = serde_json::from_value(rules.clone()).unwrap();
+        change(settings);
+    };
+    App::start_with(backend, profile, settings).await
+}
+
+/// Such servers on both databases and in both profiles.
+async fn ruled(rules: Value, change: impl Fn(&mut Settings)) -> Vec<App> {
+    let mut apps = Vec::new();
+    for (backend, profile) in [(Backend::Sqlite, Profile::Fastapi), (Backend::Postgres, Profile::Rfc)] {
+        apps.extend(behind_a_proxy(backend, profile, &rules, &change).await);
+    }
+    apps
+}
+
+/// As Traefik and Caddy ask.
+fn forwarded(app: &App, credential: &Credential, method: &str, uri: &str) -> Request {
+    let request = app.request("GET", "/authz").credential(credential).header("X-Forwarded-Method", method);
+    request.header("X-Forwarded-Uri", uri).header("X-Forwarded-Host", "api.example.com")
+}
+
+async fn ask(app: &App, credential: &Credential, method: &str, uri: &str) -> Answer {
+    forwarded(app, credential, method, uri).send().await
+}
+
+specify! {
+    async fn without_rules_any_good_credential_passes_and_is_named(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.user("ada@example.org").await;
+        let (own, own_id) = app.key_of(&ada, &["pages:read"]).await;
+        let sold = app.post("/keys", &root, &json!({ "name": "Zo\u{eb} & Co 100%", "scopes": ["translate:use", "pages:read"] })).await;
+        let (sold, sold_id) = (Credential::Bearer(sold.text_of("key")), sold.body["id"].to_string());
+        let constant = Credential::Token(CONSTANT_KEY.into());
+        let all = "pages:read pages:write keys:read keys:write";
+        for (credential, expected) in [
+            (&ada, ["2", "ada@example.org", "Adaline", all, ""]),
+            (&own, ["2", "ada@example.org", "Adaline", "pages:read", &own_id.to_string()]),
+            (&sold, ["", "", "Zo%C3%AB & Co 100%25", "pages:read translate:use", &sold_id]),
+            (&constant, ["", "", "constant key", "", ""]),
+        ] {
+            let answer = app.get("/authz", credential).await;
+            assert_eq!((answer.status, answer.text.as_str()), (200, ""), "{answer:?}");
+            assert_eq!(remote(&answer), expected);
+            assert_eq!(answer.header("cache-control"), "no-store");
+        }
+    }
+
+    async fn every_method_is_answered_by_the_caller_alone(app: App) {
+        let ada = app.user("ada@example.org").await;
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"] {
+            let answer = app.request(method, "/authz").credential(&ada).send().await;
+            assert_eq!((answer.status, answer.header("remote-user")), (200, "1"), "{method}");
+            let answer = app.request(method, "/authz").send().await;
+            assert_eq!(answer.status, app.expected.no_credential, "{method}: {answer:?}");
+        }
+    }
+
+    async fn strangers_get_what_the_guard_gives_them(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let inbound = |request: Request| REMOTE.iter().fold(request, |request, name| request.header(name, "root"));
+        let missing = inbound(app.request("GET", "/authz")).send().await;
+        missing.assert_error(app.expected.no_credential, "not_authenticated");
+        assert_eq!(missing.header("www-authenticate"), r#"Bearer realm="latchkey""#);
+        let bad = inbound(app.request("GET", "/authz").header("Token", "x")).send().await;
+        bad.assert_error(app.expected.bad_token_header, "invalid_token");
+        app.get("/authz", &Credential::Bearer("x".into())).await.assert_error(app.expected.bad_bearer, "invalid_token");
+        let two = app.request("GET", "/authz").header("Token", ada.secret()).header("Authorization", "Bearer x");
+        two.send().await.assert_error(400, "ambiguous_credential");
+        for answer in [&missing, &bad] {
+            assert_eq!(remote(answer), [""; 5]);
+        }
+        // What somebody says of themselves counts for nothing.
+        let answer = inbound(app.request("GET", "/authz").credential(&ada)).send().await;
+        assert_eq!(remote(&answer)[..2], ["1", "ada@example.org"]);
+        app.delete("/token", &ada).await;
+        app.get("/authz", &ada).await.assert_error(app.expected.bad_token_header, "invalid_token");
+    }
+
+    async fn scopes_are_demanded_by_query(app: App) {
+        let root = app.admin("root@example.org").await;
+        let sold = app.post("/keys", &root, &json!({ "name": "sold", "scopes": ["translate:use", "pages:read"] })).await;
+        let sold = Credential::Token(sold.text_of("key"));
+        for query in ["scope=translate:use", "scope=translate:use+pages:read", "scope=pages%3Aread&scope=translate%3Ause"] {
+            let answer = app.get(&format!("/authz?{query}"), &sold).await;
+            assert_eq!(answer.status, 200, "{query}: {answer:?}");
+        }
+        for (query, missing) in [
+            ("scope=translate:admin", "translate:admin"),
+            ("scope=translate:use+translate:admin", "translate:admin"),
+            ("scope=translate:use&scope=a+b", "a b"),
+            ("scope=keys:issue", "keys:issue"),
+        ] {
+            let answer = app.get(&format!("/authz?{query}"), &sold).await;
+            answer.assert_error(403, "insufficient_scope");
+            let challenge = format!(r#"Bearer realm="latchkey", error="insufficient_scope", scope="{missing}""#);
+            assert_eq!(answer.header("www-authenticate"), challenge, "{query}");
+            assert_eq!(remote(&answer), [""; 5]);
+            let entry = &app.trail(&root, "outcome=denied").await[0];
+            assert_eq!((&entry["action"], &entry["target"]), (&json!("request"), &json!("/authz")), "{entry}");
+            assert_eq!(entry["detail"], format!("insufficient_scope {missing}"));
+        }
+        // Not even of an admin is a scope taken for granted that nobody gave.
+        app.get("/authz?scope=translate:use", &root).await.assert_error(403, "insufficient_scope");
+        app.get("/authz?scope=pages:read", &Credential::Token(CONSTANT_KEY.into())).await.assert_error(403, "insufficient_scope");
+        for wrong in ["scope=", "scope=a++b", "scope=%22", "scope", "scopes=translate:use", "scope=translate:use&x=1"] {
+            app.get(&format!("/authz?{wrong}"), &sold).await.assert_error(422, "invalid");
+        }
+        for broken in ["scope=%zz", "scope=%ff"] {
+            app.get(&format!("/authz?{broken}"), &sold).await.assert_error(400, "malformed_encoding");
+        }
+    }
+}
+
+fn translate() -> Value {
+    json!([
+        { "host": "api.example.com", "methods": ["GET"], "path": "/status", "public": true },
+        { "host": "api.example.com", "methods": ["POST", "DELETE"], "path": "/translate", "scopes": ["translate:use"] },
+        { "host": "api.example.com", "path": "/home", "scopes": [] },
+    ])
+}
+
+#[tokio::test]
+async fn the_first_rule_that_matches_decides() {
+    for app in ruled(translate(), |_| ()).await {
+        let root = app.admin("root@example.org").await;
+        let sold = app.post("/keys", &root, &json!({ "name": "sold", "scopes": ["translate:use"] })).await;
+        let sold = Credential::Token(sold.text_of("key"));
+        let (none, constant) = (&Credential::None, Credential::Token(CONSTANT_KEY.into()));
+        for (credential, method, uri, status) in [
+            (none, "GET", "/status", 200),
+            (none, "HEAD", "/status/x?y=//", 200),
+            (none, "POST", "/status", app.expected.no_credential),
+            (&root, "POST", "/status", 403),
+            (none, "POST", "/translate", app.expected.no_credential),
+            (&sold, "POST", "/translate/de?q=%2e%2e", 200),
+            (&sold, "POST", "/%74ranslate", 200),
+            (&sold, "GET", "/translate", 403),
+            (&root, "DELETE", "/translate", 403),
+            (&constant, "POST", "/translate", 403),
+            (&constant, "GET", "/home", 200),
+            (&sold, "GET", "/home/", 200),
+            (&root, "GET", "/homes", 403),
+            (&root, "GET", "/", 403),
+        ] {
+            let answer = ask(&app, credential, method, uri).await;
+            assert_eq!(answer.status, status, "{method} {uri}: {answer:?}");
+        }
+        assert_eq!(ask(&app, &root, "GET", "/").await.body["code"], "no_rule");
+        let other =
+            app.request("GET", "/authz").header("X-Forwarded-Method", "GET").header("X-Forwarded-Uri", "/status");
+        let other = other.header("X-Forwarded-Host", "other.example.com").credential(&root).send().await;
+        other.assert_error(403, "no_rule");
+        // A scope that the proxy demands comes on top.
+        let more =
+            |scope: &str| app.request("GET", &format!("/authz?scope={scope}")).header("X-Forwarded-Method", "GET");
+        let more = |scope: &str| {
+            more(scope).header("X-Forwarded-Uri", "/status").header("X-Forwarded-Host", "api.example.com")
+        };
+        assert_eq!(more("translate:use").send().await.status, app.expected.no_credential);
+        assert_eq!(more("translate:use").credential(&sold).send().await.status, 200);
+        more("a:b").credential(&sold).send().await.assert_error(403, "insufficient_scope");
+    }
+}
+
+#[tokio::test]
+async fn where_everybody_may_pass_nobody_is_asked() {
+    for app in ruled(translate(), |_| ()).await {
+        let ada = app.user("ada@example.org").await;
+        for credential in [&Credential::None, &Credential::Token("bad".into()), &ada] {
+            let answer = ask(&app, credential, "GET", "/status").await;
+            assert_eq!((answer.status, remote(&answer)), (200, [""; 5]), "{answer:?}");
+        }
+        let two = forwarded(&app, &ada, "GET", "/status").header("Authorization", "Bearer x").send().await;
+        assert_eq!(two.status, 200, "{two:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_could_be_read_in_two_ways_is_refused_where_there_are_rules() {
+    for app in ruled(json!([{ "public": true }]), |_| ()).await {
+        let ada = app.user("ada@example.org").await;
+        assert_eq!(ask(&app, &Credential::None, "GET", "/a").await.status, 200);
+        for uri in [
+            "/a/../b",
+            "/%2e%2e/b",
+            "//a",
+            "/a%2fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00",
+            "/a%",
+            "/a%zz",
+            "/a;b",
+            "/%252e",
+            "a",
+            "http://api.example.com/a",
+            "*",
+        ] {
+            ask(&app, &ada, "GET", uri).await.assert_error(403, "ambiguous_request");
+            assert_eq!(ask(&app, &Credential::None, "GET", uri).await.status, app.expected.no_credential, "{uri}");
+        }
+        ask(&app, &ada, "G E T", "/a").await.assert_error(403, "ambiguous_request");
+        let raw = app.request("GET", "/authz").credential(&ada).header("X-Forwarded-Method", "GET");
+        raw.raw_header("X-Forwarded-Uri", b"/caf\xc3\xa9").send().await.assert_error(403, "ambiguous_request");
+    }
+}
+
+#[tokio::test]
+async fn the_request_is_told_by_any_usual_header_and_none_contradicts_the_others() {
+    for app in ruled(translate(), |_| ()).await {
+        let ada = app.user("ada@example.org").await;
+        let told = |headers: &[(&str, &str)]| {
+            let request = app.request("GET", "/authz").credential(&ada);
+            headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send()
+        };
+        let (method, uri, host) =
+            (("X-Original-Method", "GET"), ("X-Original-URI", "/home?x"), ("X-Original-Host", "api.example.com:443"));
+        let url = ("X-Original-URL", "https://API.example.com/home?x");
+        for headers in [
+            &[method, uri, host][..],
+            &[method, url],
+            &[method, url, uri, host],
+            &[
+                ("X-Forwarded-Method", "get"),
+                ("X-Forwarded-Uri", "/h%6fme"),
+                ("X-Forwarded-Host", "api.example.com"),
+                url,
+                method,
+            ],
+            &[method, method, url],
+        ] {
+            assert_eq!(told(headers).await.status, 200, "{headers:?}");
+        }
+        for (headers, code) in [
+            (&[][..], "untold_request"),
+            (&[method, uri], "untold_request"),
+            (&[uri, host], "untold_request"),
+            (&[method, host], "untold_request"),
+            (&[method, url, ("X-Forwarded-Uri", "/status")], "ambiguous_request"),
+            (&[method, url, ("X-Forwarded-Method", "POST")], "ambiguous_request"),
+            (&[method, url, ("X-Forwarded-Host", "other.example.com")], "ambiguous_request"),
+            (&[method, url, ("X-Original-URL", "https://api.example.com/status")], "ambiguous_request"),
+            (&[method, uri, ("X-Forwarded-Host", "api.example.com, evil.test")], "ambiguous_request"),
+            (&[method, ("X-Original-URL", "api.example.com/home")], "ambiguous_request"),
+            (&[method, ("X-Original-URL", "https://api.example.com")], "ambiguous_request"),
+        ] {
+            told(headers).await.assert_error(403, code);
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_but_a_trusted_proxy_is_believed() {
+    for app in ruled(json!([{ "public": true }]), |settings| {
+        settings.http.trusted_proxies = serde_json::from_str("\"192.0.2.1\"").unwrap();
+    })
+    .await
+    {
+        let ada = app.user("ada@example.org").await;
+        ask(&app, &ada, "GET", "/a").await.assert_error(403, "untold_request");
+        assert_eq!(ask(&app, &Credential::None, "GET", "/a").await.status, app.expected.no_credential);
+    }
+}
+
+#[tokio::test]
+async fn decisions_about_writes_are_recorded_if_the_settings_say_so() {
+    let writes = |settings: &mut Settings| settings.authz.audit = ForwardAudit::Writes;
+    for app in ruled(json!([{ "path": "/open", "public": true }, { "path": "/a", "scopes": ["a:b"] }]), writes).await {
+        let root = app.admin("root@example.org").await;
+        let sold = app.post("/keys", &root, &json!({ "name": "sold", "scopes": ["a:b"] })).await.text_of("key");
+        let (sold, none, bad) = (Credential::Token(sold), Credential::None, Credential::Token("bad".into()));
+        for (credential, method, uri) in [
+            (&sold, "GET", "/a"),
+            (&none, "GET", "/a"),
+            (&sold, "POST", "/a/b?secret=1"),
+            (&none, "POST", "/open"),
+            (&none, "PUT", "/a"),
+            (&bad, "PATCH", "/a"),
+            (&root, "DELETE", "/a"),
+            (&root, "DELETE", "/c"),
+            (&root, "GET", "/c"),
+        ] {
+            ask(&app, credential, method, uri).await;
+        }
+        let tell = |entry: &Value| {
+            let text = |name: &str| entry[name].as_str().unwrap_or("-").to_owned();
+            ["actor", "action", "target", "outcome", "detail"].map(text).join(" | ")
+        };
+        let mut told: Vec<String> =
+            app.trail(&root, "").await.iter().map(tell).filter(|line| line.contains("| request")).collect();
+        told.reverse();
+        assert_eq!(
+            told,
+            [
+                "key:1 | request.forward | POST /a/b | success | -",
+                "anonymous | request.forward | POST /open | success | -",
+                "anonymous | request.forward | PUT /a | denied | not_authenticated",
+                "anonymous | request.forward | PATCH /a | denied | invalid_token",
+                "user:1 | request.forward | DELETE /a | denied | insufficient_scope a:b",
+                "user:1 | request.forward | DELETE /c | denied | no_rule",
+                "user:1 | request | /authz | denied | no_rule",
+            ]
+        );
+        // What is to be recorded and cannot be does not pass.
+        app.database.execute("ALTER TABLE audit_entries RENAME TO audit_entries_away").await;
+        assert!(ask(&app, &sold, "POST", "/a").await.status >= 500);
+        assert!(ask(&app, &none, "POST", "/open").await.status >= 500);
+        assert_eq!(ask(&app, &none, "GET", "/open").await.status, 200);
+        app.database.execute("ALTER TABLE audit_entries_away RENAME TO audit_entries").await;
+    }
+}
+
+/// How often the cache was of use and how often the database was asked.
+async fn lookups(metrics: std::net::SocketAddr) -> [u64; 2] {
+    let text = reqwest::get(format!("http://{metrics}/metrics")).await.unwrap().text().await.unwrap();
+    ["hit", "miss"].map(|outcome| {
+        let begins = format!("latchkey_cache_total{{outcome=\"{outcome}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&begins)).unwrap().parse().unwrap()
+    })
+}
+
+#[tokio::test]
+async fn it_answers_from_memory_as_the_guard_does() {
+    let metrics = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let counted = |settings: &mut Settings| settings.metrics.listen = metrics.to_string().try_into().unwrap();
+    let rules = json!([{ "scopes": ["pages:read"] }]);
+    let app = behind_a_proxy(Backend::Sqlite, Profile::Fastapi, &rules, counted).await.unwrap();
+    let ada = app.user("ada@example.org").await;
+    // The cache is used once it hears of changes, and forgets when it hears of her sign-in.
+    let mut asked_the_database = true;
+    for _ in 0..1000 {
+        let [hits, misses] = lookups(metrics).await;
+        for _ in 0..10 {
+            let answer = ask(&app, &ada, "GET", "/a").await;
+            assert_eq!((answer.status, answer.header("remote-email")), (200, "ada@example.org"), "{answer:?}");
+        }
+        asked_the_database = lookups(metrics).await != [hits + 10, misses];
+        if !asked_the_database {
+            break;
+        }
+    }
+    assert!(!asked_the_database, "ten in a row come from memory");
+}
+
+#[tokio::test]
+async fn whoever_guesses_is_limited_by_the_address_that_the_proxy_tells() {
+    let limited = |settings: &mut Settings| {
+        settings.limits.enabled = true;
+        settings.limits.invalid_tokens = Limit { burst: 1, per_hour: 60 };
+    };
+    for app in ruled(json!([]), limited).await {
+        let ada = app.user("ada@example.org").await;
+        let from = |credential: &Credential, client: &str| {
+            app.request("GET", "/authz").credential(credential).header("X-Forwarded-For", client).send()
+        };
+        let bad = Credential::Token("bad".into());
+        from(&bad, "192.0.2.7").await.assert_error(app.expected.bad_token_header, "invalid_token");
+        let refused = from(&bad, "192.0.2.7").await;
+        refused.assert_error(429, "too_many_requests");
+        assert_eq!(refused.header("retry-after"), "60");
+        assert_eq!(from(&ada, "192.0.2.7").await.status, 200);
+        from(&bad, "192.0.2.8").await.assert_error(app.expected.bad_token_header, "invalid_token");
+    }
+}
+
+#[tokio::test]
+async fn while_the_database_is_away_nobody_is_refused() {
+    for app in ruled(json!([]), |settings| settings.auth.cache_size = 0).await {
+        let ada = app.user("ada@example.org").await;
+        app.database.execute("ALTER TABLE access_tokens RENAME TO access_tokens_away").await;
+        let answer = app.get("/authz", &ada).await;
+        assert!(answer.status >= 500, "{answer:?}");
+        assert_eq!(remote(&answer), [""; 5]);
+        app.database.execute("ALTER TABLE access_tokens_away RENAME TO access_tokens").await;
+    }
+}
