@@ -12,6 +12,8 @@ use crate::report::{Report, Row};
 /// The same middleware and a JSON object of one member, so that nothing but the guard makes the difference.
 const UNGUARDED: &str = "/health/live";
 const GUARDED: &str = "/protected-route";
+/// What proxies ask.
+const FORWARDED: &str = "/authz";
 
 const UNCACHED: [(&str, &str); 1] = [("LATCHKEY__AUTH__CACHE_SIZE", "0")];
 
@@ -24,13 +26,13 @@ struct Compared {
 }
 
 impl Compared {
-    fn measure(server: &Server, tokens: &Path, extent: &Extent) -> Self {
+    fn measure(server: &Server, guarded: &str, tokens: &Path, extent: &Extent) -> Self {
         let mut compared =
             Self { guarded: Vec::new(), unguarded: Vec::new(), p99_ratios: Vec::new(), p99s: Vec::new() };
-        wrk(server.address, GUARDED, tokens, 1);
+        wrk(server.address, guarded, tokens, 1);
         for _ in 0..extent.pairs {
             let unguarded = wrk(server.address, UNGUARDED, tokens, extent.seconds);
-            let guarded = wrk(server.address, GUARDED, tokens, extent.seconds);
+            let guarded = wrk(server.address, guarded, tokens, extent.seconds);
             compared.guarded.push(guarded.rate());
             compared.unguarded.push(unguarded.rate());
             compared.p99_ratios.push(guarded.p99 / unguarded.p99);
@@ -56,7 +58,7 @@ pub fn against_the_same_without(backend: Backend, extent: &Extent, report: &mut 
     let population = Population::create(backend, extent.users[0], extent.users[0]);
     let server = Server::start(&population.database, &[]);
     report.add(Row::of("memory, idle", backend).at_most(20.0, server.resident()).unit("MB"));
-    let compared = Compared::measure(&server, &population.file(), extent);
+    let compared = Compared::measure(&server, GUARDED, &population.file(), extent);
     report.add(
         Row::of("guarded against unguarded: requests/s", backend)
             .at_least(0.90, compared.ratio())
@@ -69,11 +71,23 @@ pub fn against_the_same_without(backend: Backend, extent: &Extent, report: &mut 
     );
 }
 
-/// The same without the cache.
+/// What a proxy asks against unguarded, from memory.
+pub fn forwarded(backend: Backend, extent: &Extent, report: &mut Report) {
+    let population = Population::create(backend, extent.users[0], extent.users[0]);
+    let server = Server::start(&population.database, &[]);
+    let compared = Compared::measure(&server, FORWARDED, &population.file(), extent);
+    report.add(
+        Row::of("forward-auth against unguarded: requests/s", backend)
+            .at_least(0.85, compared.ratio())
+            .showing(compared.rates()),
+    );
+}
+
+/// The same as the guard without the cache.
 pub fn uncached(backend: Backend, extent: &Extent, report: &mut Report) {
     let population = Population::create(backend, extent.users[0], extent.users[0]);
     let server = Server::start(&population.database, &UNCACHED);
-    let compared = Compared::measure(&server, &population.file(), extent);
+    let compared = Compared::measure(&server, GUARDED, &population.file(), extent);
     let least = if backend == Backend::Sqlite { 0.25 } else { 0.12 };
     report.add(
         Row::of("guarded against unguarded, cache off: requests/s", backend)

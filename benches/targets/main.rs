@@ -79,8 +79,9 @@ fn announce(line: &str) {
 type Measure = fn(Backend, &Extent, &mut Report);
 
 /// Each under the name by which it can be asked for.
-const GROUPS: [(&str, Measure); 7] = [
+const GROUPS: [(&str, Measure); 8] = [
     ("guard", guard::against_the_same_without),
+    ("forward-auth", guard::forwarded),
     ("uncached", guard::uncached),
     ("sign-ins", hashing::sign_ins),
     ("storm", hashing::storm),

@@ -82,19 +82,19 @@ pub struct PlainPath(String);
 impl PlainPath {
     /// Reads the path of a request target; its query does not matter.
     ///
-    /// None are: what does not begin with `/` or is no ASCII; broken escapes, and those of `/`, `\`, `.`, `;`, control
-    /// characters and of what is no UTF-8; escapes that hold escapes; `\`, `;`, `#`; empty segments but the last; `.` and `..`.
+    /// None are: what does not begin with `/` or is no ASCII; broken escapes, and those of `/`, `\`, `.`, `;`, `?`, `#`,
+    /// control characters and of what is no UTF-8; escapes that hold escapes; `\`, `;`, `#`; empty segments but the last; `.` and `..`.
     pub fn read(target: &str) -> Option<Self> {
         let (path, _) = target.split_once('?').unwrap_or((target, ""));
         let mut decoded = Vec::with_capacity(path.len());
         let mut rest = path.bytes();
         while let Some(byte) = rest.next() {
             let (byte, refused) = match byte {
-                b'%' => (hex(rest.next()?)? << 4 | hex(rest.next()?)?, &b"/\\.;"[..]),
+                b'%' => (hex(rest.next()?)? << 4 | hex(rest.next()?)?, &b"/\\.;?#"[..]),
                 byte if byte.is_ascii_graphic() => (byte, &b"\\;#"[..]),
                 _ => return None,
             };
-            if refused.contains(&byte) || byte.is_ascii_control() {
+            if refused.contains(&byte) {
                 return None;
             }
             decoded.push(byte);
@@ -103,7 +103,8 @@ impl PlainPath {
         let mut segments = decoded.strip_prefix('/')?.split('/').peekable();
         while let Some(segment) = segments.next() {
             let is_merged = segment.is_empty() && segments.peek().is_some();
-            if is_merged || matches!(segment, "." | "..") || holds_an_escape(segment) {
+            let is_odd = segment.contains(char::is_control) || holds_an_escape(segment);
+            if is_merged || is_odd || matches!(segment, "." | "..") {
                 return None;
             }
         }
@@ -253,6 +254,7 @@ mod tests {
             "/a%00",
             "/a%0d%0ab",
             "/a%7f",
+            "/a%c2%9b",
             "/%",
             "/%2",
             "/%zz",
@@ -260,6 +262,8 @@ mod tests {
             "/a;b",
             "/..;/a",
             "/a%3bb",
+            "/a%3fb",
+            "/a%23b",
             "/a#b",
             "/%ff",
             "/%c0%ae",

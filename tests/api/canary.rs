@@ -30,11 +30,16 @@ impl Recorded {
         &self.answers.last().unwrap().1
     }
 
+    async fn send_form(&mut self, path: &str, credential: &Credential, form: &[(&str, &str)]) -> &Answer {
+        let request = Request::new(self.http.post(format!("http://{}{path}", self.address))).credential(credential);
+        self.answers.push((format!("POST {path}"), request.form(form).send().await));
+        &self.answers.last().unwrap().1
+    }
+
     async fn sign_in(&mut self, email: &str, password: &str) -> String {
         let form = [("grant_type", "password"), ("username", email), ("password", password)];
-        let request = Request::new(self.http.post(format!("http://{}/token", self.address))).form(&form).send().await;
-        self.answers.push(("POST /token".to_owned(), request));
-        self.answers.last().unwrap().1.body["access_token"].as_str().unwrap_or_default().to_owned()
+        let answer = self.send_form("/token", &Credential::None, &form).await;
+        answer.body["access_token"].as_str().unwrap_or_default().to_owned()
     }
 }
 
@@ -96,6 +101,14 @@ specify_database! {
         let fresh = server.send("POST", "/keys/claim", &none, claim.clone()).await.text_of("key");
         secrets.insert(fresh.clone(), 1);
 
+        for (path, credential) in [("/introspect", &root), ("/introspect", &ada), ("/introspect", &none), ("/revoke", &ada)] {
+            for token in [sold.as_str(), first] {
+                server.send_form(path, credential, &[("token", token), ("token", token)]).await;
+                server.send_form(path, credential, &[("token", token), ("token_type_hint", token)]).await;
+            }
+        }
+        server.send_form("/revoke", &none, &[("token", &sold)]).await;
+
         let page = json!({ "title": "t", "body": "b" });
         let bad_password = json!({ "current_password": typo, "new_password": second });
         let constant = Credential::Token(constant.to_owned());
@@ -114,6 +127,8 @@ specify_database! {
             ("GET", "/page/", &ada, Value::Null),
             ("GET", "/page/1/history", &ada, Value::Null),
             ("GET", "/protected-route", &constant, Value::Null),
+            ("GET", "/authz", &constant, Value::Null),
+            ("GET", "/authz?scope=a:b", &ada, Value::Null),
             ("GET", "/audit", &constant, Value::Null),
             ("GET", with_query.as_str(), &ada, Value::Null),
             ("GET", "/users", &root, Value::Null),
