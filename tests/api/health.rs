@@ -64,10 +64,16 @@ async fn while_the_database_is_away_everything_is_busy_and_nobody_is_refused() {
     for answer in [
         app.get("/me", &ada).await,
         app.get("/page/", &ada).await,
+        app.get("/authz", &ada).await,
         app.register("eve@example.org").await,
         app.get("/health/ready", &Credential::None).await,
     ] {
         answer.assert_error(503, "busy");
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+    for (path, caller) in [("/revoke", &Credential::None), ("/revoke", &ada), ("/introspect", &ada)] {
+        let answer = app.request("POST", path).credential(caller).form(&[("token", ada.secret())]).send().await;
+        answer.assert_error(503, "temporarily_unavailable");
         assert_eq!(answer.header("retry-after"), "1");
     }
     app.sign_in("ada@example.org", PASSWORD).await.assert_error(503, "temporarily_unavailable");
