@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long work may take before it counts as lost: far longer than PostgreSQL lets any statement of ours run.
-pub const LOST_AFTER: Duration = Duration::from_secs(4);
+/// How long work may take before it counts as lost: longer than anybody waits for it, or than PostgreSQL lets a statement
+/// run.
+pub const LOST_AFTER: Duration = Duration::from_secs(2);
 
 /// What is held by work that is under way.
 #[derive(Default)]

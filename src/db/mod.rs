@@ -16,6 +16,7 @@ mod schema;
 pub mod sign_in_failures;
 pub mod users;
 
+use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -35,9 +36,9 @@ use crate::metrics::Durations;
 
 /// How long a request waits for a connection before it is told to come back (standards: F12).
 const CHECKOUT_WAIT: Duration = Duration::from_secs(1);
-/// How long a caller waits, for a connection and an answer together. The server ends a statement sooner; this is for a
+/// How long a request waits, for connections and answers together. The server ends a statement sooner; this is for a
 /// server that does not answer.
-pub const ANSWER_WAIT: Duration = Duration::from_millis(1_800);
+const ANSWER_WAIT: Duration = Duration::from_millis(1_800);
 /// How long a write waits for its turn on SQLite.
 const WRITE_WAIT: Duration = Duration::from_millis(1_500);
 
@@ -100,12 +101,12 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.write_then((), change, || ()).await
+        self.write_then(std::future::ready(()), change, || ()).await
     }
 
-    /// The same, and once the transaction has ended, however it did, `then`: even if nobody waits for the answer any
-    /// more. Until then `turn` is kept, unless the database never answers.
-    pub async fn write_then<H, T, F, A>(&self, turn: H, change: F, then: A) -> Result<T, AppError>
+    /// The same after a `turn` has come, which is kept to the end; and then `then`, however the transaction ended, even if
+    /// nobody waits for the answer any more. A turn is given back early only if the database never answers.
+    pub async fn write_then<H, T, F, A>(&self, turn: impl Future<Output = H>, change: F, then: A) -> Result<T, AppError>
     where
         H: Send + 'static,
         T: Send + 'static,
@@ -118,12 +119,13 @@ impl Db {
             answer
         };
         in_time(async {
+            let turn = turn.await;
             let mut permits = Vec::with_capacity(2);
             if let Some(writer) = &self.single_writer {
-                permits.push(self.permit(writer, WRITE_WAIT, "another write takes too long").await?);
+                permits.push(permit(writer, WRITE_WAIT, "another write takes too long").await?);
             }
             permits.push(self.connection_permit().await?);
-            self.on_blocking_pool(Leases::begin(&self.leases, (permits, turn)), transaction).await
+            self.on_lease((permits, turn), transaction).await
         })
         .await
     }
@@ -160,13 +162,12 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        let lease = Leases::begin(&self.leases, self.connection_permit().await?);
-        self.on_blocking_pool(lease, work).await
+        self.on_lease(self.connection_permit().await?, work).await
     }
 
     async fn connection_permit(&self) -> Result<OwnedSemaphorePermit, AppError> {
         let asked = Instant::now();
-        let permit = self.permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await;
+        let permit = permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await;
         self.waits.note(asked.elapsed());
         permit
     }
@@ -180,22 +181,17 @@ impl Db {
         self.on_blocking_pool((), work).await
     }
 
-    async fn permit(
-        &self,
-        semaphore: &Arc<Semaphore>,
-        patience: Duration,
-        complaint: &'static str,
-    ) -> Result<OwnedSemaphorePermit, AppError> {
-        // Nobody is overtaken: what is given back goes to those who wait first.
-        if let Ok(permit) = Arc::clone(semaphore).try_acquire_owned() {
-            return Ok(permit);
-        }
-        self.give_up_what_is_lost();
-        match tokio::time::timeout(patience, Arc::clone(semaphore).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(closed)) => Err(AppError::Internal(closed.into())),
-            Err(_) => Err(AppError::Busy(complaint.into())),
-        }
+    /// Runs `work`, which holds `what` until it ends or is lost. Whoever stops waiting for it leaves somebody to look.
+    async fn on_lease<H, T, F>(&self, what: H, work: F) -> Result<T, AppError>
+    where
+        H: Send + 'static,
+        T: Send + 'static,
+        F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
+    {
+        let mut abandoned = Abandoned { work_of: Some(self.clone()), since: Instant::now() };
+        let answer = self.on_blocking_pool(Leases::begin(&self.leases, what), work).await;
+        abandoned.work_of = None;
+        answer
     }
 
     /// Takes what it holds from work that no database will ever answer, and makes a pool without its connections.
@@ -230,6 +226,41 @@ impl Db {
     }
 }
 
+/// Work for which nobody waits any more, if it is dropped with a database.
+struct Abandoned {
+    work_of: Option<Db>,
+    since: Instant,
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        let (Some(db), Ok(runtime)) = (self.work_of.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        let rest = (LOST_AFTER + Duration::from_millis(1)).saturating_sub(self.since.elapsed());
+        runtime.spawn(async move {
+            tokio::time::sleep(rest).await;
+            db.give_up_what_is_lost();
+        });
+    }
+}
+
+async fn permit(
+    semaphore: &Arc<Semaphore>,
+    patience: Duration,
+    complaint: &'static str,
+) -> Result<OwnedSemaphorePermit, AppError> {
+    // Nobody is overtaken: what is given back goes to those who wait first.
+    if let Ok(permit) = Arc::clone(semaphore).try_acquire_owned() {
+        return Ok(permit);
+    }
+    match tokio::time::timeout(patience, Arc::clone(semaphore).acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        Ok(Err(closed)) => Err(AppError::Internal(closed.into())),
+        Err(_) => Err(AppError::Busy(complaint.into())),
+    }
+}
+
 fn new_pool(manager: &Manager, size: u32) -> r2d2::Pool<Manager> {
     r2d2::Pool::builder()
         .max_size(size)
@@ -240,14 +271,30 @@ fn new_pool(manager: &Manager, size: u32) -> r2d2::Pool<Manager> {
         .build_unchecked(manager.clone())
 }
 
+tokio::task_local! {
+    /// What is left of the time that a request may wait for the database.
+    static LEFT: Cell<Duration>;
+}
+
+/// Does the work of one request, which waits for the database [`ANSWER_WAIT`] at most, however often it asks.
+pub fn for_one_request<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    LEFT.scope(Cell::new(ANSWER_WAIT), work)
+}
+
 /// The answer, unless the database takes too long over it. What it then does all the same, its caller cannot know.
 ///
-/// Errors: [`AppError::Busy`] after [`ANSWER_WAIT`].
+/// Errors: [`AppError::Busy`] when the time is over.
 pub async fn in_time<T>(answer: impl Future<Output = Result<T, AppError>>) -> Result<T, AppError> {
-    match tokio::time::timeout(ANSWER_WAIT, answer).await {
-        Ok(answer) => answer,
-        Err(_) => Err(AppError::Busy("the database takes too long to answer".into())),
+    let late = || Err(AppError::Busy("the database takes too long to answer".into()));
+    let left = LEFT.try_with(Cell::get).unwrap_or(ANSWER_WAIT);
+    if left.is_zero() {
+        return late();
     }
+    let asked = Instant::now();
+    let answer = tokio::time::timeout(left, answer).await;
+    // What no request waits for has all the time each time.
+    let _ = LEFT.try_with(|rest| rest.set(left.saturating_sub(asked.elapsed())));
+    answer.unwrap_or_else(|_| late())
 }
 
 /// Creates a missing SQLite file for its owner's eyes only: it holds password hashes. SQLite gives its side files the

@@ -23,7 +23,7 @@ use super::problem::{self, Fault};
 use crate::domain::audit::Origin;
 use crate::error::AppError;
 use crate::metrics::Metrics;
-use crate::service::Service;
+use crate::service::{Service, for_one_request};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken over from a caller, in bytes.
@@ -57,6 +57,13 @@ impl RequestId {
 
 /// The outermost middleware.
 pub async fn edge<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    for_one_request(answer(request, next)).await
+}
+
+async fn answer<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::auth::identify;
-use crate::db::{ANSWER_WAIT, Conn, Db, LOST_AFTER};
+use crate::db::{self, Conn, Db, LOST_AFTER};
 use crate::domain::principal::Identity;
 use crate::domain::secret::{Digest, SecretKind};
 use crate::error::AppError;
@@ -73,11 +73,8 @@ impl Lookups {
             // On its own: whoever asked first may go away while others wait.
             tokio::spawn(Arc::clone(self).work(shift));
         }
-        match tokio::time::timeout(ANSWER_WAIT, found).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(_)) => Err(AppError::Busy("the lookup was given up".into())),
-            Err(_) => Err(AppError::Busy("the database takes too long to answer".into())),
-        }
+        db::in_time(async { found.await.unwrap_or_else(|_| Err(AppError::Busy("the lookup was given up".into()))) })
+            .await
     }
 
     /// Joins those who wait; one more shift if that is due.

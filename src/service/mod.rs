@@ -39,6 +39,7 @@ use self::turns::Turns;
 use crate::clock::Clock;
 use crate::config::{AuthSettings, Settings};
 use crate::db::Db;
+pub use crate::db::for_one_request;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
 use crate::metrics::{Levels, Metrics};

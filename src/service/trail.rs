@@ -9,7 +9,7 @@ use super::Service;
 use super::auth::identify;
 use super::identity_cache::IdentityCache;
 use crate::clock::Timestamp;
-use crate::db::{self, Conn, audit_entries, users};
+use crate::db::{Conn, audit_entries, users};
 use crate::domain::audit::{Action, By, Call, Event, Origin, Outcome, Target};
 use crate::domain::id::{EntryId, UserId};
 use crate::domain::principal::Identity;
@@ -212,11 +212,7 @@ impl Service {
         };
         // Whether or not somebody still waits for the answer, and whatever became of the commit.
         let forget = move || affected.is_forgotten_by(&cache);
-        let done = db::in_time(async {
-            let turn = self.turns.take(user).await;
-            self.db.write_then(turn, change, forget).await
-        });
-        match done.await {
+        match self.db.write_then(self.turns.take(user), change, forget).await {
             Ok(answer) => {
                 told.is_logged(&asked.origin);
                 self.metrics.audit_entry(Outcome::Success.name());

@@ -10,8 +10,15 @@
 #[path = "../api/support/mod.rs"]
 mod support;
 
+mod client;
+mod full_disk;
+mod hang;
 mod kill;
+mod network;
+mod restart;
+mod server;
 mod slow;
+mod soak;
 mod timing;
 
 /// How often something is repeated.

@@ -1,10 +1,10 @@
 //! PostgreSQL for tests: the server of `TEST_POSTGRES_URL`, or a throw-away cluster on a Unix socket that lives as long
-//! as this process.
+//! as this process. Tests that do harm have clusters of their own.
 
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use tempfile::TempDir;
 
 /// `nobody`: PostgreSQL refuses to run as root.
 const UNPRIVILEGED: u32 = 65534;
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs the server until this process ends, however it ends: then standard input closes.
-const KEEPER: &str =
-    r#"trap '' INT; "$@" & server=$!; cat > /dev/null; kill -QUIT $server; wait $server; rm -rf "$DATA""#;
+/// Runs the server until standard input closes, as it does when this process ends, however that happens.
+const KEEPER: &str = r#"trap '' INT; "$@" & server=$!; cat > /dev/null; kill -QUIT $server 2> /dev/null; wait $server; rm -rf "$REMOVE""#;
 
 /// The address of a server on which tests may create schemas. `None`, after one clear line, if there is none.
 pub fn url() -> Option<&'static str> {
@@ -25,8 +25,13 @@ pub fn url() -> Option<&'static str> {
         if let Ok(url) = std::env::var("TEST_POSTGRES_URL") {
             return Ok(Some(url));
         }
-        if let Some(binaries) = server_binaries() {
-            return start(&binaries).map(Some);
+        if let Some(mut cluster) = Cluster::create(&TempDir::with_prefix("latchkey-postgres-").unwrap().keep())? {
+            cluster.removed_at_end = true;
+            cluster.start(&["-F", "-c", "max_connections=400", "-c", "shared_buffers=32MB"])?;
+            let url = cluster.url();
+            // It ends with this process.
+            std::mem::forget(cluster);
+            return Ok(Some(url));
         }
         if std::env::var("REQUIRE_POSTGRES").is_ok_and(|value| value == "1") {
             return Err(
@@ -54,60 +59,101 @@ fn server_binaries() -> Option<PathBuf> {
     debian.chain(on_path.unwrap_or_default()).find(whole)
 }
 
-fn start(binaries: &Path) -> Result<String, String> {
-    let home = TempDir::with_prefix("latchkey-postgres-").expect("a temporary directory").keep();
-    let data = home.join("data");
-    let as_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-    if as_root {
-        chown(&home, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("the directory is ours");
+/// A cluster in a directory, and the server on it while that runs. It ends with this.
+pub struct Cluster {
+    binaries: PathBuf,
+    home: PathBuf,
+    keeper: Option<Child>,
+    /// Whether its keeper removes the directory.
+    removed_at_end: bool,
+}
+
+impl Cluster {
+    /// Makes an empty one; `None` if no PostgreSQL server is installed.
+    pub fn create(home: &Path) -> Result<Option<Self>, String> {
+        let Some(binaries) = server_binaries() else { return Ok(None) };
+        let cluster = Self { binaries, home: home.to_owned(), keeper: None, removed_at_end: false };
+        if is_root() {
+            chown(home, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("the directory is ours");
+        }
+        let made = cluster
+            .command("initdb")
+            .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
+            .arg(cluster.data())
+            .stderr(Stdio::piped())
+            .output()
+            .expect("initdb runs");
+        match made.status.success() {
+            true => Ok(Some(cluster)),
+            false => Err(format!("initdb failed: {}", String::from_utf8_lossy(&made.stderr))),
+        }
     }
-    let command = |program: &Path| {
-        let mut command = Command::new(program);
-        if as_root {
+
+    /// Runs the server, after an earlier one has ended, and waits until it takes connections.
+    pub fn start(&mut self, options: &[&str]) -> Result<(), String> {
+        self.end();
+        let keeper = self
+            .command("/bin/sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(self.binaries.join("postgres"))
+            .args(["-c", "listen_addresses=", "-k"])
+            .arg(&self.home)
+            .arg("-D")
+            .arg(self.data())
+            .args(options)
+            .env("REMOVE", if self.removed_at_end { self.home.as_os_str() } else { "".as_ref() })
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell runs");
+        self.keeper = Some(keeper);
+        let started = Instant::now();
+        while !self.is_ready() {
+            if started.elapsed() > PATIENCE {
+                return Err("PostgreSQL did not start".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        let asked = self.command("pg_isready").arg("--dbname").arg(self.url()).status();
+        asked.is_ok_and(|status| status.success())
+    }
+
+    /// Its address on the Unix socket.
+    pub fn url(&self) -> String {
+        format!("postgres:///postgres?user=postgres&host={}", self.home.display())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.join("data")
+    }
+
+    /// Without its standard input the keeper ends the server.
+    fn end(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            let _ = keeper.wait();
+        }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.binaries.join(program));
+        if is_root() {
             command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
         }
         command.current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
         command
-    };
-
-    let made = command(&binaries.join("initdb"))
-        .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
-        .arg(&data)
-        .stderr(Stdio::piped())
-        .output()
-        .expect("initdb runs");
-    if !made.status.success() {
-        return Err(format!("initdb failed: {}", String::from_utf8_lossy(&made.stderr)));
     }
+}
 
-    let mut keeper = command(Path::new("/bin/sh"))
-        .env("DATA", &home)
-        .args(["-c", KEEPER, "keeper"])
-        .arg(binaries.join("postgres"))
-        .args(["-F", "-c", "listen_addresses=", "-c", "max_connections=400", "-c", "shared_buffers=32MB", "-k"])
-        .arg(&home)
-        .arg("-D")
-        .arg(&data)
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("a shell runs");
-
-    let url = format!("postgres:///postgres?user=postgres&host={}", home.display());
-    let ready = || {
-        let asked = command(&binaries.join("pg_isready")).arg("--dbname").arg(&url).status();
-        asked.is_ok_and(|status| status.success())
-    };
-    let started = Instant::now();
-    while !ready() {
-        if started.elapsed() > Duration::from_secs(30) {
-            // Without its standard input the keeper ends the server and removes the directory.
-            drop(keeper.stdin.take());
-            let _ = keeper.wait();
-            return Err("PostgreSQL did not start".to_owned());
-        }
-        std::thread::sleep(Duration::from_millis(50));
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.end();
     }
-    // Standard input stays open until this process ends.
-    std::mem::forget(keeper);
-    Ok(url)
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }

@@ -1,0 +1,100 @@
+//! A client that notes how long everything takes.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::support::app::{PASSWORD, registration};
+use crate::support::program::Serving;
+
+/// How long an answer may take while the database is in trouble: two seconds, and room for a busy machine.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub retry_after: bool,
+    pub body: Value,
+    pub took: Duration,
+}
+
+impl Client {
+    pub fn of(serving: &Serving) -> Self {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { http, url: format!("http://{}", serving.address()) }
+    }
+
+    /// Nothing if the program dies over it.
+    pub async fn ask(&self, method: &str, path: &str, token: &str, body: Option<Value>) -> Option<Answer> {
+        let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url));
+        if !token.is_empty() {
+            request = request.header("Token", token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        Self::send(request).await
+    }
+
+    pub async fn sign_in(&self, email: &str) -> Option<Answer> {
+        let form = [("grant_type", "password"), ("username", email), ("password", PASSWORD)];
+        Self::send(self.http.post(format!("{}/token", self.url)).form(&form)).await
+    }
+
+    async fn send(request: reqwest::RequestBuilder) -> Option<Answer> {
+        let asked = Instant::now();
+        let response = request.send().await.ok()?;
+        let (status, retry_after) = (response.status().as_u16(), response.headers().contains_key("retry-after"));
+        let text = response.text().await.ok()?;
+        Some(Answer {
+            status,
+            retry_after,
+            body: serde_json::from_str(&text).unwrap_or_default(),
+            took: asked.elapsed(),
+        })
+    }
+
+    /// A connection of its own, on which nothing has been said.
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.url.trim_start_matches("http://")).await.unwrap()
+    }
+
+    /// The token of a new user.
+    pub async fn new_user(&self, email: &str) -> String {
+        let registered = self.ask("POST", "/register", "", Some(registration(email))).await.unwrap();
+        assert_eq!(registered.status, 201, "{registered:?}");
+        self.sign_in(email).await.unwrap().text("access_token")
+    }
+
+    pub async fn write_page(&self, token: &str, title: &str) -> Option<Answer> {
+        self.ask("POST", "/page/", token, Some(json!({ "title": title, "body": "text" }))).await
+    }
+
+    pub async fn make_key(&self, token: &str) -> Option<Answer> {
+        self.ask("POST", "/me/keys", token, Some(json!({ "name": "a key", "scopes": [] }))).await
+    }
+}
+
+impl Answer {
+    pub fn text(&self, member: &str) -> String {
+        self.body[member].as_str().unwrap_or_else(|| panic!("{member} in {self:?}")).to_owned()
+    }
+
+    pub fn is_good(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Checks that this is what clients may be told while the database is in trouble: that it was done, or to come back,
+    /// and in time. Whether it was done.
+    pub fn is_fair(&self, about: &str) -> bool {
+        assert!(self.took <= PATIENCE, "{about}: {self:?}");
+        assert!(self.is_good() || (self.status == 503 && self.retry_after), "{about}: {self:?}");
+        self.is_good()
+    }
+}

@@ -1,0 +1,61 @@
+//! A PostgreSQL server to which harm is done.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::postgres::Cluster;
+
+pub struct Server {
+    cluster: Cluster,
+    home: PathBuf,
+    options: &'static [&'static str],
+}
+
+impl Server {
+    /// One that runs in `home` with these options; `None` if PostgreSQL is not installed.
+    pub fn start(home: &Path, options: &'static [&'static str]) -> Option<Self> {
+        let mut cluster = Cluster::create(home).unwrap()?;
+        cluster.start(options).unwrap();
+        Some(Self { cluster, home: home.to_owned(), options })
+    }
+
+    /// Its address on the Unix socket.
+    pub fn url(&self) -> String {
+        self.cluster.url()
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.home.join(".s.PGSQL.5432")
+    }
+
+    /// Stops it, by `-INT` (fast) or `-QUIT` (immediate), and starts it again.
+    pub fn restart(&mut self, signal: &str) {
+        kill(signal, &[&self.postmaster().expect("the server runs")]);
+        while self.postmaster().is_some() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.cluster.start(self.options).unwrap();
+    }
+
+    /// Sends this signal to all processes of it.
+    pub fn signal(&self, signal: &str) {
+        let postmaster = self.postmaster().expect("the server runs");
+        let children = Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep runs");
+        let children = String::from_utf8(children.stdout).unwrap();
+        let all: Vec<&str> = std::iter::once(postmaster.as_str()).chain(children.split_whitespace()).collect();
+        kill(signal, &all);
+    }
+
+    fn postmaster(&self) -> Option<String> {
+        let file = std::fs::read_to_string(self.home.join("data/postmaster.pid")).ok()?;
+        file.lines().next().map(str::to_owned)
+    }
+}
+
+/// Some may have ended by themselves.
+fn kill(signal: &str, processes: &[&str]) {
+    let mut kill = Command::new("kill");
+    kill.arg(signal).args(processes).stderr(Stdio::null()).status().expect("kill runs");
+}
