@@ -276,7 +276,7 @@ tokio::task_local! {
     static LEFT: Cell<Duration>;
 }
 
-/// Does the work of one request, which waits for the database [`ANSWER_WAIT`] at most, however often it asks.
+/// Does the work of one request, which waits for the database 1.8 seconds at most, however often it asks.
 pub fn for_one_request<F: Future>(work: F) -> impl Future<Output = F::Output> {
     LEFT.scope(Cell::new(ANSWER_WAIT), work)
 }
