@@ -15,6 +15,7 @@ mod browser;
 mod cache;
 mod canary;
 mod cli;
+mod clock;
 mod connections;
 mod database;
 mod guard;
