@@ -18,6 +18,7 @@ mod cli;
 mod clock;
 mod connections;
 mod database;
+mod database_tls;
 mod guard;
 mod headers;
 mod health;
