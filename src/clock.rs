@@ -1,10 +1,10 @@
 //! The only place that asks for the time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, NaiveDateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 
 /// A point in time in UTC, cut to microseconds: the precision that both databases keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +14,10 @@ impl Timestamp {
     /// The same point as chrono's type, for JSON (RFC 3339 with `Z`).
     pub fn utc(self) -> DateTime<Utc> {
         self.0
+    }
+
+    fn of_micros(since_1970: i64) -> Self {
+        Self(DateTime::from_timestamp_micros(since_1970).unwrap_or(DateTime::<Utc>::MAX_UTC))
     }
 
     /// What [`Self::parse`] takes, for people.
@@ -45,36 +49,184 @@ impl From<NaiveDateTime> for Timestamp {
     }
 }
 
-/// The source of time. Clones share one offset, so a test that advances its clock moves the whole server.
+/// The source of time, which never goes backwards: when the system's clock is set back, time goes on from where it was,
+/// at the pace of the monotonic clock, until the process ends. So no such step lengthens the life of anything.
+///
+/// Clones share one state, so a test that advances its clock moves the whole server.
 #[derive(Clone, Debug)]
-pub struct Clock {
-    offset_micros: Arc<AtomicI64>,
+pub struct Clock(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     started: Instant,
+    /// What tests have let pass, in microseconds.
+    advanced: AtomicU64,
+    pace: Pace,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { offset_micros: Arc::default(), started: Instant::now() }
+        Self(Arc::new(Shared { started: Instant::now(), advanced: AtomicU64::new(0), pace: Pace::default() }))
     }
 }
 
 impl Clock {
     /// The present.
     pub fn now(&self) -> Timestamp {
-        let offset = TimeDelta::microseconds(self.offset_micros.load(Ordering::Relaxed));
+        // The time of day first: a pause between the two must not look like a clock that was set forward.
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-        let now = Utc::now();
-        Timestamp((now + offset).trunc_subsecs(6))
+        let since_1970 = Utc::now().timestamp_micros();
+        let since_start = micros(self.0.started.elapsed());
+        let advanced = i64::try_from(self.0.advanced.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        Timestamp::of_micros(self.0.pace.time(Reading { since_1970, since_start }).saturating_add(advanced))
     }
 
     /// How long this clock has run, whatever becomes of the time of day.
     pub fn uptime(&self) -> Duration {
-        let offset = Duration::from_micros(self.offset_micros.load(Ordering::Relaxed).try_into().unwrap_or(0));
-        self.started.elapsed() + offset
+        self.0.started.elapsed() + Duration::from_micros(self.0.advanced.load(Ordering::Relaxed))
     }
 
-    /// Moves this clock and its clones by `seconds`, backwards when negative.
-    pub fn advance(&self, seconds: i64) {
-        self.offset_micros.fetch_add(seconds.saturating_mul(1_000_000), Ordering::Relaxed);
+    /// Lets `seconds` pass for this clock and its clones, for tests. There is no way back.
+    pub fn advance(&self, seconds: u32) {
+        self.0.advanced.fetch_add(u64::from(seconds) * 1_000_000, Ordering::Relaxed);
+    }
+}
+
+/// By way of seconds, because `as_micros` divides 128 bits.
+fn micros(duration: Duration) -> i64 {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    seconds.saturating_mul(1_000_000).saturating_add(i64::from(duration.subsec_micros()))
+}
+
+/// What the system's two clocks say, in microseconds.
+#[derive(Clone, Copy)]
+struct Reading {
+    /// The time of day, which anybody may set.
+    since_1970: i64,
+    /// The monotonic clock, which nobody can.
+    since_start: i64,
+}
+
+/// Makes one time of two clocks: the later of the time of day, and of any earlier one plus what has passed since.
+#[derive(Debug)]
+struct Pace {
+    /// The most by which the time of day was ever ahead of the time since the start.
+    lead: AtomicI64,
+    /// Whether the log knows that the time of day is behind.
+    told: AtomicBool,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { lead: AtomicI64::new(i64::MIN), told: AtomicBool::new(false) }
+    }
+}
+
+impl Pace {
+    /// A step back that is worth a line in the log, in microseconds.
+    const STEP: i64 = 1_000_000;
+
+    /// Microseconds since 1970.
+    fn time(&self, reading: Reading) -> i64 {
+        let lead = reading.since_1970.saturating_sub(reading.since_start);
+        let mut most = self.lead.load(Ordering::Relaxed);
+        // Seldom: whoever only reads does not take the line of memory from the others.
+        if lead > most {
+            most = self.lead.fetch_max(lead, Ordering::Relaxed).max(lead);
+        }
+        self.tell(most.saturating_sub(lead));
+        reading.since_start.saturating_add(most)
+    }
+
+    /// Tells the log once for each time that the time of day falls behind.
+    fn tell(&self, behind: i64) {
+        let is_behind = behind >= Self::STEP;
+        if self.told.load(Ordering::Relaxed) == is_behind || self.told.swap(is_behind, Ordering::Relaxed) == is_behind {
+            return;
+        }
+        if is_behind {
+            let seconds = behind / 1_000_000;
+            log::warn!(
+                "the system's clock was set back by {seconds} s; until a restart time goes on from where it was"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = 3_600_000_000;
+    const START: i64 = 1_800_000_000_000_000;
+
+    fn time(pace: &Pace, since_start: i64, set: i64) -> i64 {
+        pace.time(Reading { since_1970: START + since_start + set, since_start }) - START
+    }
+
+    #[test]
+    fn time_is_the_time_of_day_while_nobody_sets_it() {
+        let pace = Pace::default();
+        for passed in [0, 1, 2, HOUR] {
+            assert_eq!(time(&pace, passed, 0), passed);
+        }
+    }
+
+    #[test]
+    fn set_back_time_goes_on_from_where_it_was_at_its_pace() {
+        let pace = Pace::default();
+        assert_eq!(time(&pace, HOUR, 0), HOUR);
+        assert_eq!(time(&pace, HOUR, -2 * HOUR), HOUR, "it stands where it was");
+        assert_eq!(time(&pace, HOUR + 1, -2 * HOUR), HOUR + 1, "and goes on");
+        assert_eq!(time(&pace, 24 * HOUR, -1000 * HOUR), 24 * HOUR, "however often it is set back");
+        assert_eq!(time(&pace, 25 * HOUR, 0), 25 * HOUR, "and is right when it is right again");
+    }
+
+    #[test]
+    fn set_forward_time_follows_and_does_not_come_back() {
+        let pace = Pace::default();
+        assert_eq!(time(&pace, 0, 0), 0);
+        assert_eq!(time(&pace, 1, HOUR), HOUR + 1);
+        assert_eq!(time(&pace, 2, 0), HOUR + 2);
+        assert_eq!(time(&pace, 3, 2 * HOUR), 2 * HOUR + 3);
+    }
+
+    #[test]
+    fn each_step_back_is_told_once() {
+        let pace = Pace::default();
+        let told = || pace.told.load(Ordering::Relaxed);
+        for (set, expected) in [(0, false), (1 - Pace::STEP, false), (-Pace::STEP, true), (-HOUR, true), (0, false)] {
+            time(&pace, 0, set);
+            assert_eq!(told(), expected, "{set}");
+        }
+    }
+
+    #[test]
+    fn no_thread_sees_time_go_backwards_whatever_is_set_meanwhile() {
+        let (pace, latest) = (Pace::default(), AtomicI64::new(i64::MIN));
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (pace, latest) = (&pace, &latest);
+                scope.spawn(move || {
+                    for step in 0..20_000 {
+                        let seen = latest.load(Ordering::SeqCst);
+                        let set = (step * 7_919 + thread * 104_729) % HOUR - HOUR / 2;
+                        let now = time(pace, step, set) - step;
+                        assert!(now >= seen, "{now} after {seen}");
+                        latest.fetch_max(now, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn what_a_test_lets_pass_moves_all_clones_and_both_clocks() {
+        let clock = Clock::default();
+        let (before, uptime) = (clock.clone().now(), clock.uptime());
+        clock.advance(60);
+        let (passed, run) = (clock.now().utc() - before.utc(), clock.clone().uptime() - uptime);
+        assert!(passed >= TimeDelta::seconds(60) && passed < TimeDelta::seconds(90), "{passed}");
+        assert!(run >= Duration::from_secs(60) && run < Duration::from_secs(90), "{run:?}");
     }
 }

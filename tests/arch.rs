@@ -4,6 +4,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use latchkey::domain::secret::{Secret, SecretKind};
 
 /// Layer → the layers of this crate that it may name.
 const MAY_NAME: [(&str, &[&str]); 4] =
@@ -119,4 +122,74 @@ fn only_connections_and_migrations_tell_the_databases_apart() {
             ["conn.rs", "feed.rs", "migrate.rs"].iter().any(|name| path.ends_with(Path::new("db").join(name)));
         assert!(!dialect || allowed, "{} speaks a dialect", path.display());
     }
+}
+
+/// Secrets that are none: documentation shows them.
+const EXAMPLES: [&str; 1] = ["lkt_HPY1Z4CTykkrmojYVb3qtv00R8RbGpNKSfYLOtk87uC3ZOlQc"];
+
+/// How secrets of others begin, and how many characters they have at least.
+const SECRETS_OF_OTHERS: [(&str, usize); 6] =
+    [("AKIA", 20), ("ghp_", 40), ("github_pat_", 60), ("glpat-", 26), ("sk_live_", 30), ("xoxb-", 30)];
+
+/// A line of `text` that holds a private key, a token of ours, or one of somebody else's.
+fn secret_line(text: &str) -> Option<&str> {
+    let is_key = |line: &str| {
+        let begins = line.split_once("-----BEGIN ").map(|(_, rest)| rest);
+        begins.is_some_and(|rest| rest.contains("PRIVATE KEY-----"))
+    };
+    let is_secret = |word: &str| {
+        let ours = SecretKind::of(word).is_some() && !EXAMPLES.contains(&word);
+        ours || SECRETS_OF_OTHERS.iter().any(|(prefix, length)| word.starts_with(prefix) && word.len() >= *length)
+    };
+    let holds = |line: &str| line.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-')).any(is_secret);
+    text.lines().find(|line| is_key(line) || holds(line))
+}
+
+#[test]
+fn no_secret_is_in_the_repository() {
+    let listed = Command::new("git")
+        .args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "git lists the files: {}", String::from_utf8_lossy(&listed.stderr));
+    let files = String::from_utf8(listed.stdout).unwrap();
+    let files: Vec<&Path> = files.split_terminator('\0').map(Path::new).collect();
+    assert!(files.len() > 100, "the files are listed");
+    for file in files {
+        let kind = file.extension().unwrap_or(file.file_name().unwrap());
+        let is_store = ["db", "env", ".env", "jks", "key", "p12", "pem", "pfx"].iter().any(|store| kind == *store);
+        assert!(!is_store, "{} is a place for secrets", file.display());
+        // One that was removed is listed until that is committed.
+        let Ok(bytes) = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)) else { continue };
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(secret_line(&text).is_none(), "{} holds a secret", file.display());
+    }
+}
+
+#[test]
+fn a_secret_in_a_text_is_found() {
+    for kind in SecretKind::ALL {
+        let secret = Secret::generate(kind).unwrap().reveal();
+        assert!(secret_line(&format!("a\nexport TOKEN=\"{secret}\";\nb")).is_some());
+        let (start, end) = secret.split_at(20);
+        assert!(secret_line(&format!("{start}?{end}")).is_none());
+    }
+    let end = "PRIVATE KEY-----";
+    for name in ["", "RSA ", "EC ", "ENCRYPTED ", "OPENSSH "] {
+        assert!(secret_line(&format!("  \"-----BEGIN {name}{end}\\n\"")).is_some(), "{name}");
+    }
+    assert!(secret_line(&format!("key: {}{}", "AKIA", "A".repeat(16))).is_some());
+    assert!(secret_line("-----BEGIN CERTIFICATE-----").is_none());
+}
+
+#[test]
+fn the_image_takes_the_program_and_nothing_else_of_ours() {
+    let dockerfile = include_str!("../Dockerfile");
+    let (_, image) = dockerfile.rsplit_once("\nFROM ").unwrap();
+    let copied: Vec<&str> = image.lines().filter(|line| line.starts_with("COPY") || line.starts_with("ADD")).collect();
+    let program_and_empty_directory =
+        ["COPY --from=build /out/latchkey /latchkey", "COPY --from=build --chown=65532:65532 /out/data /data"];
+    assert_eq!(copied, program_and_empty_directory);
+    assert!(!["PASSWORD", "API_KEY", "TOKEN"].iter().any(|name| image.contains(name)), "a secret in the environment");
 }

@@ -14,6 +14,8 @@ use crate::error::{AppError, Carrier, Reason};
 
 /// The longest credential that is looked at, in bytes (standards: G7).
 const MAX_LENGTH: usize = 512;
+/// By how much the clocks of replicas may differ, in seconds.
+const CLOCKS_DIFFER: i64 = 60;
 
 impl Service {
     /// Who presents `credential`, from `client`. What cannot be one of our secrets is refused without a query.
@@ -117,9 +119,11 @@ pub(super) fn identify(conn: &mut Conn, kind: SecretKind, digest: Digest) -> Res
 }
 
 impl Identity {
-    /// Whether it has not expired.
+    /// Whether it has not expired, nor come from the future. A token lives for so long from its sign-in, so one that a
+    /// clock ahead of this one gave out would outlive that; a key ends on the day that was asked for.
     pub(super) fn lives_at(&self, now: Timestamp) -> bool {
-        self.expires_at.is_none_or(|end| now < end)
+        let has_begun = self.key().is_some() || self.issued_at <= now.plus_seconds(CLOCKS_DIFFER);
+        has_begun && self.expires_at.is_none_or(|end| now < end)
     }
 
     /// The kind of the secret that was presented.

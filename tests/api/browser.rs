@@ -10,7 +10,7 @@ use thirtyfour::error::WebDriverResult;
 use thirtyfour::prelude::*;
 
 use crate::support::app::PASSWORD;
-use crate::support::{App, Backend, Profile, announce};
+use crate::support::{App, Backend, Profile, installed};
 
 /// ChromeDriver on a free port, killed when dropped.
 struct Driver {
@@ -21,15 +21,12 @@ struct Driver {
 impl Driver {
     /// `None`, after one clear line, if there is no browser.
     fn start() -> Option<Self> {
-        let installed = |program: &str| {
-            Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+        let program = |name: &str| {
+            let asked = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            asked.ok()
         };
-        if !installed("chromedriver") || !installed("chromium") {
-            let required = std::env::var("REQUIRE_BROWSER").is_ok_and(|value| value == "1");
-            assert!(!required, "REQUIRE_BROWSER=1, but chromium and chromedriver are not installed");
-            announce("browser tests are skipped: install chromium and chromedriver");
-            return None;
-        }
+        let both = program("chromedriver").and_then(|_| program("chromium"));
+        installed(both, "BROWSER", "chromium and chromedriver")?;
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new("chromedriver")
             .arg(format!("--port={port}"))

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::support::{App, Backend, Credential, Profile, specify};
 
-const DAY: i64 = 86_400;
+const DAY: u32 = 86_400;
 
 /// A process on the app's database, at the app's time.
 async fn process(app: &App) -> Service {

@@ -1,14 +1,16 @@
 //! A running server.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 
 use latchkey::clock::Clock;
 use latchkey::config::{Settings, StatusProfile};
 use latchkey::http::ServerHandle;
 use latchkey::server::Server;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::client::{Answer, Credential, Request};
+use super::client::{Client, Credential};
+pub use super::client::{PASSWORD, registration};
 use super::database::{Backend, Database};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,14 +50,13 @@ impl Profile {
 }
 
 pub const CONSTANT_KEY: &str = "constant-key-of-the-test-suite-0123456789";
-pub const PASSWORD: &str = "correct horse battery staple";
 
 pub struct App {
     pub address: SocketAddr,
     pub clock: Clock,
     pub expected: Expected,
     handle: ServerHandle,
-    http: reqwest::Client,
+    client: Client,
     // Last, so that it outlives the server.
     pub database: Database,
 }
@@ -87,61 +88,8 @@ impl App {
         let server = Server::start(&settings, clock.clone()).await.expect("the server starts");
         let (address, handle) = (server.address(), server.handle());
         tokio::spawn(server.run());
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Some(Self { address, clock, expected: profile.expected(), handle, http, database })
-    }
-
-    pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
-    pub fn request(&self, method: &str, path: &str) -> Request {
-        Request::new(self.http.request(method.parse().unwrap(), self.url(path)))
-    }
-
-    pub async fn get(&self, path: &str, credential: &Credential) -> Answer {
-        self.request("GET", path).credential(credential).send().await
-    }
-
-    pub async fn post(&self, path: &str, credential: &Credential, body: &Value) -> Answer {
-        self.request("POST", path).credential(credential).json(body).send().await
-    }
-
-    pub async fn delete(&self, path: &str, credential: &Credential) -> Answer {
-        self.request("DELETE", path).credential(credential).send().await
-    }
-
-    pub async fn patch(&self, path: &str, credential: &Credential, body: &Value) -> Answer {
-        self.request("PATCH", path).credential(credential).json(body).send().await
-    }
-
-    pub async fn put(&self, path: &str, credential: &Credential, body: &Value) -> Answer {
-        self.request("PUT", path).credential(credential).json(body).send().await
-    }
-
-    /// Registers a user with [`PASSWORD`].
-    pub async fn register(&self, email: &str) -> Answer {
-        self.post("/register", &Credential::None, &registration(email)).await
-    }
-
-    /// Fills the password form.
-    pub async fn sign_in(&self, email: &str, password: &str) -> Answer {
-        let form = [("grant_type", "password"), ("username", email), ("password", password)];
-        self.request("POST", "/token").form(&form).send().await
-    }
-
-    /// A registered user's live token.
-    pub async fn token_of(&self, email: &str) -> String {
-        let registered = self.register(email).await;
-        assert_eq!(registered.status, 201, "{registered:?}");
-        self.new_token_of(email).await
-    }
-
-    /// Signs in once more.
-    pub async fn new_token_of(&self, email: &str) -> String {
-        let signed_in = self.sign_in(email, PASSWORD).await;
-        assert_eq!(signed_in.status, 200, "{signed_in:?}");
-        signed_in.body["access_token"].as_str().unwrap().to_owned()
+        let client = Client::new(&format!("http://{address}"));
+        Some(Self { address, clock, expected: profile.expected(), handle, client, database })
     }
 
     /// A registered user of this role, by the `Token` header.
@@ -157,23 +105,20 @@ impl App {
         self.user_of_role(email, "admin").await
     }
 
-    /// A new API key of the caller's own, by the `Token` header, and its id.
-    pub async fn key_of(&self, owner: &Credential, scopes: &[&str]) -> (Credential, i64) {
-        let created = self.post("/me/keys", owner, &json!({ "name": "a key", "scopes": scopes })).await;
-        assert_eq!(created.status, 201, "{created:?}");
-        (Credential::Token(created.text_of("key")), created.body["id"].as_i64().unwrap())
-    }
-
     /// The entries of the audit trail that match, the newest first, as an admin reads them.
     pub async fn trail(&self, reader: &Credential, query: &str) -> Vec<Value> {
         let list = self.get(&format!("/audit?limit=500&{query}"), reader).await;
         assert_eq!(list.status, 200, "{list:?}");
         list.body["items"].as_array().unwrap().clone()
     }
+}
 
-    /// A registered user, by the `Token` header.
-    pub async fn user(&self, email: &str) -> Credential {
-        Credential::Token(self.token_of(email).await)
+/// Whoever has the server talks to it.
+impl Deref for App {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
     }
 }
 
@@ -182,14 +127,4 @@ impl Drop for App {
         // The command is sent by the call; there is nobody to await its end.
         drop(self.handle.stop(false));
     }
-}
-
-pub fn registration(email: &str) -> Value {
-    json!({
-        "name": "Adaline",
-        "surname": "Lovelace",
-        "email": email,
-        "website": "https://example.org",
-        "password": PASSWORD,
-    })
 }

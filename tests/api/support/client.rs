@@ -1,7 +1,9 @@
 //! Requests and answers.
 
 use reqwest::header::HeaderMap;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+pub const PASSWORD: &str = "correct horse battery staple";
 
 #[derive(Clone, Debug)]
 pub enum Credential {
@@ -18,6 +20,95 @@ impl Credential {
             Self::Token(secret) | Self::Bearer(secret) => secret,
         }
     }
+}
+
+/// Somebody who talks to one server.
+pub struct Client {
+    url: String,
+    http: reqwest::Client,
+}
+
+impl Client {
+    /// Of the server at this address, such as `http://127.0.0.1:8080`.
+    pub fn new(url: &str) -> Self {
+        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { url: url.to_owned(), http }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    pub fn request(&self, method: &str, path: &str) -> Request {
+        Request::new(self.http.request(method.parse().unwrap(), self.url(path)))
+    }
+
+    pub async fn get(&self, path: &str, credential: &Credential) -> Answer {
+        self.request("GET", path).credential(credential).send().await
+    }
+
+    pub async fn post(&self, path: &str, credential: &Credential, body: &Value) -> Answer {
+        self.request("POST", path).credential(credential).json(body).send().await
+    }
+
+    pub async fn delete(&self, path: &str, credential: &Credential) -> Answer {
+        self.request("DELETE", path).credential(credential).send().await
+    }
+
+    pub async fn patch(&self, path: &str, credential: &Credential, body: &Value) -> Answer {
+        self.request("PATCH", path).credential(credential).json(body).send().await
+    }
+
+    pub async fn put(&self, path: &str, credential: &Credential, body: &Value) -> Answer {
+        self.request("PUT", path).credential(credential).json(body).send().await
+    }
+
+    /// Registers a user with [`PASSWORD`].
+    pub async fn register(&self, email: &str) -> Answer {
+        self.post("/register", &Credential::None, &registration(email)).await
+    }
+
+    /// Fills the password form.
+    pub async fn sign_in(&self, email: &str, password: &str) -> Answer {
+        let form = [("grant_type", "password"), ("username", email), ("password", password)];
+        self.request("POST", "/token").form(&form).send().await
+    }
+
+    /// A registered user's live token.
+    pub async fn token_of(&self, email: &str) -> String {
+        let registered = self.register(email).await;
+        assert_eq!(registered.status, 201, "{registered:?}");
+        self.new_token_of(email).await
+    }
+
+    /// Signs in once more.
+    pub async fn new_token_of(&self, email: &str) -> String {
+        let signed_in = self.sign_in(email, PASSWORD).await;
+        assert_eq!(signed_in.status, 200, "{signed_in:?}");
+        signed_in.body["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// A registered user, by the `Token` header.
+    pub async fn user(&self, email: &str) -> Credential {
+        Credential::Token(self.token_of(email).await)
+    }
+
+    /// A new API key of the caller's own, by the `Token` header, and its id.
+    pub async fn key_of(&self, owner: &Credential, scopes: &[&str]) -> (Credential, i64) {
+        let created = self.post("/me/keys", owner, &json!({ "name": "a key", "scopes": scopes })).await;
+        assert_eq!(created.status, 201, "{created:?}");
+        (Credential::Token(created.text_of("key")), created.body["id"].as_i64().unwrap())
+    }
+}
+
+pub fn registration(email: &str) -> Value {
+    json!({
+        "name": "Adaline",
+        "surname": "Lovelace",
+        "email": email,
+        "website": "https://example.org",
+        "password": PASSWORD,
+    })
 }
 
 pub struct Request(reqwest::RequestBuilder);

@@ -5,6 +5,7 @@ pub mod client;
 pub mod database;
 pub mod postgres;
 pub mod program;
+pub mod tour;
 
 use std::io::Write;
 
@@ -15,6 +16,17 @@ pub use database::Backend;
 /// Tells the person at the terminal. The test runner swallows `eprintln!` of tests that pass.
 pub fn announce(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// What a test needs of this machine; without it there is one clear line, or a failure if `REQUIRE_<name>=1`.
+pub fn installed<T>(found: Option<T>, name: &str, what: &str) -> Option<T> {
+    if found.is_none() {
+        let required = format!("REQUIRE_{name}");
+        let is_required = std::env::var(&required).is_ok_and(|value| value == "1");
+        assert!(!is_required, "{required}=1, but {what} is not installed");
+        announce(&format!("a test is skipped: install {what}"));
+    }
+    found
 }
 
 /// Runs each test on both databases and in both status profiles.

@@ -63,6 +63,8 @@ fn server_binaries() -> Option<PathBuf> {
 pub struct Cluster {
     binaries: PathBuf,
     home: PathBuf,
+    /// The socket has it in its name.
+    port: u16,
     keeper: Option<Child>,
     /// Whether its keeper removes the directory.
     removed_at_end: bool,
@@ -72,7 +74,7 @@ impl Cluster {
     /// Makes an empty one; `None` if no PostgreSQL server is installed.
     pub fn create(home: &Path) -> Result<Option<Self>, String> {
         let Some(binaries) = server_binaries() else { return Ok(None) };
-        let cluster = Self { binaries, home: home.to_owned(), keeper: None, removed_at_end: false };
+        let cluster = Self { binaries, home: home.to_owned(), port: 5432, keeper: None, removed_at_end: false };
         if is_root() {
             chown(home, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("the directory is ours");
         }
@@ -96,7 +98,7 @@ impl Cluster {
             .command("/bin/sh")
             .args(["-c", KEEPER, "keeper"])
             .arg(self.binaries.join("postgres"))
-            .args(["-c", "listen_addresses=", "-k"])
+            .args(["-c", "listen_addresses=", "-p", &self.port.to_string(), "-k"])
             .arg(&self.home)
             .arg("-D")
             .arg(self.data())
@@ -116,6 +118,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// The same on the network of this machine, too.
+    pub fn start_on(&mut self, port: u16, options: &[&str]) -> Result<(), String> {
+        self.port = port;
+        self.start(&[&["-c", "listen_addresses=127.0.0.1"], options].concat())
+    }
+
     fn is_ready(&self) -> bool {
         let asked = self.command("pg_isready").arg("--dbname").arg(self.url()).status();
         asked.is_ok_and(|status| status.success())
@@ -123,7 +131,7 @@ impl Cluster {
 
     /// Its address on the Unix socket.
     pub fn url(&self) -> String {
-        format!("postgres:///postgres?user=postgres&host={}", self.home.display())
+        format!("postgres:///postgres?user=postgres&port={}&host={}", self.port, self.home.display())
     }
 
     fn data(&self) -> PathBuf {

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use super::client::Client;
+
 /// The program in an empty directory and an empty environment.
 pub fn latchkey(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_latchkey"));
@@ -79,6 +81,11 @@ impl Serving {
         let line = self.line("listening on http");
         let (_, address) = line.split_once("://").unwrap();
         address.trim_end_matches(['"', '}']).split('"').next().unwrap().to_owned()
+    }
+
+    /// Somebody who talks to it, over plain HTTP.
+    pub fn client(&self) -> Client {
+        Client::new(&format!("http://{}", self.address()))
     }
 
     pub fn signal(&self, name: &str) {

@@ -1,0 +1,73 @@
+//! Served by the role that the page on operations grants what it needs, and nothing more.
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, PgConnection};
+use latchkey::clock::Clock;
+use latchkey::config::Settings;
+use latchkey::server::open_service;
+use tempfile::TempDir;
+
+use crate::support::database::{Backend, Database};
+use crate::support::postgres::own_socket;
+use crate::support::program::{Serving, latchkey, out, run};
+use crate::support::tour::tour;
+
+const PAGE: &str = include_str!("../../docs/operations.md");
+
+/// Why PostgreSQL refuses `sql`.
+#[expect(clippy::disallowed_methods, reason = "tests reach the server beside the program")]
+fn refusal(url: &str, sql: &str) -> String {
+    PgConnection::establish(url).unwrap().batch_execute(sql).expect_err(sql).to_string()
+}
+
+#[tokio::test]
+async fn the_role_with_the_documented_grants_serves_everything_and_may_do_nothing_else() {
+    // Roles are the whole server's, so it must be ours.
+    let Some(_) = own_socket() else { return };
+    let database = Database::create(Backend::Postgres).unwrap();
+    let home = TempDir::new().unwrap();
+    out(&run(latchkey(home.path(), &["migrate", "up"]).env("DATABASE_URL", &database.url)));
+    let grants: Vec<&str> = PAGE.lines().filter(|line| line.starts_with("GRANT ")).collect();
+    assert!(grants.len() >= 3, "{grants:?}");
+    database.execute(format!("CREATE ROLE serve LOGIN; {}", grants.join("\n"))).await;
+    // On `public` everybody has this.
+    let usage = "EXECUTE format('GRANT USAGE ON SCHEMA %I TO serve', current_schema())";
+    database.execute(format!("DO $$ BEGIN {usage}; END $$")).await;
+
+    let url = database.url.replace("user=postgres", "user=serve");
+    let command = |arguments: &[&str]| {
+        let mut command = latchkey(home.path(), arguments);
+        command.env("DATABASE_URL", &url).env("LATCHKEY__DATABASE__MIGRATE_ON_START", "false");
+        command.env("LATCHKEY__HTTP__PUBLIC_URL", "https://auth.example.org");
+        command
+    };
+    let mut serving = Serving::start(&mut command(&[]));
+    tour(&serving.client(), command).await;
+    serving.signal("-TERM");
+    assert!(serving.child.wait().unwrap().success());
+    let complaints: Vec<String> =
+        serving.rest().into_iter().filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect();
+    assert!(complaints.is_empty(), "{complaints:?}");
+
+    let mut settings = Settings::defaults().unwrap();
+    settings.database = database.settings();
+    settings.database.url = url.clone().try_into().unwrap();
+    settings.database.migrate_on_start = false;
+    let clock = Clock::default();
+    clock.advance(3 * 86_400);
+    assert!(open_service(&settings, clock).await.unwrap().purge().await.unwrap() > 0, "what has expired is removed");
+
+    for (denied, why) in [
+        ("DROP TABLE pages", "must be owner"),
+        ("ALTER TABLE users DISABLE TRIGGER ALL", "must be owner"),
+        ("CREATE TABLE more (id BIGINT)", "permission denied"),
+        ("DELETE FROM audit_entries", "permission denied"),
+        ("UPDATE audit_entries SET outcome = 'success'", "permission denied"),
+        ("TRUNCATE audit_entries", "permission denied"),
+        ("DELETE FROM __diesel_schema_migrations", "permission denied"),
+        ("CREATE ROLE more", "permission denied"),
+    ] {
+        let said = refusal(&url, denied);
+        assert!(said.contains(why), "{denied}: {said}");
+    }
+}

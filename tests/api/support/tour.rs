@@ -1,0 +1,106 @@
+//! A tour of all that the program does for its clients.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::client::{Answer, Client, Credential, PASSWORD};
+use super::program::{out, with_input};
+
+const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
+
+/// What has been asked for with success, as the document calls it: `GET /page/{id}`.
+type Visited = BTreeSet<String>;
+
+/// Asks for every operation of the document, with success, and for some that must fail. `command` is the program on the same
+/// database, still empty.
+pub async fn tour(client: &Client, command: impl Fn(&[&str]) -> Command) {
+    let create = ["user", "create", "root@example.org", "--name", "Augusta", "--role", "admin"];
+    out(&with_input(&mut command(&create), PASSWORD));
+    let mut visited = Visited::new();
+    let root = Credential::Token(client.new_token_of("root@example.org").await);
+    let ada = client.user("ada@example.org").await;
+    client.user("eve@example.org").await;
+    visited.extend(["POST /register", "POST /token"].map(str::to_owned));
+    client.sign_in("ada@example.org", "a wrong password").await.assert_error(401, "invalid_grant");
+
+    let mut ask = async |method: &str, path: &str, caller: &Credential, body: Value| {
+        let request = client.request(method, path).credential(caller);
+        let answer = if body.is_null() { request } else { request.json(&body) }.send().await;
+        assert!((200..300).contains(&answer.status), "{method} {path}: {answer:?}");
+        visited.insert(format!("{method} {}", template(path)));
+        answer
+    };
+    for path in ["/health/live", "/health/ready", "/.well-known/oauth-authorization-server", "/openapi.json", "/docs/"]
+    {
+        ask("GET", path, &Credential::None, Value::Null).await;
+    }
+
+    // API keys: one's own, used, changed and gone; and one that is sold.
+    let named = json!({ "name": "a key", "scopes": ["pages:read"] });
+    let key = Credential::Bearer(ask("POST", "/me/keys", &ada, named.clone()).await.text_of("key"));
+    ask("GET", "/protected-route", &key, Value::Null).await;
+    ask("GET", "/me/keys", &ada, Value::Null).await;
+    ask("GET", "/me/keys/1", &ada, Value::Null).await;
+    ask("PATCH", "/me/keys/1", &ada, json!({ "name": "another" })).await;
+    ask("POST", "/me/keys/1/rotate", &ada, json!({ "overlap_seconds": 60 })).await;
+    ask("GET", "/authz", &key, Value::Null).await;
+    ask("DELETE", "/me/keys/1", &ada, Value::Null).await;
+    let sold = json!({ "name": "sold", "scopes": ["a:b"], "order": "1", "delivery": "claim" });
+    let code = ask("POST", "/keys", &root, sold).await.text_of("claim");
+    let sold = ask("POST", "/keys/claim", &Credential::None, json!({ "claim": code })).await.text_of("key");
+    ask("GET", "/keys", &root, Value::Null).await;
+    ask("GET", "/keys/2", &root, Value::Null).await;
+
+    // Pages, and who changed what.
+    let page = json!({ "title": "a title", "body": "text" });
+    ask("POST", "/page/", &ada, page.clone()).await;
+    ask("PUT", "/page/1", &ada, page).await;
+    ask("PATCH", "/page/1", &ada, json!({ "title": "another title" })).await;
+    for path in ["/page/", "/page/1", "/page/1/history", "/me", "/me/activity"] {
+        ask("GET", path, &ada, Value::Null).await;
+    }
+    ask("DELETE", "/page/1", &ada, Value::Null).await;
+
+    // Others' accounts, and one's own until its end.
+    for path in ["/users", "/users/3", "/audit"] {
+        ask("GET", path, &root, Value::Null).await;
+    }
+    ask("PATCH", "/users/3", &root, json!({ "role": "auditor" })).await;
+    ask("DELETE", "/users/3/token", &root, Value::Null).await;
+    ask("DELETE", "/users/3", &root, Value::Null).await;
+    ask("PATCH", "/me", &ada, json!({ "name": "Augusta" })).await;
+    let password = json!({ "current_password": PASSWORD, "new_password": "another password" });
+    ask("PUT", "/me/password", &ada, password).await;
+    let again = async || {
+        let signed_in: Answer = client.sign_in("ada@example.org", "another password").await;
+        Credential::Token(signed_in.text_of("access_token"))
+    };
+    ask("DELETE", "/token", &again().await, Value::Null).await;
+    ask("DELETE", "/me", &again().await, Value::Null).await;
+    ask("DELETE", "/keys/2", &root, Value::Null).await;
+
+    for path in ["/introspect", "/revoke"] {
+        let answer = client.request("POST", path).credential(&root).form(&[("token", &sold)]).send().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        visited.insert(format!("POST {path}"));
+    }
+    let missed: Vec<String> = operations().difference(&visited).cloned().collect();
+    assert!(missed.is_empty(), "the tour leaves out {missed:?}");
+}
+
+/// The path as the document has it.
+fn template(path: &str) -> String {
+    let part = |part| if str::parse::<u64>(part).is_ok() { "{id}" } else { part };
+    path.split('/').map(part).collect::<Vec<_>>().join("/")
+}
+
+fn operations() -> BTreeSet<String> {
+    let document: Value = serde_json::from_str(DOCUMENT).unwrap();
+    let paths = document["paths"].as_object().unwrap().iter();
+    let named = |(path, methods): (&String, &Value)| -> Vec<String> {
+        methods.as_object().unwrap().keys().map(|method| format!("{} {path}", method.to_uppercase())).collect()
+    };
+    paths.flat_map(named).collect()
+}
