@@ -51,8 +51,9 @@ def test_all_that_schemathesis_thinks_of_is_answered_as_the_document_says(start,
         assert told["phases"][phase]["status"] == "success", phase
     cases = told["test_cases"]["generated"]
     assert cases > 800
-    # Those that want a password or a claim code, and those beyond the scopes of the key.
+    # A run with a credential that does not work would find nothing either.
     refused = re.search(r"Authentication failed: (\d+) operations? returned only", done.stdout)
-    assert int(refused[1]) <= {"none": 33, "token": 4, "key": 14}[credential], "the credential is good"
+    most = {"none": 38, "token": 4, "key": 14}[credential]
+    assert (int(refused[1]) if refused else 0) <= most, "only passwords, claim codes and scopes are wanting"
     with capsys.disabled():
         print(f" {cases} cases", end="")
