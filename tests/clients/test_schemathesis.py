@@ -40,8 +40,9 @@ def test_all_that_schemathesis_thinks_of_is_answered_as_the_document_says(start,
         env={
             **latchkey.environment,
             "LATCHKEY": os.environ["LATCHKEY"], "LATCHKEY_URL": latchkey.url, "CREDENTIAL": credential,
+            "SCHEMATHESIS_HOOKS": str(FOLDER / "hooks.py"),
         },
-        cwd=FOLDER, text=True, capture_output=True, check=False, timeout=300,
+        cwd=tmp_path, text=True, capture_output=True, check=False, timeout=300,
     )
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr
     told = json.loads(report.read_text())
