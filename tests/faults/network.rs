@@ -5,17 +5,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
 
-use crate::client::Client;
+use crate::client::{Client, RECOVERY};
 use crate::server::Server;
 use crate::support::program::{Serving, latchkey};
 
-/// How long after the trouble everything works again: two seconds, and room for a busy machine.
-const RECOVERY: Duration = Duration::from_secs(3);
 /// How long the process itself may take to say that it lives.
 const LIVE: Duration = Duration::from_millis(500);
 
@@ -122,6 +121,13 @@ impl Site {
         Self { name, client, token, pages: Vec::new(), _serving: serving }
     }
 
+    /// Asks until everything is done again.
+    async fn recovers(&mut self, about: &str, healed: Instant) {
+        while !self.round(about).await {
+            assert!(healed.elapsed() < RECOVERY, "{} {about}: not back yet", self.name);
+        }
+    }
+
     /// One request of each kind, all at once; whether all of them were done.
     async fn round(&mut self, about: &str) -> bool {
         let about = format!("{} while {about}", self.name);
@@ -181,13 +187,16 @@ async fn whatever_becomes_of_the_way_to_the_database_clients_are_told_in_time_an
         assert!(rounds > done, "{about}: it was felt");
         proxy.mode.send_replace(Mode::Pass);
         let healed = Instant::now();
-        for site in &mut sites {
-            while !site.round(&format!("after {about}")).await {
-                assert!(healed.elapsed() < RECOVERY, "{} after {about}: not back yet", site.name);
-            }
-        }
+        join_all(sites.iter_mut().map(|site| site.recovers(&about, healed))).await;
         println!("{about}: {rounds} rounds, of which {done} whole; all is well {:?} later", healed.elapsed());
     }
+    // Nobody asks meanwhile, so that nobody knows.
+    proxy.mode.send_replace(Mode::Swallow);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    proxy.mode.send_replace(Mode::Pass);
+    let healed = Instant::now();
+    join_all(sites.iter_mut().map(|site| site.recovers("after what nobody noticed", healed))).await;
+    println!("after what nobody noticed: all is well {:?} later", healed.elapsed());
     for site in &sites {
         let list = site.client.ask("GET", "/page/?size=100", &site.token, None).await.unwrap();
         let total = usize::try_from(list.body["total"].as_u64().unwrap()).unwrap();
