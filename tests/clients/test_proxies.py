@@ -278,14 +278,14 @@ def place(name, folder, latchkey, service, listen):
 class Proxy:
     """One of them, between clients and the service of a site."""
 
-    def __init__(self, name, site, folder):
+    def __init__(self, name, site, folder, command=None):
         self.name, self.site, self.port = name, site, free_port()
-        command, file = PROXIES[name]
+        usual, file = PROXIES[name]
         place(file, folder, site.latchkey.port, site.service.port, self.port)
         # Debian keeps servers where the path of users does not lead.
         path = os.environ["PATH"] + ":/usr/sbin"
         environment = {"PATH": path, "XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)}
-        self.process = subprocess.Popen(command(folder), env=environment, cwd=folder)
+        self.process = subprocess.Popen((command or usual)(folder), env=environment, cwd=folder)
         wait_for(self.port, self.process)
 
     def client(self):
@@ -495,6 +495,24 @@ def test_nothing_passes_while_latchkey_is_down_and_all_is_well_afterwards(proxy)
         proxy.site.latchkey.start()
     seen = proxy.passes(client, "GET", "/wiki", *SPOOFED, credential)
     assert caller(seen) == proxy.site.callers()[0][1]
+
+
+def test_haproxy_lets_nothing_pass_if_its_script_fails(site, tmp_path):
+    def failing(folder):
+        command = haproxy(folder)
+        settings = (folder / "haproxy.cfg").read_text()
+        # The other one may still hold its socket.
+        (folder / "haproxy.cfg").write_text(settings.replace("abns@latchkey", "abns@failing"))
+        script = 'core.register_action("latchkey", { "http-req" }, function() error("failing") end, 0)'
+        (folder / "haproxy.lua").write_text(script)
+        return command
+
+    proxy = Proxy("haproxy", site, tmp_path, failing)
+    try:
+        for target in ["/wiki", "/public"]:
+            assert proxy.refuses(proxy.client(), "GET", target, ("Token", site.token)).status == 503
+    finally:
+        end(proxy.process)
 
 
 def test_traefik_s_file_holds_nothing_but_what_its_documentation_knows():
