@@ -19,9 +19,9 @@ PASSWORD = "correct horse battery"
 
 
 def free_port():
-    """A port that is likely to be free a moment later."""
+    """A port that is free on every address, and likely to be so a moment later."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("", 0))
         return probe.getsockname()[1]
 
 

@@ -81,6 +81,8 @@ CHALLENGE = 'Bearer realm="latchkey"'
 STRANGER = {"fastapi": 403, "rfc": 401}
 # While nobody answers at /authz.
 DOWN = {"nginx": 503, "caddy": 502, "haproxy": 503}
+# nginx refuses with pages of its own.
+PASSES_BODIES_ON = ["caddy", "haproxy"]
 
 Seen = namedtuple("Seen", "method target headers body")
 Answer = namedtuple("Answer", "status headers body")
@@ -279,7 +281,7 @@ class Proxy:
     """One of them, between clients and the service of a site."""
 
     def __init__(self, name, site, folder, command=None):
-        self.name, self.site, self.port = name, site, free_port()
+        self.name, self.site, self.port, self.latest = name, site, free_port(), None
         usual, file = PROXIES[name]
         place(file, folder, site.latchkey.port, site.service.port, self.port)
         # Debian keeps servers where the path of users does not lead.
@@ -289,8 +291,12 @@ class Proxy:
         wait_for(self.port, self.process)
 
     def client(self):
+        """A new one, in place of the one before."""
+        if self.latest:
+            self.latest.connection.close()
         self.site.service.seen.clear()
-        return Client(self.port)
+        self.latest = Client(self.port)
+        return self.latest
 
     def refuses(self, client, *request, **more):
         """The answer to a request that the service does not see."""
@@ -343,6 +349,9 @@ def test_strangers_are_refused_as_by_latchkey_itself(proxy):
     ]:
         answer = proxy.refuses(proxy.client(), "GET", "/wiki", *SPOOFED, *credential)
         assert (answer.status, answer.headers.get_all("WWW-Authenticate")) == (status, [CHALLENGE + error])
+        if proxy.name in PASSES_BODIES_ON:
+            assert answer.headers["Content-Type"] == "application/problem+json"
+            assert json.loads(answer.body)["status"] == status
 
 
 def test_who_lacks_the_scope_is_told_which(proxy):
