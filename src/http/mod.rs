@@ -27,6 +27,7 @@ pub mod problem;
 pub mod reply;
 pub mod revoke;
 pub mod token;
+mod url_encoded;
 pub mod user;
 
 use std::net::SocketAddr;
