@@ -164,6 +164,8 @@ impl Serialize for DatabaseUrl {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -211,6 +213,30 @@ mod tests {
         ] {
             let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             assert_eq!(is_safe(&PostgresUri::read(url).unwrap(), &environment), safe, "{url} {variables:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_slip_in_the_scheme_shows_the_password(
+            scheme in "(postgres|postgresql|sqlite|mysql|file)", slip in r"[ :/@?#=A-Za-z.\[\]]{0,2}",
+            at in any::<prop::sample::Index>(), dropped in 0..3_usize,
+        ) {
+            let mut address = format!("{scheme}://");
+            let at = at.index(address.len() + 1);
+            address.replace_range(at..(at + dropped).min(address.len()), &slip);
+            address += "ada:canary@localhost/x?password=canary";
+            for address in [address.as_str(), address.split('?').next().unwrap_or_default()] {
+                let shown = DatabaseUrl::try_from(address.to_owned()).map_or_else(|refusal| refusal, |url| format!("{url} {url:?}"));
+                prop_assert!(!shown.contains("canary"), "{} → {}", address, shown);
+            }
+        }
+
+        #[test]
+        fn reading_an_address_never_panics(text in r"(postgres|sqlite)?:?(//)?([@/?#:%&=]|\PC){0,30}") {
+            if let Ok(url) = DatabaseUrl::try_from(text) {
+                let _ = url.to_string();
+            }
         }
     }
 }
