@@ -55,6 +55,8 @@ class Latchkey:
             "LATCHKEY__SERVER__SHUTDOWN_DELAY": "0",
             "LATCHKEY__HTTP__PUBLIC_URL": self.url,
             "LATCHKEY__HTTP__STATUS_CODES": profile,
+            # The least that is allowed: no test here is about the time of a hash.
+            "LATCHKEY__AUTH__BCRYPT_COST": "10",
             "RUST_LOG": "warn",
         }
         self.folder = folder

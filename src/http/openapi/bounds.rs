@@ -17,7 +17,8 @@ use crate::service::{grant, issue, key, page, user};
 const NO_NUL: &str = r"^[^\u0000]*$";
 const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
-const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-+--~]*"( *, *(W/)?"[!#-+--~]*")*)$"#;
+const SCOPE_LIST: &str = r"^[!#-\[\]-~]+( [!#-\[\]-~]+)*$";
+const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-+.-~-]*"( *, *(W/)?"[!#-+.-~-]*")*)$"#;
 
 /// Request bodies and parameters with their bounds. What they do not name is refused.
 pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &AuthSettings) {
@@ -85,17 +86,19 @@ pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &Auth
         StatusProfile::Fastapi => json!(["username", "password"]),
         StatusProfile::Rfc => json!(["grant_type", "username", "password"]),
     };
-    let text = json!({ "maxLength": body::SMALL });
-    let filled = json!({ "minLength": 1, "maxLength": body::SMALL });
-    let secret = json!({ "minLength": 1, "maxLength": body::SMALL, "format": "password" });
+    let text = json!({ "maxLength": body::SMALL, "pattern": NO_NUL });
+    let filled = json!({ "minLength": 1, "maxLength": body::SMALL, "pattern": NO_NUL });
+    let secret = json!({ "minLength": 1, "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" });
+    let one_of_ours = format!("({})", own_scopes.join("|"));
+    let known_scopes = json!({ "pattern": format!("^({one_of_ours}( {one_of_ours})*)?$") });
     let token = json!({ "token": secret, "token_type_hint": text });
     for (path, required, bounds) in [
         (
             "/token",
             sign_in,
             json!({
-                "grant_type": { "enum": ["password"] }, "username": filled, "password": secret, "scope": text,
-                "client_id": text, "client_secret": { "maxLength": body::SMALL, "format": "password" },
+                "grant_type": { "enum": ["password"] }, "username": filled, "password": secret, "scope": known_scopes,
+                "client_id": text, "client_secret": { "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" },
             }),
         ),
         ("/revoke", json!(["token"]), token.clone()),
@@ -121,6 +124,7 @@ pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &Auth
 fn parameter_bounds(operation: &str, name: &str) -> Value {
     match (operation, name) {
         (_, "id") => json!({ "minimum": 1 }),
+        ("authorize", "scope") => json!({ "pattern": SCOPE_LIST }),
         ("listPages", "page") => json!({ "minimum": 1, "maximum": page::NUMBER_MAX, "default": 1 }),
         ("listPages", "size") => json!({ "minimum": 1, "maximum": page::SIZE_MAX, "default": page::SIZE_DEFAULT }),
         (_, "If-Match") => json!({ "pattern": ENTITY_TAGS }),

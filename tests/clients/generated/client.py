@@ -1,0 +1,80 @@
+"""A visit with the package that openapi-python-client has made. It ends with an error unless all goes as it is told here."""
+
+import sys
+
+from latchkey_client import AuthenticatedClient, Client
+from latchkey_client.api.account import me
+from latchkey_client.api.key import create_key, revoke_key
+from latchkey_client.api.page import create_page, list_pages, replace_page
+from latchkey_client.api.user import protected_route, register, sign_in, sign_out
+from latchkey_client.models import (
+    KeyCreateRequest,
+    KeyCreateRequestScopesItem,
+    OAuthError,
+    PageRequest,
+    Problem,
+    RegisterRequest,
+    SignInBody,
+    SignInBodyGrantType,
+    UserResponseRole,
+)
+
+url, profile = sys.argv[1:]
+PASSWORD = "a garden of forking paths"
+GRANT = SignInBodyGrantType.PASSWORD
+
+# What no answer of the document describes raises.
+anybody = Client(base_url=url, raise_on_unexpected_status=True)
+
+new = RegisterRequest(name="Edsger", surname="Dijkstra", email="edsger@example.org", password=PASSWORD)
+user = register.sync(client=anybody, body=new)
+assert (user.name, user.role, user.disabled) == ("Edsger", UserResponseRole.MEMBER, False), user
+assert user.created_at.tzinfo is not None
+
+again = register.sync_detailed(client=anybody, body=new)
+assert isinstance(again.parsed, Problem), again
+assert (again.status_code, again.parsed.code) == (409, "email_taken")
+
+poor = RegisterRequest(name="E", surname="", email="nowhere", password=PASSWORD)
+problem = register.sync(client=anybody, body=poor)
+assert isinstance(problem, Problem)
+assert (problem.status, problem.code) == (422, "invalid")
+assert {(one.field, one.code) for one in problem.errors} == {("email", "email"), ("name", "length")}
+assert problem.request_id
+
+wrong = sign_in.sync_detailed(client=anybody, body=SignInBody(username=user.email, password="x", grant_type=GRANT))
+assert isinstance(wrong.parsed, OAuthError), wrong
+assert (wrong.status_code, wrong.parsed.error) == ({"fastapi": 401, "rfc": 400}[profile], "invalid_grant")
+
+token = sign_in.sync(client=anybody, body=SignInBody(username=user.email, password=PASSWORD, grant_type=GRANT))
+assert token.expires_in == 86400
+edsger = AuthenticatedClient(base_url=url, token=token.access_token, raise_on_unexpected_status=True)
+assert me.sync(client=edsger) == user
+
+page = create_page.sync(client=edsger, body=PageRequest(title="EWD", body="Two or more, use a for"))
+assert (page.owner, page.version) == (user.id, 1)
+edited = PageRequest(title="EWD 498", body=page.body)
+stale = replace_page.sync_detailed(page.id, client=edsger, body=edited, if_match='"7"')
+assert (stale.status_code, stale.parsed.code) == (412, "stale")
+page = replace_page.sync(page.id, client=edsger, body=edited, if_match='"1"')
+assert (page.title, page.version) == ("EWD 498", 2)
+listed = list_pages.sync(client=edsger, size=1)
+assert (listed.page, listed.size, listed.total, listed.items) == (1, 1, 1, [page])
+absurd = list_pages.sync(client=edsger, size=0)
+assert [(one.field, one.code) for one in absurd.errors] == [("size", "range")]
+
+wanted = KeyCreateRequest(name="reader", scopes=[KeyCreateRequestScopesItem.PAGESREAD])
+key = create_key.sync(client=edsger, body=wanted)
+assert (key.name, key.scopes, key.expires_at) == ("reader", ["pages:read"], None)
+reader = AuthenticatedClient(base_url=url, token=key.key, prefix="", auth_header_name="Token")
+assert protected_route.sync(client=reader).hello == "Edsger"
+assert list_pages.sync(client=reader).items == [page]
+refused = create_page.sync_detailed(client=reader, body=edited)
+assert (refused.status_code, refused.parsed.code) == (403, "insufficient_scope")
+assert revoke_key.sync_detailed(key.id, client=edsger).status_code == 204
+dead = protected_route.sync_detailed(client=reader)
+assert (dead.status_code, dead.parsed.code) == ({"fastapi": 403, "rfc": 401}[profile], "invalid_token")
+
+assert sign_out.sync_detailed(client=edsger).status_code == 204
+assert me.sync_detailed(client=edsger).status_code == 401
+print("done")
