@@ -11,6 +11,7 @@ pub mod connections;
 pub mod cors;
 pub mod docs;
 pub mod edge;
+pub mod fields;
 pub mod guard;
 pub mod health;
 pub mod introspect;
