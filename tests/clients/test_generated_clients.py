@@ -36,7 +36,8 @@ def typescript(latchkey, tmp_path):
     folder.mkdir()
     (folder / "package.json").write_text('{ "type": "module" }')
     (folder / "node_modules").symlink_to(TOOLS / "node_modules")
-    run(TOOLS / "node_modules/.bin/openapi-typescript", f"{latchkey.url}/openapi.json", "--output", "schema.d.ts", cwd=folder)
+    document = f"{latchkey.url}/openapi.json"
+    run(TOOLS / "node_modules/.bin/openapi-typescript", document, "--output", "schema.d.ts", cwd=folder)
     return folder
 
 

@@ -6,7 +6,7 @@ const client = createClient<paths>({ baseUrl: "https://auth.example.com" });
 
 await client.GET("/pages/"); // mistake: no such path
 await client.DELETE("/register"); // mistake: no such method
-await client.POST("/register", { body: { name: "Barbara", email: "b@example.org", password: "secret" } }); // mistake: surname
+await client.POST("/register", { body: { name: "Barbara", email: "b@example.org", password: "p" } }); // mistake: surname
 await client.GET("/page/{id}", { params: { path: { id: "first" } } }); // mistake: an id is a number
 await client.POST("/me/keys", { body: { name: "reader", scopes: ["pages:rite"] } }); // mistake: no such scope
 await client.GET("/audit", { params: { query: { order: "random" } } }); // mistake: no such order
