@@ -176,7 +176,7 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.on_blocking_pool((), work).await
+        self.on_blocking_pool((), work).await?
     }
 
     /// Runs `work`, which holds `what` until it ends or is lost. Whoever stops waiting for it leaves somebody to look.
@@ -187,9 +187,15 @@ impl Db {
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
         let mut abandoned = Abandoned { work_of: Some(self.clone()), since: Instant::now() };
-        let answer = self.on_blocking_pool(Leases::begin(&self.leases, what), work).await;
+        let lease = Leases::begin(&self.leases, what);
+        let number = lease.number();
+        let answer = self.on_blocking_pool(lease, work).await;
         abandoned.work_of = None;
-        answer
+        answer.unwrap_or_else(|stuck| {
+            // The thread may hang for long, but will not begin the work any more.
+            self.leases.end(number);
+            Err(stuck.into())
+        })
     }
 
     /// Takes what it holds from work that no database will ever answer, and makes a pool without its connections.
@@ -201,41 +207,52 @@ impl Db {
         }
     }
 
-    /// What is `held` goes with the work, which runs to its end even if its caller is gone.
-    async fn on_blocking_pool<H, T, F>(&self, held: H, work: F) -> Result<T, AppError>
+    /// What is `held` goes with the work, which runs to its end once it has begun, even if its caller is gone. Errors: no
+    /// connection could be had, and the work will not begin.
+    async fn on_blocking_pool<H, T, F>(&self, held: H, work: F) -> Result<Result<T, AppError>, Stuck>
     where
         H: Send + 'static,
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
         let connections = self.pool.current();
-        let (lends, lent) = oneshot::channel();
+        let (lends, mut lent) = oneshot::channel();
         let from = Arc::clone(&connections);
         let task = tokio::task::spawn_blocking(move || {
             let _held = held;
             match from.get() {
-                // What nobody waits for any more is not begun.
-                Ok(_) if lends.is_closed() => Err(AppError::Busy("a database connection came too late".into())),
-                Ok(mut pooled) => {
-                    let _ = lends.send(());
-                    pooled.run(work)
-                }
+                Ok(mut pooled) => match lends.send(()) {
+                    Ok(()) => pooled.run(work),
+                    Err(()) => Err(Stuck.into()),
+                },
                 Err(error) => Err(AppError::Busy(error.into())),
             }
         });
-        match tokio::time::timeout(STUCK_AFTER, lent).await {
+        match tokio::time::timeout(STUCK_AFTER, &mut lent).await {
             Ok(Ok(())) => {}
             // Others may have connections that live, and find none free.
             Ok(Err(_)) if connections.state().connections > 0 => {}
             Ok(Err(_)) => drop(self.pool.replace(&connections)),
             Err(_) => {
-                if self.pool.replace(&connections) {
-                    log::warn!("the database connections do not answer and are given up");
+                lent.close();
+                if lent.try_recv().is_err() {
+                    if self.pool.replace(&connections) {
+                        log::warn!("the database connections do not answer and are given up");
+                    }
+                    return Err(Stuck);
                 }
-                return Err(AppError::Busy("no database connection answers".into()));
             }
         }
-        task.await.map_err(|error| AppError::Internal(error.into()))?
+        Ok(task.await.unwrap_or_else(|error| Err(AppError::Internal(error.into()))))
+    }
+}
+
+/// No connection could be had for so long that the work will not begin.
+struct Stuck;
+
+impl From<Stuck> for AppError {
+    fn from(_: Stuck) -> Self {
+        Self::Busy("no database connection answers".into())
     }
 }
 
