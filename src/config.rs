@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize, Serializer};
 mod authz;
 mod database;
 mod limits;
+mod postgres_uri;
 mod proxies;
 mod tls;
 
 pub use self::authz::{AuthzSettings, ForwardAudit};
 pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl};
 pub use self::limits::{Limit, LimitSettings};
+pub use self::postgres_uri::PostgresUri;
 pub use self::proxies::{ClientHeader, Networks, Origins};
 pub use self::tls::TlsSettings;
 
@@ -264,7 +266,7 @@ impl Settings {
         }
         let settings: Self = builder.build().map_err(refused)?.try_deserialize().map_err(refused)?;
         settings.check()?;
-        settings.database.check(environment.get("PGSSLMODE").map(String::as_str))?;
+        settings.database.check(&environment)?;
         Ok(settings)
     }
 
@@ -300,10 +302,14 @@ impl Settings {
         let public_url = &self.http.public_url;
         let usable = public_url.is_empty()
             || url::Url::parse(public_url).is_ok_and(|url| {
-                matches!(url.scheme(), "http" | "https") && url.query().is_none() && url.fragment().is_none()
+                let has_credentials = !url.username().is_empty() || url.password().is_some();
+                let has_more = has_credentials || url.query().is_some() || url.fragment().is_some();
+                matches!(url.scheme(), "http" | "https") && !has_more
             });
         if !usable {
-            return Err(ConfigError("http.public_url: use http(s)://HOST[/PATH] without query or fragment".to_owned()));
+            return Err(ConfigError(
+                "http.public_url: use http(s)://HOST[/PATH] without credentials, query and fragment".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -339,7 +345,8 @@ fn overrides(environment: &HashMap<String, String>) -> Result<Vec<(String, Strin
                 return Err(ConfigError(format!("{secret} and {variable} are both set, keep one")));
             }
             let held = std::fs::read_to_string(value)
-                .map_err(|error| ConfigError(format!("{variable}: cannot read {value}: {error}")))?;
+                // Somebody may have put the secret itself where its file should be named.
+                .map_err(|error| ConfigError(format!("{variable}: cannot read the file that it names: {error}")))?;
             found.extend(key_of(secret).map(|key| (key, held.trim_end_matches(['\r', '\n']).to_owned())));
         } else {
             found.extend(key_of(variable).map(|key| (key, value.clone())));
@@ -348,9 +355,24 @@ fn overrides(environment: &HashMap<String, String>) -> Result<Vec<(String, Strin
     Ok(found)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
+/// Why the settings do not fit, without the value: it may be a secret that stands in the wrong place.
 fn refused(error: config::ConfigError) -> ConfigError {
-    ConfigError(error.to_string())
+    use config::ConfigError::{At, Type};
+    let must_be = |expected: &str| match expected.starts_with("struct ") {
+        true => "this must be a section".to_owned(),
+        false => format!("this must be {expected}"),
+    };
+    ConfigError(match error {
+        Type { key: Some(key), expected, .. } => format!("{key}: {}", must_be(expected)),
+        Type { expected, .. } => must_be(expected),
+        At { key: Some(key), error, .. } => format!("{key}: {}", refused(*error).0),
+        error => {
+            let said = error.to_string();
+            // serde's own words quote the value before they say what was expected.
+            let expected = said.rsplit_once(", expected ").filter(|_| said.starts_with("invalid "));
+            expected.map_or_else(|| said.clone(), |(_, expected)| must_be(expected))
+        }
+    })
 }
 
 /// The settings as TOML, secrets masked.

@@ -1,11 +1,14 @@
 //! `[database]`: which database, and how it is reached.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::postgres_uri::PostgresUri;
 use super::{ConfigError, within};
 
 /// `[database]`: which database and how many connections.
@@ -45,11 +48,11 @@ impl TryFrom<String> for DatabaseTls {
 }
 
 impl DatabaseSettings {
-    /// `sslmode` is libpq's from the environment, where the address names none. Errors name the key.
-    pub(super) fn check(&self, sslmode: Option<&str>) -> Result<(), ConfigError> {
+    /// `environment` is what libpq falls back on where the address is silent. Errors name the key.
+    pub(super) fn check(&self, environment: &HashMap<String, String>) -> Result<(), ConfigError> {
         within("database.pool_size", self.pool_size, 2, 1024)?;
         match &self.url {
-            DatabaseUrl::Postgres(url) if self.tls == DatabaseTls::Verify && !is_safe(url, sslmode) => {
+            DatabaseUrl::Postgres(uri) if self.tls == DatabaseTls::Verify && !is_safe(uri, environment) => {
                 Err(ConfigError(NOT_SAFE.to_owned()))
             }
             _ => Ok(()),
@@ -62,27 +65,28 @@ const NOT_SAFE: &str = "database.url: whoever is between here and PostgreSQL on 
     database.tls = \"any\" if you trust the network";
 
 /// Whether the connection stays on this machine, or is safe on its way.
-fn is_safe(url: &str, sslmode: Option<&str>) -> bool {
-    let (address, query) = url.split_once('?').unwrap_or((url, ""));
-    let parameter = |name| url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
-    let mode = parameter("sslmode").map(|(_, mode)| mode.into_owned());
-    if mode.as_deref().or(sslmode) == Some("verify-full") {
+fn is_safe(uri: &PostgresUri, environment: &HashMap<String, String>) -> bool {
+    let variable = |name| environment.get(name).map(|value| Cow::Borrowed(value.as_str()));
+    // A service is a file with parameters, which come before the environment.
+    let has_service = uri.parameter("service").or_else(|| variable("PGSERVICE")).is_some();
+    let sslmode = || variable("PGSSLMODE").filter(|_| !has_service);
+    // libpq takes JDBC's `ssl=true` for `sslmode=require`.
+    let may_require = uri.parameter("ssl").is_some();
+    if !may_require && uri.parameter("sslmode").or_else(sslmode).as_deref() == Some("verify-full") {
         return true;
     }
-    let (_, rest) = address.split_once("://").unwrap_or(("", address));
-    let authority = rest.split('/').next().unwrap_or_default();
-    let hosts = authority.rsplit('@').next().unwrap_or_default();
-    let named = ["host", "hostaddr"].into_iter().filter_map(parameter).map(|(_, hosts)| hosts.into_owned());
-    named.chain([hosts.to_owned()]).all(|hosts| hosts.split(',').all(is_here))
+    let before_path = Some(uri.hosts()).filter(|hosts| !hosts.is_empty());
+    let hosts = uri.parameter("host").or(before_path).or_else(|| variable("PGHOST"));
+    let addresses = uri.parameter("hostaddr").or_else(|| variable("PGHOSTADDR"));
+    !has_service && [hosts, addresses].into_iter().flatten().all(|hosts| hosts.split(',').all(is_here))
 }
 
 /// Whether a host of a libpq address, with or without its port, is this machine.
 fn is_here(host: &str) -> bool {
-    let host = percent_encoding::percent_decode_str(host).decode_utf8_lossy();
     let host = match host.strip_prefix('[') {
         Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
         None if host.matches(':').count() == 1 => host.split(':').next().unwrap_or_default(),
-        None => &host,
+        None => host,
     };
     let is_socket = host.is_empty() || host.starts_with(['/', '@']);
     is_socket || host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
@@ -94,8 +98,8 @@ fn is_here(host: &str) -> bool {
 pub enum DatabaseUrl {
     /// A file.
     Sqlite(PathBuf),
-    /// A libpq URI.
-    Postgres(String),
+    /// A server, reached through libpq.
+    Postgres(PostgresUri),
 }
 
 impl TryFrom<String> for DatabaseUrl {
@@ -107,7 +111,9 @@ impl TryFrom<String> for DatabaseUrl {
             _ => ("", url.as_str()),
         };
         match scheme {
-            "postgres" | "postgresql" if rest.starts_with("//") => Ok(Self::Postgres(url)),
+            "postgres" | "postgresql" if rest.starts_with("//") => {
+                PostgresUri::read(&url).map(Self::Postgres).ok_or_else(|| NOT_READ.to_owned())
+            }
             "sqlite" => sqlite_file(rest.strip_prefix("//").unwrap_or(rest)),
             // What the diesel command line takes for SQLite, too. A libpq keyword string is not a file name.
             "" if !rest.contains('=') => sqlite_file(rest),
@@ -115,6 +121,9 @@ impl TryFrom<String> for DatabaseUrl {
         }
     }
 }
+
+const NOT_READ: &str = "use postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETER=VALUE&…, and within each write @ as %40, \
+    / as %2F, ? as %3F, & as %26, = as %3D, % as %25";
 
 fn sqlite_file(path: &str) -> Result<DatabaseUrl, String> {
     match path {
@@ -124,6 +133,10 @@ fn sqlite_file(path: &str) -> Result<DatabaseUrl, String> {
         }
         path if path.starts_with("file:") => Err("name the SQLite file itself, not a file: URI".to_owned()),
         path if path.contains(['?', '#']) => Err("a SQLite address takes no parameters".to_owned()),
+        // Such a name is rather the address of a server, and it would be printed.
+        path if path.contains("password=") || path.split_once(':').is_some_and(|(_, rest)| rest.contains('@')) => {
+            Err("a SQLite address names a file, and has no user and no password".to_owned())
+        }
         path => Ok(DatabaseUrl::Sqlite(PathBuf::from(path))),
     }
 }
@@ -132,30 +145,9 @@ impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => write!(f, "sqlite://{}", path.display()),
-            Self::Postgres(url) => f.write_str(&masked(url)),
+            Self::Postgres(uri) => uri.fmt(f),
         }
     }
-}
-
-/// The address without its password, wherever libpq lets one stand: after the user, or as a parameter.
-fn masked(url: &str) -> String {
-    let Ok(mut parsed) = url::Url::parse(url) else {
-        return "postgres://***".to_owned();
-    };
-    if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
-        return "postgres://***".to_owned();
-    }
-    let shown: Vec<(String, String)> = parsed
-        .query_pairs()
-        .map(|(key, value)| {
-            let value = if key.contains("password") { "***".into() } else { value };
-            (key.into_owned(), value.into_owned())
-        })
-        .collect();
-    if !shown.is_empty() {
-        parsed.query_pairs_mut().clear().extend_pairs(shown);
-    }
-    parsed.into()
 }
 
 impl fmt::Debug for DatabaseUrl {
@@ -172,6 +164,8 @@ impl Serialize for DatabaseUrl {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -184,7 +178,6 @@ mod tests {
             ("postgres://%2Frun%2Fpostgresql/latchkey", true),
             ("postgres:///latchkey", true),
             ("postgres://db/latchkey", false),
-            ("postgres://a@localhost@db.example.org/latchkey", false),
             ("postgres://localhost,db.example.org/latchkey", false),
             ("postgres://localhost/latchkey?hostaddr=192.0.2.1", false),
             ("postgres://localhost/latchkey?host=db.example.org", false),
@@ -193,14 +186,57 @@ mod tests {
             ("postgres://db/latchkey?sslmode=verify-ca", false),
             ("postgres://db/latchkey?sslmode=verify-full", true),
             ("postgres://db/latchkey?application_name=x&sslmode=verify-full", true),
-            ("postgres://db/latchkey?user=sslmode=verify-full", false),
+            ("postgres://db/latchkey?user=sslmode%3Dverify-full", false),
+            ("postgres://db/latchkey?sslmode=verify-full&sslmode=disable", false),
+            ("postgres://db/latchkey?sslmode=verify-full&ssl=true", false),
+            ("postgres://db/latchkey?sslmode=disable&ssl%6Dode=verify-full", true),
+            ("postgres://%2Frun%2Cdb.example.org/latchkey", false),
+            ("postgres://db.example.org/latchkey?host=localhost", true),
+            ("postgres:///latchkey?service=other", false),
+            ("postgres://db/latchkey?service=other&sslmode=verify-full", true),
         ] {
-            assert_eq!(is_safe(url, None), safe, "{url}");
+            assert_eq!(is_safe(&PostgresUri::read(url).unwrap(), &HashMap::new()), safe, "{url}");
         }
-        assert!(is_safe("postgres://db/latchkey", Some("verify-full")));
-        assert!(
-            !is_safe("postgres://db/latchkey?sslmode=disable", Some("verify-full")),
-            "the address has the last word"
-        );
+    }
+
+    #[test]
+    fn libpqs_environment_counts_where_the_address_is_silent() {
+        for (url, variables, safe) in [
+            ("postgres://db/latchkey", &[("PGSSLMODE", "verify-full")][..], true),
+            ("postgres://db/latchkey?sslmode=disable", &[("PGSSLMODE", "verify-full")], false),
+            ("postgres://db/latchkey", &[("PGSSLMODE", "verify-full"), ("PGSERVICE", "other")], false),
+            ("postgres:///latchkey", &[("PGHOST", "db.example.org")], false),
+            ("postgres:///latchkey", &[("PGHOST", "/run/postgresql")], true),
+            ("postgres://localhost/latchkey", &[("PGHOST", "db.example.org")], true),
+            ("postgres://localhost/latchkey", &[("PGHOSTADDR", "192.0.2.1")], false),
+            ("postgres:///latchkey", &[("PGSERVICE", "other")], false),
+        ] {
+            let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            assert_eq!(is_safe(&PostgresUri::read(url).unwrap(), &environment), safe, "{url} {variables:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_slip_in_the_scheme_shows_the_password(
+            scheme in "(postgres|postgresql|sqlite|mysql|file)", slip in r"[ :/@?#=A-Za-z.\[\]]{0,2}",
+            at in any::<prop::sample::Index>(), dropped in 0..3_usize,
+        ) {
+            let mut address = format!("{scheme}://");
+            let at = at.index(address.len() + 1);
+            address.replace_range(at..(at + dropped).min(address.len()), &slip);
+            address += "ada:canary@localhost/x?password=canary";
+            for address in [address.as_str(), address.split('?').next().unwrap_or_default()] {
+                let shown = DatabaseUrl::try_from(address.to_owned()).map_or_else(|refusal| refusal, |url| format!("{url} {url:?}"));
+                prop_assert!(!shown.contains("canary"), "{} → {}", address, shown);
+            }
+        }
+
+        #[test]
+        fn reading_an_address_never_panics(text in r"(postgres|sqlite)?:?(//)?([@/?#:%&=]|\PC){0,30}") {
+            if let Ok(url) = DatabaseUrl::try_from(text) {
+                let _ = url.to_string();
+            }
+        }
     }
 }

@@ -153,8 +153,9 @@ impl Manager {
                     path.to_str().ok_or_else(|| ConnectionError::BadConnection("the path is not UTF-8".into()))?;
                 (Conn::Sqlite(SqliteConnection::establish(path)?), &[SQLITE_PATIENCE, SQLITE_SETUP])
             }
-            DatabaseUrl::Postgres(url) => {
-                let conn = PgConnection::establish(&with_timeouts(url)).map_err(without_secrets)?;
+            DatabaseUrl::Postgres(uri) => {
+                let uri = uri.with_defaults(&POSTGRES_TIMEOUTS);
+                let conn = PgConnection::establish(&uri).map_err(without_secrets)?;
                 (Conn::Postgres(conn), &[POSTGRES_SETUP])
             }
         };
@@ -199,24 +200,11 @@ where
     }
 }
 
-/// The URI with our time-outs, except where it states its own.
-fn with_timeouts(url: &str) -> String {
-    let (address, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut parameters: Vec<String> = query.split('&').filter(|one| !one.is_empty()).map(str::to_owned).collect();
-    for (key, value) in POSTGRES_TIMEOUTS {
-        let stated = parameters.iter().any(|one| one.split_once('=').is_some_and(|(stated, _)| stated == key));
-        if !stated {
-            parameters.push(format!("{key}={value}"));
-        }
-    }
-    format!("{address}?{}", parameters.join("&"))
-}
-
 /// libpq's words about a server that it could not reach. Its words about an address that it could not read quote
 /// pieces of it, and so, it may be, of the password.
 fn without_secrets(error: ConnectionError) -> ConnectionError {
     let said = error.to_string();
-    if said.contains("connection to server") {
+    if said.starts_with("connection to server") {
         return error;
     }
     let reason = if said.contains("could not translate host name") {

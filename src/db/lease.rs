@@ -28,9 +28,16 @@ pub(super) struct Lease {
     number: u64,
 }
 
+impl Lease {
+    /// Names it among the others.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.of.held().leases.remove(&self.number);
+        self.of.end(self.number);
     }
 }
 
@@ -42,6 +49,13 @@ impl Leases {
         let number = held.latest;
         held.leases.insert(number, (Instant::now(), Box::new(what)));
         Lease { of: Arc::clone(this), number }
+    }
+
+    /// Gives back what is held by this work.
+    pub(super) fn end(&self, number: u64) {
+        // What is held may have more to do than to be forgotten, so not under the lock.
+        let ended = self.held().leases.remove(&number);
+        drop(ended);
     }
 
     /// Gives back what is held by work that began before `then`; how much work that was.

@@ -12,6 +12,7 @@ pub mod issue_requests;
 mod lease;
 pub mod migrate;
 pub mod pages;
+mod pool;
 mod schema;
 pub mod sign_in_failures;
 pub mod users;
@@ -19,23 +20,25 @@ pub mod users;
 use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 pub use self::conn::{Conn, purging_is_ours};
 use self::conn::{Manager, read_transaction, write_transaction};
 use self::feed::Feed;
 pub use self::lease::LOST_AFTER;
 use self::lease::Leases;
+use self::pool::{CHECKOUT_WAIT, Pool};
 use crate::config::{DatabaseSettings, DatabaseUrl};
 use crate::error::AppError;
 use crate::metrics::Durations;
 
-/// How long a request waits for a connection before it is told to come back (standards: F12).
-const CHECKOUT_WAIT: Duration = Duration::from_secs(1);
+/// How long a connection may take to be had or to say that it lives, a little longer than the pool tries: after that the
+/// pool is stuck.
+const STUCK_AFTER: Duration = Duration::from_millis(1_050);
 /// How long a request waits, for connections and answers together. The server ends a statement sooner; this is for a
 /// server that does not answer.
 const ANSWER_WAIT: Duration = Duration::from_millis(1_800);
@@ -45,10 +48,7 @@ const WRITE_WAIT: Duration = Duration::from_millis(1_500);
 /// A pool of connections to one database. Clones share it.
 #[derive(Clone)]
 pub struct Db {
-    manager: Manager,
-    pool_size: u32,
-    /// Replaced when connections of it are lost.
-    pool: Arc<RwLock<r2d2::Pool<Manager>>>,
+    pool: Arc<Pool>,
     leases: Arc<Leases>,
     connections: Arc<Semaphore>,
     /// SQLite has one writer at a time. To queue here is fair; to queue in SQLite is to sleep and hope.
@@ -67,9 +67,7 @@ impl Db {
         let permits = usize::try_from(settings.pool_size).unwrap_or(Semaphore::MAX_PERMITS);
         let single_writer = matches!(settings.url, DatabaseUrl::Sqlite(_)).then(|| Arc::new(Semaphore::new(1)));
         Ok(Self {
-            pool: Arc::new(RwLock::new(new_pool(&manager, settings.pool_size))),
-            pool_size: settings.pool_size,
-            manager,
+            pool: Arc::new(Pool::new(manager, settings.pool_size)),
             leases: Arc::default(),
             connections: Arc::new(Semaphore::new(permits)),
             single_writer,
@@ -132,12 +130,12 @@ impl Db {
 
     /// A connection of its own that hears what changes.
     pub fn feed(&self) -> Result<Feed, AppError> {
-        Feed::open(&self.manager)
+        Feed::open(self.pool.manager())
     }
 
     /// Connections at most.
     pub fn pool_size(&self) -> usize {
-        usize::try_from(self.pool_size).unwrap_or(usize::MAX)
+        usize::try_from(self.pool.size()).unwrap_or(usize::MAX)
     }
 
     /// How long connections were waited for.
@@ -147,13 +145,13 @@ impl Db {
 
     /// Connections that are open, and those of them that do nothing.
     pub fn connections(&self) -> [u32; 2] {
-        let state = self.pool().state();
+        let state = self.pool.current().state();
         [state.connections, state.idle_connections]
     }
 
     /// Has every connection asked whether it lives before it is used again.
     pub fn doubt(&self) {
-        self.manager.doubt();
+        self.pool.manager().doubt();
     }
 
     /// Runs `work` on a connection, however long it takes: whoever waits for it has a time-out of their own.
@@ -178,7 +176,7 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.on_blocking_pool((), work).await
+        self.on_blocking_pool((), work).await?
     }
 
     /// Runs `work`, which holds `what` until it ends or is lost. Whoever stops waiting for it leaves somebody to look.
@@ -189,9 +187,15 @@ impl Db {
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
         let mut abandoned = Abandoned { work_of: Some(self.clone()), since: Instant::now() };
-        let answer = self.on_blocking_pool(Leases::begin(&self.leases, what), work).await;
+        let lease = Leases::begin(&self.leases, what);
+        let number = lease.number();
+        let answer = self.on_blocking_pool(lease, work).await;
         abandoned.work_of = None;
-        answer
+        answer.unwrap_or_else(|stuck| {
+            // The thread may hang for long, but will not begin the work any more.
+            self.leases.end(number);
+            Err(stuck.into())
+        })
     }
 
     /// Takes what it holds from work that no database will ever answer, and makes a pool without its connections.
@@ -199,30 +203,56 @@ impl Db {
         let lost = Instant::now().checked_sub(LOST_AFTER).map_or(0, |then| self.leases.end_begun_before(then));
         if lost > 0 {
             log::warn!("{lost} database connections do not answer and are given up");
-            *self.pool.write().unwrap_or_else(PoisonError::into_inner) = new_pool(&self.manager, self.pool_size);
+            self.pool.replace(&self.pool.current());
         }
     }
 
-    fn pool(&self) -> r2d2::Pool<Manager> {
-        self.pool.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What is `held` goes with the work, which runs to its end even if its caller is gone.
-    async fn on_blocking_pool<H, T, F>(&self, held: H, work: F) -> Result<T, AppError>
+    /// What is `held` goes with the work, which runs to its end once it has begun, even if its caller is gone. Errors: no
+    /// connection could be had, and the work will not begin.
+    async fn on_blocking_pool<H, T, F>(&self, held: H, work: F) -> Result<Result<T, AppError>, Stuck>
     where
         H: Send + 'static,
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        let pool = self.pool();
+        let connections = self.pool.current();
+        let (lends, mut lent) = oneshot::channel();
+        let from = Arc::clone(&connections);
         let task = tokio::task::spawn_blocking(move || {
             let _held = held;
-            match pool.get() {
-                Ok(mut pooled) => pooled.run(work),
+            match from.get() {
+                Ok(mut pooled) => match lends.send(()) {
+                    Ok(()) => pooled.run(work),
+                    Err(()) => Err(Stuck.into()),
+                },
                 Err(error) => Err(AppError::Busy(error.into())),
             }
         });
-        task.await.map_err(|error| AppError::Internal(error.into()))?
+        match tokio::time::timeout(STUCK_AFTER, &mut lent).await {
+            Ok(Ok(())) => {}
+            // Others may have connections that live, and find none free.
+            Ok(Err(_)) if connections.state().connections > 0 => {}
+            Ok(Err(_)) => drop(self.pool.replace(&connections)),
+            Err(_) => {
+                lent.close();
+                if lent.try_recv().is_err() {
+                    if self.pool.replace(&connections) {
+                        log::warn!("the database connections do not answer and are given up");
+                    }
+                    return Err(Stuck);
+                }
+            }
+        }
+        Ok(task.await.unwrap_or_else(|error| Err(AppError::Internal(error.into()))))
+    }
+}
+
+/// No connection could be had for so long that the work will not begin.
+struct Stuck;
+
+impl From<Stuck> for AppError {
+    fn from(_: Stuck) -> Self {
+        Self::Busy("no database connection answers".into())
     }
 }
 
@@ -259,16 +289,6 @@ async fn permit(
         Ok(Err(closed)) => Err(AppError::Internal(closed.into())),
         Err(_) => Err(AppError::Busy(complaint.into())),
     }
-}
-
-fn new_pool(manager: &Manager, size: u32) -> r2d2::Pool<Manager> {
-    r2d2::Pool::builder()
-        .max_size(size)
-        // None ahead of need: a thread that still connects while the process ends would crash in OpenSSL.
-        .min_idle(Some(0))
-        .connection_timeout(CHECKOUT_WAIT)
-        .error_handler(Box::new(LogPoolError))
-        .build_unchecked(manager.clone())
 }
 
 tokio::task_local! {
@@ -327,15 +347,5 @@ impl From<DieselError> for AppError {
             | DieselError::BrokenTransactionManager => Self::Busy(error.into()),
             _ => Self::Internal(error.into()),
         }
-    }
-}
-
-#[derive(Debug)]
-struct LogPoolError;
-
-impl r2d2::HandleError<diesel::ConnectionError> for LogPoolError {
-    fn handle_error(&self, error: diesel::ConnectionError) {
-        // Whoever waits for the connection gets this error, too, and reports it.
-        log::debug!("database connection: {error}");
     }
 }

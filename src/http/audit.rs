@@ -11,7 +11,8 @@ use paperclip::actix::{Apiv2Schema, OperationModifier, api_v2_operation, web};
 use paperclip::v2::models::{DefaultOperationRaw, DefaultSchemaRaw};
 use serde::{Deserialize, Serialize};
 
-use super::body::{self, Query};
+use super::body::Query;
+use super::fields;
 use super::path::PathId;
 use super::principal::{ManageAccount, Permit, ReadAudit, ReadPages};
 use super::problem::Fault;
@@ -271,15 +272,15 @@ pub async fn read(
     wanted: Wanted,
 ) -> Result<AuditReply, Fault> {
     let AuditQuery { actor, user, action, target, outcome, since, until, order, after, limit } = query.0;
-    let outcome = outcome.map(|name| body::one_of("outcome", &name, Outcome::ALL, Outcome::name)).transpose()?;
+    let outcome = outcome.map(|name| fields::one_of("outcome", &name, Outcome::ALL, Outcome::name)).transpose()?;
     let filter = Filter {
         actor,
         user: user.map(UserId),
         action,
         target,
         outcome: outcome.map(Outcome::name),
-        since: since.map(|text| body::moment("since", &text)).transpose()?,
-        until: until.map(|text| body::moment("until", &text)).transpose()?,
+        since: since.map(|text| fields::moment("since", &text)).transpose()?,
+        until: until.map(|text| fields::moment("until", &text)).transpose()?,
         ..Filter::default()
     };
     let limit = if wanted.lines { Some(LIMIT_MAX) } else { limit };
@@ -345,6 +346,6 @@ pub async fn page_history(
 }
 
 fn span(order: Option<String>, after: Option<i64>, limit: Option<i64>) -> Result<Span, Fault> {
-    let order = order.map(|name| body::one_of("order", &name, Order::ALL, Order::name)).transpose()?;
+    let order = order.map(|name| fields::one_of("order", &name, Order::ALL, Order::name)).transpose()?;
     Ok(Span::new(order.unwrap_or(Order::Newest), after, limit)?)
 }

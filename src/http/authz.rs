@@ -11,12 +11,12 @@ use paperclip::v2::models::{DataType, DefaultOperationRaw, Either, Parameter, Pa
 use paperclip::v2::schema::Apiv2Schema;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::body;
 use super::guard::{self, Schemes};
 use super::original::original;
 use super::principal::{Anybody, Known, Permit};
 use super::problem::Fault;
 use super::reply::Empty;
+use super::url_encoded::pairs;
 use crate::domain::audit::{Call, Caller};
 use crate::domain::forward::scope_list;
 use crate::domain::principal::Principal;
@@ -43,7 +43,7 @@ impl FromRequest for Question {
 /// The scopes that the query demands. Whatever else stands in it may be a slip of the pen, and would demand nothing.
 fn scopes(query: &str) -> Result<Vec<String>, Fault> {
     let mut scopes = Vec::new();
-    for (name, value) in body::pairs(query.as_bytes())? {
+    for (name, value) in pairs(query.as_bytes())? {
         if name != "scope" {
             return Err(AppError::from(FieldError::new(name, "unknown", "The only parameter is scope.")).into());
         }

@@ -17,8 +17,9 @@ use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::fields::{UnknownFields, checked};
 use super::problem::Fault;
-use crate::clock::Timestamp;
+use super::url_encoded::pairs;
 use crate::error::{AppError, FieldError};
 use crate::service::Service;
 
@@ -71,7 +72,7 @@ where
         let body = read_body(request, payload, "application/x-www-form-urlencoded", SMALL);
         Box::pin(async move {
             let body = body.await?;
-            let (mut fields, repeated) = url_encoded::<T>(&body)?;
+            let (mut fields, repeated) = url_encoded_fields::<T>(&body)?;
             fields.retain(|_, value| value != "");
             Ok(Self(checked(fields, &repeated, UnknownFields::Ignored)?))
         })
@@ -87,7 +88,7 @@ where
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let read = || {
-            let (fields, repeated) = url_encoded::<T>(request.query_string().as_bytes())?;
+            let (fields, repeated) = url_encoded_fields::<T>(request.query_string().as_bytes())?;
             Ok(Self(checked(fields, &repeated, UnknownFields::Ignored)?))
         };
         std::future::ready(read())
@@ -179,9 +180,8 @@ fn unreadable_json(error: serde_json::Error) -> Fault {
     Fault::Malformed { code: "malformed_json", detail: detail.into() }
 }
 
-/// Decodes `name=value&…` strictly: actix and `form_urlencoded` turn broken UTF-8 into U+FFFD, so that two different
-/// passwords could become one. Values take the types of `T`'s schema.
-fn url_encoded<T: Apiv2Schema>(text: &[u8]) -> Result<(Map<String, Value>, BTreeSet<String>), Fault> {
+/// The fields of a form or a query, and the names that stand in it twice. Values take the types of `T`'s schema.
+fn url_encoded_fields<T: Apiv2Schema>(text: &[u8]) -> Result<(Map<String, Value>, BTreeSet<String>), Fault> {
     let schema = T::raw_schema();
     let (mut fields, mut repeated) = (Map::new(), BTreeSet::new());
     for (name, value) in pairs(text)? {
@@ -195,116 +195,6 @@ fn url_encoded<T: Apiv2Schema>(text: &[u8]) -> Result<(Map<String, Value>, BTree
         }
     }
     Ok((fields, repeated))
-}
-
-/// Names and values in their order.
-pub fn pairs(text: &[u8]) -> Result<Vec<(String, String)>, Fault> {
-    let pairs = text.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-    let decoded = pairs.map(|pair| {
-        let mut parts = pair.splitn(2, |byte| *byte == b'=');
-        let name = percent_decoded(parts.next().unwrap_or_default())?;
-        Ok((name, percent_decoded(parts.next().unwrap_or_default())?))
-    });
-    decoded.collect()
-}
-
-fn percent_decoded(text: &[u8]) -> Result<String, Fault> {
-    let malformed = || Fault::Malformed {
-        code: "malformed_encoding",
-        detail: "Encode names and values as UTF-8, percent-encoded.".into(),
-    };
-    let escapes_are_whole = text
-        .split(|byte| *byte == b'%')
-        .skip(1)
-        .all(|escape| matches!(escape, [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit()));
-    if !escapes_are_whole {
-        return Err(malformed());
-    }
-    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    let decoded = percent_encoding::percent_decode(&spaced).decode_utf8().map_err(|_not_utf8| malformed())?;
-    Ok(decoded.into_owned())
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum UnknownFields {
-    Refused,
-    Ignored,
-}
-
-/// `fields` as a `T`, or everything that is wrong with them.
-fn checked<T>(
-    mut fields: Map<String, Value>,
-    repeated: &BTreeSet<String>,
-    unknown: UnknownFields,
-) -> Result<T, AppError>
-where
-    T: DeserializeOwned + Apiv2Schema,
-{
-    let schema = T::raw_schema();
-    let mut errors: Vec<FieldError> =
-        repeated.iter().map(|name| FieldError::new(name, "repeated", "Send this field once.")).collect();
-    for name in schema.required.iter().filter(|name| !fields.contains_key(*name)) {
-        errors.push(FieldError::new(name, "missing", "This field is required."));
-    }
-    fields.retain(|name, value| match schema.properties.get(name) {
-        Some(expected) => {
-            errors.extend(mistyped(name, value, expected));
-            true
-        }
-        None => {
-            if unknown == UnknownFields::Refused {
-                errors.push(FieldError::new(name, "unknown", "This field is not known here."));
-            }
-            false
-        }
-    });
-    if !errors.is_empty() {
-        return Err(AppError::Invalid(errors));
-    }
-    // The schema has been met, so this fails only if the type and its schema disagree.
-    serde_json::from_value(Value::Object(fields)).map_err(|error| AppError::Internal(error.into()))
-}
-
-fn mistyped(name: &str, value: &Value, expected: &DefaultSchemaRaw) -> Option<FieldError> {
-    if let (Some(items), Some(expected)) = (value.as_array(), &expected.items) {
-        return items
-            .iter()
-            .find_map(|item| mistyped(name, item, expected))
-            .map(|item| FieldError { message: format!("Each item: {}", item.message), ..item });
-    }
-    let (fits, wanted) = match expected.data_type {
-        Some(DataType::String) => (value.is_string(), "a string"),
-        Some(DataType::Integer) => (value.is_i64(), "an integer"),
-        Some(DataType::Boolean) => (value.is_boolean(), "true or false"),
-        Some(DataType::Number) => (value.is_number(), "a number"),
-        Some(DataType::Array) => (value.is_array(), "an array"),
-        Some(DataType::Object) => (value.is_object(), "an object"),
-        Some(DataType::File) | None => (true, "a value"),
-    };
-    if !fits {
-        return Some(FieldError::new(name, "type", format!("This must be {wanted}.")));
-    }
-    // PostgreSQL cannot store it, and C code would stop at it.
-    let has_nul = value.as_str().is_some_and(|text| text.contains('\0'));
-    has_nul.then(|| FieldError::new(name, "nul", "The NUL character is not allowed."))
-}
-
-/// The value of a field that takes one of a few words.
-pub fn one_of<T: Copy, const N: usize>(
-    field: &str,
-    given: &str,
-    known: [T; N],
-    name: fn(T) -> &'static str,
-) -> Result<T, AppError> {
-    known.into_iter().find(|one| name(*one) == given).ok_or_else(|| {
-        let names = known.map(name).join(", ");
-        FieldError::new(field, "unknown", format!("Use one of: {names}.")).into()
-    })
-}
-
-/// The value of a field that takes a moment (RFC 3339).
-pub fn moment(field: &str, given: &str) -> Result<Timestamp, AppError> {
-    Timestamp::parse(given).ok_or_else(|| FieldError::new(field, "date-time", Timestamp::FORM).into())
 }
 
 /// Documents each extractor as paperclip documents its own of the same name.
@@ -330,4 +220,170 @@ documented_as! {
     <T; const LIMIT> Json<T, LIMIT> => web::Json<T>,
     <T> Form<T> => web::Form<T>,
     <T> Query<T> => web::Query<T>,
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+    use paperclip::actix::Apiv2Schema;
+    use proptest::prelude::*;
+    use serde::Serialize;
+    use url::form_urlencoded;
+
+    use super::*;
+
+    /// A field of each type that a request may have.
+    #[derive(Debug, PartialEq, Deserialize, Serialize, Apiv2Schema)]
+    struct Sample {
+        name: String,
+        note: Option<String>,
+        count: Option<i64>,
+        is_kept: Option<bool>,
+        tags: Option<Vec<String>>,
+    }
+
+    const JSON: &str = "application/json";
+    const FORM: &str = "application/x-www-form-urlencoded";
+
+    /// What is taken from a request; `None` if it is refused, which must be the fault of the request.
+    fn extract<E: FromRequest<Error = Fault>>(
+        media_type: &str,
+        target: &str,
+        body: impl Into<web::Bytes>,
+    ) -> Option<E> {
+        let request = TestRequest::with_uri(target).insert_header((CONTENT_TYPE, media_type)).set_payload(body);
+        let (request, mut payload) = request.to_http_parts();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        match runtime.block_on(E::from_request(&request, &mut payload)) {
+            Ok(extracted) => Some(extracted),
+            Err(Fault::Malformed { .. } | Fault::App(AppError::Invalid(_))) => None,
+            Err(fault) => panic!("{fault:?}"),
+        }
+    }
+
+    fn json(body: impl Into<web::Bytes>) -> Option<Sample> {
+        extract::<Json<Sample>>(JSON, "/", body).map(|json| json.0)
+    }
+
+    fn encoded(fields: &[(String, String)]) -> String {
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
+    }
+
+    fn field_name() -> impl Strategy<Value = String> {
+        let known = prop::sample::select(vec!["name", "note", "count", "is_kept", "tags"]);
+        prop_oneof![9 => known.prop_map(str::to_owned), 1 => "(other|Name|name |)"]
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![any::<String>(), "[a\0%+&=\"]{0,4}", "-?[0-9]{1,20}", "true|false|null"]
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            4 => text().prop_map(Value::from),
+            2 => any::<i64>().prop_map(Value::from),
+            1 => any::<u64>().prop_map(Value::from),
+            1 => any::<f64>().prop_map(Value::from),
+            2 => any::<bool>().prop_map(Value::from),
+            1 => Just(Value::Null),
+        ];
+        leaf.prop_recursive(3, 8, 4, |inner| {
+            let fields = prop::collection::vec((field_name(), inner.clone()), 0..4);
+            prop_oneof![
+                2 => prop::collection::vec(text(), 0..4).prop_map(Value::from),
+                1 => prop::collection::vec(inner, 0..4).prop_map(Value::from),
+                1 => fields.prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn is_text(value: &Value) -> bool {
+        value.as_str().is_some_and(|text| !text.contains('\0'))
+    }
+
+    /// Whether a sample may have such a field.
+    fn fits((name, value): &(String, Value)) -> bool {
+        match name.as_str() {
+            "name" | "note" => is_text(value),
+            "count" => value.as_i64().is_some(),
+            "is_kept" => value.is_boolean(),
+            "tags" => value.as_array().is_some_and(|tags| tags.iter().all(is_text)),
+            _ => false,
+        }
+    }
+
+    /// Whether each name stands there once, and the one that is required does.
+    fn are_once<V>(fields: &[(String, V)]) -> bool {
+        let names: BTreeSet<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+        names.len() == fields.len() && names.contains("name")
+    }
+
+    /// What the fields say, without what a sample lacks.
+    fn without_nulls(sample: &Sample) -> Value {
+        let Value::Object(mut fields) = serde_json::to_value(sample).unwrap() else { panic!("no object") };
+        fields.retain(|_, value| !value.is_null());
+        Value::Object(fields)
+    }
+
+    proptest! {
+        #[test]
+        fn a_json_object_is_taken_as_it_is_if_every_field_fits_and_refused_otherwise(
+            name in text(), mut fields in prop::collection::vec((field_name(), value()), 0..4),
+        ) {
+            fields.insert(0, ("name".to_owned(), name.into()));
+            let written: Vec<String> = fields.iter().map(|(name, value)| format!("{}:{value}", Value::from(name.as_str()))).collect();
+            let taken = json(format!("{{{}}}", written.join(",")));
+            prop_assert_eq!(taken.is_some(), are_once(&fields) && fields.iter().all(fits));
+            if let Some(sample) = taken {
+                prop_assert_eq!(without_nulls(&sample), Value::Object(fields.into_iter().collect()));
+            }
+        }
+
+        #[test]
+        fn of_any_bytes_only_a_json_object_that_says_the_same_is_taken(
+            before in r#"(\{"name":")?"#, bytes in prop::collection::vec(any::<u8>(), 0..12), text in r#"[{}\[\]:,"a-z\\u0-9 ]{0,12}"#,
+            after in r#"("\})?"#,
+        ) {
+            let body = [before.as_bytes(), &bytes, text.as_bytes(), after.as_bytes()].concat();
+            if let Some(sample) = json(body.clone()) {
+                prop_assert_eq!(without_nulls(&sample), serde_json::from_slice::<Value>(&body).unwrap());
+            }
+        }
+
+        #[test]
+        fn a_form_and_a_query_are_taken_as_they_are_if_every_field_fits_and_refused_otherwise(
+            name in text(), mut fields in prop::collection::vec((field_name(), text()), 0..4),
+        ) {
+            fields.insert(0, ("name".to_owned(), name));
+            let typed = |(name, text): &(String, String)| {
+                let value = match name.as_str() {
+                    "count" => text.parse::<i64>().ok().map(Value::from),
+                    "is_kept" => text.parse::<bool>().ok().map(Value::from),
+                    _ => None,
+                };
+                (name.clone(), value.unwrap_or_else(|| text.as_str().into()))
+            };
+            let is_known = |(name, _): &(String, Value)| ["name", "note", "count", "is_kept", "tags"].contains(&name.as_str());
+            let in_query: Vec<(String, Value)> = fields.iter().map(typed).filter(is_known).collect();
+            let mut in_form = in_query.clone();
+            in_form.retain(|(_, value)| value != "");
+            let form = extract::<Form<Sample>>(FORM, "/", encoded(&fields)).map(|form| form.0);
+            let query = extract::<Query<Sample>>(JSON, &format!("/?{}", encoded(&fields)), "").map(|query| query.0);
+            for (taken, read) in [(form, in_form), (query, in_query)] {
+                // An empty field, or one that is not known, is absent, but does not stand there twice either.
+                let is_good = are_once(&fields) && are_once(&read) && read.iter().all(fits);
+                prop_assert_eq!(taken.is_some(), is_good, "{:?}", read);
+                if let Some(sample) = taken {
+                    prop_assert_eq!(without_nulls(&sample), Value::Object(read.into_iter().collect()));
+                }
+            }
+        }
+
+        #[test]
+        fn a_form_says_what_json_says(name in "(?s).{1,30}", note in "(?s).{1,30}") {
+            let form = encoded(&[("name".to_owned(), name.clone()), ("note".to_owned(), note.clone())]);
+            let form = extract::<Form<Sample>>(FORM, "/", form).map(|form| form.0);
+            prop_assert_eq!(form, json(serde_json::json!({ "name": name, "note": note }).to_string()));
+        }
+    }
 }

@@ -133,3 +133,77 @@ fn admit(
         Err(fault) => Err((fault.into(), request)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::super::arbitrary::header_value;
+    use super::*;
+
+    fn value() -> impl Strategy<Value = HeaderValue> {
+        let credential =
+            "((bearer|Bearer|BEARER|Basic|Digest)( {0,2}))?(secret|other|QTpzZWNyZXQ=|QTphLGI=|secret, other|)";
+        prop_oneof![
+            4 => credential.prop_map(|text| HeaderValue::from_str(&text).unwrap()),
+            1 => header_value(b" ,Bearsict:="),
+        ]
+    }
+
+    fn headers() -> impl Strategy<Value = HeaderMap> {
+        let name = prop::sample::select(vec![TOKEN, AUTHORIZATION]);
+        prop::collection::vec((name, value()), 0..4).prop_map(|headers| {
+            headers.into_iter().fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            })
+        })
+    }
+
+    fn first(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+        let bytes = headers.get(name)?.as_bytes();
+        Some(String::from_utf8(bytes.to_vec()).unwrap_or(UNREADABLE.to_owned()))
+    }
+
+    /// What follows the scheme, if the header is there and has it.
+    fn after(scheme: &str, headers: &HeaderMap) -> Option<String> {
+        let text = first(headers, AUTHORIZATION)?;
+        let (given, rest) = text.split_once(' ').unwrap_or((&text, ""));
+        given.eq_ignore_ascii_case(scheme).then(|| rest.trim().to_owned())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn a_request_has_one_credential_or_none_or_is_refused(headers in headers(), takes_basic in any::<bool>()) {
+            let schemes = if takes_basic { Schemes::OrBasic } else { Schemes::TokenOrBearer };
+            let token = first(&headers, TOKEN).filter(|token| !token.is_empty());
+            let bearer = after("bearer", &headers);
+            let encoded = after("basic", &headers).filter(|_| takes_basic);
+            let basic = encoded.as_deref().map(|encoded| match encoded {
+                "QTpzZWNyZXQ=" => "secret".to_owned(),
+                "QTphLGI=" => "a,b".to_owned(),
+                _ => UNREADABLE.to_owned(),
+            });
+            let given: Vec<&String> = [&token, &bearer, &basic].into_iter().flatten().collect();
+            let repeated = [TOKEN, AUTHORIZATION].iter().any(|name| headers.get_all(name).count() > 1);
+            match presented(&headers, schemes) {
+                Ok(Some((credential, carrier))) => {
+                    prop_assert!(!repeated && !given.is_empty());
+                    prop_assert!(given.iter().all(|one| **one == *credential), "{:?}", given);
+                    prop_assert_eq!(carrier == Carrier::Token, token.is_some());
+                    prop_assert!(basic.is_some() || !credential.contains(','));
+                }
+                Ok(None) => prop_assert!(!repeated && given.is_empty()),
+                Err(Fault::AmbiguousCredential) => {
+                    let differ = given.windows(2).any(|pair| pair[0] != pair[1]);
+                    let is_list = [&token, &bearer, &encoded].into_iter().flatten().any(|one| one.contains(','));
+                    prop_assert!(repeated || differ || is_list);
+                }
+                Err(fault) => prop_assert!(false, "{:?}", fault),
+            }
+        }
+    }
+}

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::body::{self, Json, Query};
+use super::fields;
 use super::key::{FreshKeyResponse, KeyResponse};
 use super::path::PathId;
 use super::principal::{Anybody, IssueKeys, Permit};
@@ -192,7 +193,7 @@ pub async fn issue(
     body: Json<KeyIssueRequest, { body::ISSUE }>,
 ) -> Result<Once<KeyIssueResponse>, Fault> {
     let KeyIssueRequest { name, scopes, expires_at, order, metadata, delivery } = body.0;
-    let delivery = delivery.map(|name| body::one_of("delivery", &name, Delivery::ALL, Delivery::name)).transpose()?;
+    let delivery = delivery.map(|name| fields::one_of("delivery", &name, Delivery::ALL, Delivery::name)).transpose()?;
     let request = IssueRequest {
         key: KeyRequest { name, scopes, expires_at },
         order,

@@ -1,6 +1,8 @@
 //! HTTP: the only layer that names actix-web, actix-web-httpauth and paperclip.
 
 pub mod account;
+#[cfg(test)]
+mod arbitrary;
 pub mod audit;
 pub mod authz;
 pub mod body;
@@ -9,6 +11,7 @@ pub mod connections;
 pub mod cors;
 pub mod docs;
 pub mod edge;
+pub mod fields;
 pub mod guard;
 pub mod health;
 pub mod introspect;
@@ -25,6 +28,7 @@ pub mod problem;
 pub mod reply;
 pub mod revoke;
 pub mod token;
+mod url_encoded;
 pub mod user;
 
 use std::net::SocketAddr;

@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
 use serde::{Deserialize, Serialize};
 
-use super::body::{self, Json, Query};
+use super::body::{Json, Query};
+use super::fields;
 use super::path::PathId;
 use super::principal::{Anybody, Permit, ReadUsers, WriteUsers};
 use super::problem::Fault;
@@ -170,7 +171,7 @@ pub async fn edit(
     body: Json<UserPatch>,
 ) -> Result<Reply<UserResponse>, Fault> {
     let UserPatch { role, disabled } = body.0;
-    let role = role.map(|name| body::one_of("role", &name, Role::ALL, Role::name)).transpose()?;
+    let role = role.map(|name| fields::one_of("role", &name, Role::ALL, Role::name)).transpose()?;
     let user = service.administer_user(permit.0, id.0, Administration { role, disabled }).await?;
     Ok(Reply::new(user.into()))
 }

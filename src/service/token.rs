@@ -78,7 +78,7 @@ impl Service {
         self.hasher.admit(client).await?;
         let (account, email) = (failures::account(username), EmailAddress::parse(username));
         let look = move |conn: &mut Conn| {
-            let user = email.map_or(Ok(None), |email| users::find_by_email(conn, email.key()))?;
+            let user = email.map_or(Ok(None), |email| users::find_by_email_evenly(conn, email.key()))?;
             Ok((user, failures::look(conn, patience, account, now)?.1))
         };
         let (user, held) = self.db.read(look).await?;

@@ -320,24 +320,79 @@ fn a_database_that_is_not_there_is_an_error_and_never_another_one() {
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was created");
 }
 
+/// Database addresses with a password, good and bad ones.
+const ADDRESSES_WITH_A_PASSWORD: [&str; 33] = [
+    "postgres://ada:hunter2@localhost:1/x",
+    "postgres://ada:hunter2%zz@localhost/x",
+    "postgres://ada:hunter2%00@localhost/x",
+    "postgres://ada:%40hunter2%2F@localhost:1/x",
+    "postgres://ada:#hunter2@localhost:1/x",
+    "postgres://ada:5432#hunter2@localhost:1/x",
+    "postgres://ada:1?hunter2@localhost:1/x",
+    "postgres://ada:1/hunter2@localhost:1/x",
+    "postgres://localhost:1/hunter2@localhost/x",
+    "postgres://ada:x@hunter2@nowhere.invalid/x",
+    "postgres://ada:x@/hunter2@localhost:1/x",
+    "postgres://ada:hunter2 and more@localhost/x",
+    "postgres://ada:hunter2 connection to server%zz@localhost/x",
+    "postgres://ada:hunter2@[::1]y/x",
+    "postgres://ada:hunter2@[::1/x",
+    "postgres://ada:hunter2@nowhere.invalid/x",
+    "postgres://ada:hunter2@localhost:port/x",
+    "postgres://ada:hunter2@localhost/x?nonsense=1",
+    "postgres://ada:hunter2/x",
+    "postgres://localhost:1/x?password=hunter2",
+    "postgres://localhost:1/x?password=a@/?#hunter2",
+    "postgres://localhost:1?password=a@hunter2",
+    "postgres://localhost:1/x?password=a&hunter2",
+    "postgres://localhost:1/x?password=a&hunter2=b",
+    "postgres://localhost:1/x?pass%77ord=hunter2",
+    "postgres://localhost:1/x?sslpassword=hunter2&oauth_client_secret=hunter2",
+    "postgres://localhost:1/x?pwd=hunter2",
+    "postgres//ada:hunter2@localhost/x",
+    "//ada:hunter2@localhost/x",
+    "ada:hunter2@localhost/x",
+    "sqlite://ada:hunter2@localhost/x",
+    "mysql://ada:hunter2@localhost/x",
+    "host=localhost user=ada password=hunter2",
+];
+
+#[test]
+fn no_message_and_no_setting_that_is_shown_tells_the_password_of_the_database() {
+    let home = TempDir::new().unwrap();
+    for url in ADDRESSES_WITH_A_PASSWORD {
+        for arguments in [&["serve"][..], &["migrate", "up"], &["config"]] {
+            let mut command = latchkey(home.path(), arguments);
+            command.env("DATABASE_URL", url).env("LATCHKEY__DATABASE__TLS", "any").env("RUST_LOG", "trace");
+            let output = run(&mut command);
+            let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert!(!told.contains("hunter2"), "{url}: {told}");
+            assert!(told.contains("database"), "{url}: {told}");
+            assert!(arguments == ["config"] || !output.status.success(), "{url}: {told}");
+        }
+        let environment = [("DATABASE_URL", url), ("LATCHKEY__DATABASE__TLS", "any")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let loaded = latchkey::config::Settings::load(None, environment);
+        assert!(!format!("{loaded:?}").contains("hunter2"), "{url}: {loaded:?}");
+    }
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was created");
+}
+
 #[test]
 fn no_message_about_a_wrong_setting_quotes_a_secret() {
     let home = TempDir::new().unwrap();
-    for url in [
-        "postgres://ada:hunter2%zz@localhost/x",
-        "postgres://ada:hunter2@[::1]y/x",
-        "postgres://ada:hunter2@nowhere.invalid/x",
-        "postgres://ada:hunter2@localhost/x?nonsense=1",
-        "postgres://ada:x@hunter2@nowhere.invalid/x",
-        "mysql://ada:hunter2@localhost/x",
+    for (variable, value) in [
+        ("LATCHKEY__DATABASE", "postgres://ada:hunter2@localhost/x"),
+        ("LATCHKEY__DATABASE__POOL_SIZE", "postgres://ada:hunter2@localhost/x"),
+        ("LATCHKEY__DATABASE__MIGRATE_ON_START", "hunter2"),
+        ("LATCHKEY__DATABASE__URL_FILE", "postgres://ada:hunter2@localhost/x"),
+        ("LATCHKEY__AUTH__API_KEY_TOKEN", "hunter2, and more"),
+        ("LATCHKEY__AUTH__API_KEY_TOKEN_FILE", "hunter2"),
+        ("LATCHKEY__AUTH", "hunter2"),
+        ("LATCHKEY__HTTP__PUBLIC_URL", "https://ada:hunter2@auth.example.com"),
     ] {
-        for command in [&["serve"][..], &["migrate", "up"]] {
-            let said = failure(&run(latchkey(home.path(), command)
-                .env("DATABASE_URL", url)
-                .env("LATCHKEY__DATABASE__TLS", "any")));
-            assert!(!said.contains("hunter2"), "{url}: {said}");
-            assert!(said.contains("database"), "{url}: {said}");
-        }
+        let said = failure(&run(latchkey(home.path(), &["config"]).env(variable, value)));
+        assert!(!said.contains("hunter2") && said.starts_with("latchkey: settings: "), "{variable}: {said}");
     }
     let file = home.path().join("broken.toml");
     for line in ["api_key_token = \"hunter2", "token_ttl = hunter2", "[auth\napi_key_token = \"hunter2\""] {

@@ -47,10 +47,11 @@ async fn while_the_database_is_away_everything_is_busy_and_nobody_is_refused() {
     let away = |settings: &mut latchkey::config::Settings| {
         let url = settings.database.url.clone();
         settings.database.url = match url {
-            latchkey::config::DatabaseUrl::Postgres(url) => {
+            latchkey::config::DatabaseUrl::Postgres(uri) => {
+                let url = uri.with_defaults(&[("application_name", "goes_away")]);
                 let url = url.replace(&format!("host={}", server.display()), &format!("host={}", link.display()));
                 assert!(url.contains("socket"), "{url}");
-                format!("{url}&application_name=goes_away").try_into().unwrap()
+                url.try_into().unwrap()
             }
             sqlite => sqlite,
         };

@@ -1,9 +1,11 @@
 //! Bad input never gives 5xx, never hangs, and stores nothing.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use crate::support::app::registration;
@@ -13,18 +15,81 @@ const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Sends bytes as they are and reads until the server answers or closes.
+fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    // The server may refuse before all is sent.
+    let _ = stream.write_all(bytes);
+    let mut answer = vec![0; 4096];
+    let length = stream.read(&mut answer).unwrap_or(0);
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
 async fn raw(app: &App, bytes: impl Into<Vec<u8>>) -> String {
     let (address, bytes) = (app.address, bytes.into());
-    let exchange = move || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
-        // The server may refuse before all is sent.
-        let _ = stream.write_all(&bytes);
-        let mut answer = vec![0; 4096];
-        let length = stream.read(&mut answer).unwrap_or(0);
-        String::from_utf8_lossy(&answer[..length]).into_owned()
+    tokio::task::spawn_blocking(move || exchange(address, &bytes)).await.unwrap()
+}
+
+/// The status of the answer to a request with this first line, these lines of its head, and this body.
+fn status_of(address: SocketAddr, first: &[u8], lines: &[Vec<u8>], body: &[u8]) -> u16 {
+    let head = lines.iter().flat_map(|line| [line.as_slice(), b"\r\n"].concat()).collect::<Vec<u8>>();
+    let length = format!("Content-Length: {}\r\n\r\n", body.len());
+    let request = [first, b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", &head, length.as_bytes(), body].concat();
+    let answer = exchange(address, &request);
+    let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|status| status.parse().ok());
+    status.unwrap_or_else(|| panic!("{} → {answer:?}", request.escape_ascii()))
+}
+
+/// Checks what holds for any of these values.
+async fn for_any<S: Strategy + 'static>(values: fn() -> S, check: impl Fn(S::Value) + Send + 'static) {
+    let config = ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() };
+    let run = move || {
+        let found = TestRunner::new(config).run(&values(), |value| {
+            check(value);
+            Ok(())
+        });
+        found.unwrap_or_else(|error| panic!("{error}"));
     };
-    tokio::task::spawn_blocking(exchange).await.unwrap()
+    tokio::task::spawn_blocking(run).await.unwrap();
+}
+
+/// Bytes that end no line.
+fn bytes(telling: &'static [u8]) -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![1 => any::<u8>(), 2 => prop::sample::select(telling)];
+    prop::collection::vec(byte.prop_filter("ends a line", |byte| !b"\r\n".contains(byte)), 0..24)
+}
+
+/// Lines with credentials, of which `{}` stands for a good one.
+fn credential_lines() -> impl Strategy<Value = Vec<(&'static str, Vec<u8>)>> {
+    let name = prop::sample::select(vec!["Token", "Authorization"]);
+    let telling = prop::sample::select(vec![
+        "{}",
+        "Bearer {}",
+        "bearer  {}",
+        "Basic {}",
+        "Bearer",
+        "{},",
+        "{} {}",
+        "Bearer {}, Bearer {}",
+        "Bearer{}",
+        "",
+        "x{}",
+    ]);
+    let value = prop_oneof![3 => telling.prop_map(|text| text.as_bytes().to_vec()), 1 => bytes(b" ,Bearlkt_:=")];
+    prop::collection::vec((name, value), 0..4)
+}
+
+/// A registration in which a few bytes are others.
+fn damaged_registration() -> impl Strategy<Value = Vec<u8>> {
+    let damage = (any::<prop::sample::Index>(), 0..3_usize, prop::collection::vec(any::<u8>(), 0..3));
+    prop::collection::vec(damage, 0..3).prop_map(|damages| {
+        let mut body = registration("ada@example.org").to_string().into_bytes();
+        for (at, length, bytes) in damages {
+            let at = at.index(body.len());
+            body.splice(at..(at + length).min(body.len()), bytes);
+        }
+        body
+    })
 }
 
 async fn stored(app: &App) -> i64 {
@@ -261,5 +326,90 @@ specify! {
         ] {
             assert!(policy.contains(&directive), "{directive} in {policy:?}");
         }
+    }
+
+    async fn one_good_credential_opens_and_nothing_else_does_whatever_the_headers_hold(app: App) {
+        let (address, token) = (app.address, app.token_of("ada@example.org").await);
+        let check = move |lines: Vec<(&'static str, Vec<u8>)>| {
+            let filled = |value: &[u8]| match std::str::from_utf8(value) {
+                Ok(text) => text.replace("{}", &token).into_bytes(),
+                Err(_) => value.to_vec(),
+            };
+            let lines: Vec<(&str, Vec<u8>)> = lines.iter().map(|(name, value)| (*name, filled(value))).collect();
+            let sent: Vec<Vec<u8>> =
+                lines.iter().map(|(name, value)| [name.as_bytes(), b": ", value].concat()).collect();
+            let status = status_of(address, b"GET /me", &sent, b"");
+
+            let shown = |name: &str| {
+                let values: Vec<&[u8]> =
+                    lines.iter().filter(|line| line.0 == name).map(|line| line.1.trim_ascii()).collect();
+                (values.len(), values.first().copied().unwrap_or_default())
+            };
+            let ((tokens, by_token), (authorizations, authorization)) = (shown("Token"), shown("Authorization"));
+            let scheme = authorization.split(|byte| *byte == b' ').next().unwrap_or_default();
+            let by_bearer = scheme.eq_ignore_ascii_case(b"bearer").then(|| authorization[scheme.len()..].trim_ascii());
+            let is_good = |shown: &[u8]| shown == token.as_bytes();
+            // A line with control characters is none of HTTP's.
+            let is_read = lines.iter().flat_map(|line| &line.1).all(|byte| *byte == b'\t' || !byte.is_ascii_control());
+            let is_one = is_read && tokens <= 1 && authorizations <= 1;
+            let opens = is_one && match by_bearer {
+                Some(bearer) => is_good(bearer) && (by_token.is_empty() || is_good(by_token)),
+                None => is_good(by_token),
+            };
+            assert_eq!(status == 200, opens, "{status}: {lines:?}");
+            assert!([200, 400, 401, 403].contains(&status), "{status}: {lines:?}");
+        };
+        for_any(credential_lines, check).await;
+    }
+
+    async fn no_body_and_no_query_is_a_failure_of_the_server(app: App) {
+        let (address, root) = (app.address, app.admin("root@example.org").await);
+        let credential = format!("Token: {}", root.secret()).into_bytes();
+        let check = move |(json, bytes): (Vec<u8>, Vec<u8>)| {
+            let media = |kind: &str| vec![credential.clone(), format!("Content-Type: {kind}").into_bytes()];
+            for (first, media_type, body) in [
+                ("POST /register", JSON, &json),
+                ("POST /register", JSON, &bytes),
+                ("POST /page/", JSON, &bytes),
+                ("POST /me/keys", JSON, &bytes),
+                ("POST /keys", JSON, &bytes),
+                ("PATCH /me", JSON, &bytes),
+                ("POST /token", FORM, &bytes),
+                ("POST /revoke", FORM, &bytes),
+                ("POST /introspect", FORM, &bytes),
+            ] {
+                let status = status_of(address, first.as_bytes(), &media(media_type), body);
+                // A registration whose damage does no harm is a registration.
+                let registered = first == "POST /register" && body == &json && [201, 409].contains(&status);
+                assert!(registered || (400..500).contains(&status), "{first} → {status}: {}", body.escape_ascii());
+                if registered {
+                    let fields: Value = serde_json::from_slice(body).unwrap();
+                    assert_eq!(fields.as_object().unwrap().len(), 5, "{fields}");
+                }
+            }
+            for path in ["/page/", "/users", "/audit", "/keys", "/me/activity", "/authz"] {
+                let query: Vec<u8> = bytes.iter().copied().filter(u8::is_ascii_graphic).collect();
+                let first = [b"GET ", path.as_bytes(), b"?", &query].concat();
+                let status = status_of(address, &first, std::slice::from_ref(&credential), b"");
+                assert!(status < 500, "{path} → {status}: {}", query.escape_ascii());
+            }
+        };
+        for_any(|| (damaged_registration(), bytes(b"{}[]\":,\\u0%&=+scopelimt1")), check).await;
+    }
+
+    async fn a_password_that_is_registered_as_json_signs_in_as_a_form(app: App) {
+        let address = app.address;
+        let check = move |(number, password): (u64, String)| {
+            let mut fields = registration(&format!("u{number}@example.org"));
+            fields["password"] = password.as_str().into();
+            let json = [format!("Content-Type: {JSON}").into_bytes()];
+            let status = status_of(address, b"POST /register", &json, fields.to_string().as_bytes());
+            assert_eq!(status, 201, "{fields}");
+            let pairs = [("grant_type", "password"), ("username", fields["email"].as_str().unwrap()), ("password", &password)];
+            let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+            let kind = [format!("Content-Type: {FORM}").into_bytes()];
+            assert_eq!(status_of(address, b"POST /token", &kind, form.as_bytes()), 200, "{form}");
+        };
+        for_any(|| (any::<u64>(), "([ +%&=\"\\\\\u{1f600}]|[^\0]){17,40}"), check).await;
     }
 }

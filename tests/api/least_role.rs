@@ -50,8 +50,7 @@ async fn the_role_with_the_documented_grants_serves_everything_and_may_do_nothin
     assert!(complaints.is_empty(), "{complaints:?}");
 
     let mut settings = Settings::defaults().unwrap();
-    settings.database = database.settings();
-    settings.database.url = url.clone().try_into().unwrap();
+    settings.database = Database::at(&url).settings();
     settings.database.migrate_on_start = false;
     let clock = Clock::default();
     clock.advance(3 * 86_400);

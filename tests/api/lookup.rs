@@ -48,8 +48,9 @@ async fn a_row_that_cannot_be_read_is_the_trouble_of_nobody_else() {
 #[tokio::test]
 async fn a_server_that_ends_its_connections_costs_no_request() {
     let name = |settings: &mut Settings| {
-        let DatabaseUrl::Postgres(url) = &settings.database.url else { panic!("not PostgreSQL") };
-        settings.database.url = format!("{url}&application_name=loses_connections").try_into().unwrap();
+        let DatabaseUrl::Postgres(uri) = &settings.database.url else { panic!("not PostgreSQL") };
+        let named = uri.with_defaults(&[("application_name", "loses_connections")]);
+        settings.database.url = named.try_into().unwrap();
     };
     let Some(app) = uncached(Backend::Postgres, name).await else { return };
     let ada = app.user("ada@example.org").await;

@@ -39,7 +39,10 @@ fn exists(name: &str) -> bool {
     let files = match module.strip_suffix("::tests").map(|module| module.replace("::", "/")) {
         Some(module) => vec![format!("src/{module}.rs"), format!("src/{module}/mod.rs")],
         None if module == "arch" => vec!["tests/arch.rs".to_owned()],
-        None => vec![format!("tests/api/{module}.rs")],
+        None => match module.strip_prefix("faults::") {
+            Some(module) => vec![format!("tests/faults/{module}.rs")],
+            None => vec![format!("tests/api/{module}.rs")],
+        },
     };
     let begins = format!("fn {test}(");
     let is_test = |line: &str| {
@@ -76,7 +79,9 @@ fn a_test_that_is_not_there_is_missed() {
         ("arch::each_framework_stays_in_its_layer", true),
         ("guard::both_headers_open_the_protected_route", true),
         ("http::client::tests::nobody_else_is_believed", true),
+        ("faults::soak::memory_files_and_threads_are_given_back", true),
         ("guard::both_headers_open_the_protected", false),
+        ("soak::memory_files_and_threads_are_given_back", false),
         ("guard::nobody_else_is_believed", false),
         ("arch::both_headers_open_the_protected_route", false),
         ("http::client::tests::both_headers_open_the_protected_route", false),

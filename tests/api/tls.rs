@@ -4,25 +4,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
 use crate::support::program::{Serving, failure, latchkey, out, run};
-
-/// A fresh certificate for `localhost` and its key, in these files.
-fn certify(certificate: &Path, key: &Path) -> CertificateDer<'static> {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    // Renamed into place, as whoever renews certificates does.
-    for (file, text) in [(certificate, made.cert.pem()), (key, made.signing_key.serialize_pem())] {
-        let new = file.with_extension("new");
-        std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, file).unwrap();
-    }
-    made.cert.der().clone()
-}
+use crate::support::tls::{certify, connect};
 
 fn with_tls(home: &Path, arguments: &[&str]) -> Command {
     let mut command = latchkey(home, arguments);
@@ -32,14 +19,7 @@ fn with_tls(home: &Path, arguments: &[&str]) -> Command {
 
 /// The whole answer of a server that shows `trusted`, or why there is none.
 fn get(address: &str, path: &str, trusted: &CertificateDer<'static>) -> std::io::Result<String> {
-    let mut roots = RootCertStore::empty();
-    roots.add(trusted.clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
-    let name = ServerName::try_from("localhost").unwrap();
-    let mut stream =
-        StreamOwned::new(ClientConnection::new(config, name).unwrap(), TcpStream::connect(address).unwrap());
+    let mut stream = connect(address, trusted);
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -18,9 +19,9 @@ PASSWORD = "correct horse battery"
 
 
 def free_port():
-    """A port that is likely to be free a moment later."""
+    """A port that is free on every address, and likely to be so a moment later."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("", 0))
         return probe.getsockname()[1]
 
 
@@ -105,18 +106,27 @@ class Latchkey:
         return made.json()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request, tmp_path):
-    """An empty database that nobody else has."""
-    if request.param == "sqlite":
-        yield f"sqlite://{tmp_path}/latchkey.db"
+@contextmanager
+def empty_database(kind, folder):
+    """The address of one that nobody else has."""
+    if kind == "sqlite":
+        yield f"sqlite://{folder}/latchkey.db"
         return
     server = os.environ["TEST_POSTGRES_URL"]
     name = f"clients_{secrets.token_hex(6)}"
     with psycopg.connect(server, autocommit=True) as postgres:
         postgres.execute(f"CREATE DATABASE {name}")
-        yield server.replace("/postgres?", f"/{name}?")
-        postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        try:
+            yield server.replace("/postgres?", f"/{name}?")
+        finally:
+            postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request, tmp_path):
+    """An empty database that nobody else has."""
+    with empty_database(request.param, tmp_path) as url:
+        yield url
 
 
 @pytest.fixture(params=["fastapi", "rfc"])

@@ -10,6 +10,8 @@ use crate::support::program::Serving;
 
 /// How long an answer may take while the database is in trouble: two seconds, and room for a busy machine.
 const PATIENCE: Duration = Duration::from_millis(2_500);
+/// How long after the trouble everything works again.
+pub const RECOVERY: Duration = Duration::from_secs(2);
 
 pub struct Client {
     http: reqwest::Client,
@@ -62,12 +64,20 @@ impl Client {
 
     /// A connection of its own, on which nothing has been said.
     pub async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.url.trim_start_matches("http://")).await.unwrap()
+        TcpStream::connect(self.address()).await.unwrap()
+    }
+
+    pub fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    pub async fn register(&self, email: &str) -> Option<Answer> {
+        self.ask("POST", "/register", "", Some(registration(email))).await
     }
 
     /// The token of a new user.
     pub async fn new_user(&self, email: &str) -> String {
-        let registered = self.ask("POST", "/register", "", Some(registration(email))).await.unwrap();
+        let registered = self.register(email).await.unwrap();
         assert_eq!(registered.status, 201, "{registered:?}");
         self.sign_in(email).await.unwrap().text("access_token")
     }

@@ -7,14 +7,12 @@ use diesel::{Connection, PgConnection, RunQueryDsl};
 use futures_util::future::join_all;
 use tempfile::TempDir;
 
-use crate::client::Client;
+use crate::client::{Client, RECOVERY};
 use crate::server::Server;
 use crate::support::program::{Serving, latchkey};
 
 /// Requests at once.
 const CROWD: usize = 50;
-/// How long after the trouble everything works again: two seconds, and room for a busy machine.
-const RECOVERY: Duration = Duration::from_secs(3);
 
 /// Many requests at once; how many were done.
 async fn crowd(client: &Client, token: &str, about: &str) -> usize {

@@ -1,6 +1,6 @@
-//! What the program does when it is killed, when clients are slow on purpose, and when they look at the clock. Real
-//! processes and real databases:
-//! `cargo test --test faults -- --ignored`, with `FAULT_CYCLES=20` at length.
+//! What the program does when it is killed or told to stop, when the database is away, when the disk is full, and when
+//! clients are slow on purpose, very many, or look at the clock. Real processes and real databases, one test at a time:
+//! `cargo test --test faults -- --ignored --nocapture --test-threads=1`, with `FAULT_CYCLES=20` at length.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 #![expect(clippy::indexing_slicing, reason = "tests fail by panicking")]
@@ -10,15 +10,18 @@
 #[path = "../api/support/mod.rs"]
 mod support;
 
+mod acknowledged;
 mod client;
 mod full_disk;
 mod hang;
+mod held;
 mod kill;
 mod network;
 mod restart;
 mod server;
 mod slow;
 mod soak;
+mod stop;
 mod timing;
 
 /// How often something is repeated.

@@ -1,21 +1,21 @@
 //! What stands between the program and PostgreSQL breaks: connections are refused and cut, answers come late, or nothing
 //! is passed on at all, and what was connected meanwhile stays dead for ever.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
 
-use crate::client::Client;
+use crate::client::{Client, RECOVERY};
 use crate::server::Server;
 use crate::support::program::{Serving, latchkey};
 
-/// How long after the trouble everything works again: two seconds, and room for a busy machine.
-const RECOVERY: Duration = Duration::from_secs(3);
 /// How long the process itself may take to say that it lives.
 const LIVE: Duration = Duration::from_millis(500);
 
@@ -103,12 +103,25 @@ async fn pump(
     }
 }
 
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+enum Request {
+    Guarded,
+    Read,
+    Write,
+    SignIn,
+    Ready,
+}
+
+const REQUESTS: [Request; 5] = [Request::Guarded, Request::Read, Request::Write, Request::SignIn, Request::Ready];
+
 /// A process, and somebody who has a token there.
 struct Site {
     name: &'static str,
     client: Client,
     token: String,
-    pages: Vec<String>,
+    /// Pages that were acknowledged.
+    pages: Cell<u64>,
     _serving: Serving,
 }
 
@@ -116,35 +129,51 @@ impl Site {
     async fn open(name: &'static str, home: &Path, url: &str, cache_size: &str) -> Self {
         let mut command = latchkey(home, &[]);
         command.env("DATABASE_URL", url).env("LATCHKEY__AUTH__CACHE_SIZE", cache_size);
+        // Few, so that all of them are lost at once.
+        command.env("LATCHKEY__DATABASE__POOL_SIZE", "2");
         let serving = Serving::start(command.env("LATCHKEY__LIMITS__ENABLED", "false"));
         let client = Client::of(&serving);
         let token = client.new_user(&format!("{name}@example.org")).await;
-        Self { name, client, token, pages: Vec::new(), _serving: serving }
+        client.new_user(&format!("{name}-other@example.org")).await;
+        Self { name, client, token, pages: Cell::new(0), _serving: serving }
+    }
+
+    /// Whether it is done, as clients may be told while there is trouble.
+    async fn does(&self, request: Request, about: &str) -> bool {
+        let (ask, token) = (&self.client, &self.token);
+        let answer = match request {
+            Request::Guarded => ask.ask("GET", "/protected-route", token, None).await,
+            Request::Read => ask.ask("GET", "/page/", token, None).await,
+            Request::Write => ask.write_page(token, self.name).await,
+            Request::SignIn => ask.sign_in(&format!("{}-other@example.org", self.name)).await,
+            Request::Ready => ask.ask("GET", "/health/ready", "", None).await,
+        };
+        let done = answer.unwrap().is_fair(&format!("{request:?} at {} {about}", self.name));
+        if done && matches!(request, Request::Write) {
+            self.pages.set(self.pages.get() + 1);
+        }
+        done
     }
 
     /// One request of each kind, all at once; whether all of them were done.
-    async fn round(&mut self, about: &str) -> bool {
-        let about = format!("{} while {about}", self.name);
-        let title = format!("{} {}", self.name, self.pages.len());
-        let (ask, token, email) = (&self.client, &self.token, format!("{}-other@example.org", self.name));
-        let (live, guard, read, write, sign_in, ready) = tokio::join!(
-            ask.ask("GET", "/health/live", "", None),
-            ask.ask("GET", "/protected-route", token, None),
-            ask.ask("GET", "/page/", token, None),
-            ask.write_page(token, &title),
-            ask.sign_in(&email),
-            ask.ask("GET", "/health/ready", "", None),
-        );
-        let live = live.unwrap();
-        assert!(live.status == 200 && live.took < LIVE, "{about}: {live:?}");
-        let written = write.unwrap().is_fair(&about);
-        if written {
-            self.pages.push(title);
-        }
-        [guard, read, sign_in, ready]
-            .into_iter()
-            .map(|answer| answer.unwrap().is_fair(&about))
-            .fold(written, |all, one| all && one)
+    async fn round(&self, about: &str) -> bool {
+        let live = async {
+            let live = self.client.ask("GET", "/health/live", "", None).await.unwrap();
+            assert!(live.status == 200 && live.took < LIVE, "{} {about}: {live:?}", self.name);
+        };
+        let asked = join_all(REQUESTS.map(|request| self.does(request, about)));
+        let ((), done) = tokio::join!(live, asked);
+        done.into_iter().all(|done| done)
+    }
+
+    /// Asks for each of them until it is done.
+    async fn recovers(&self, about: &str, healed: Instant) {
+        let until_done = |request| async move {
+            while !self.does(request, about).await {
+                assert!(healed.elapsed() < RECOVERY, "{request:?} at {} {about}: not back yet", self.name);
+            }
+        };
+        join_all(REQUESTS.map(until_done)).await;
     }
 }
 
@@ -155,13 +184,10 @@ async fn whatever_becomes_of_the_way_to_the_database_clients_are_told_in_time_an
     let Some(server) = Server::start(home.path(), &[]) else { return };
     let proxy = Proxy::start(server.socket());
     let places = [TempDir::new().unwrap(), TempDir::new().unwrap()];
-    let mut sites = [
+    let sites = [
         Site::open("cached", places[0].path(), &proxy.url(), "1000").await,
         Site::open("uncached", places[1].path(), &proxy.url(), "0").await,
     ];
-    for site in &sites {
-        site.client.new_user(&format!("{}-other@example.org", site.name)).await;
-    }
     for (mode, seconds) in [
         (Mode::Cut, 3),
         (Mode::Late(Duration::from_millis(500)), 4),
@@ -169,11 +195,11 @@ async fn whatever_becomes_of_the_way_to_the_database_clients_are_told_in_time_an
         (Mode::Swallow, 8),
         (Mode::Cut, 1),
     ] {
-        let about = format!("{mode:?} for {seconds} s");
+        let about = format!("while {mode:?} for {seconds} s");
         proxy.mode.send_replace(mode);
         let (began, mut rounds, mut done) = (Instant::now(), 0, 0);
         while began.elapsed() < Duration::from_secs(seconds) {
-            for site in &mut sites {
+            for site in &sites {
                 done += u32::from(site.round(&about).await);
                 rounds += 1;
             }
@@ -181,16 +207,19 @@ async fn whatever_becomes_of_the_way_to_the_database_clients_are_told_in_time_an
         assert!(rounds > done, "{about}: it was felt");
         proxy.mode.send_replace(Mode::Pass);
         let healed = Instant::now();
-        for site in &mut sites {
-            while !site.round(&format!("after {about}")).await {
-                assert!(healed.elapsed() < RECOVERY, "{} after {about}: not back yet", site.name);
-            }
-        }
+        join_all(sites.iter().map(|site| site.recovers("after the trouble", healed))).await;
         println!("{about}: {rounds} rounds, of which {done} whole; all is well {:?} later", healed.elapsed());
     }
+    // Nobody asks meanwhile, so that nobody knows.
+    proxy.mode.send_replace(Mode::Swallow);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    proxy.mode.send_replace(Mode::Pass);
+    let healed = Instant::now();
+    join_all(sites.iter().map(|site| site.recovers("after what nobody noticed", healed))).await;
+    println!("after what nobody noticed: all is well {:?} later", healed.elapsed());
     for site in &sites {
-        let list = site.client.ask("GET", "/page/?size=100", &site.token, None).await.unwrap();
-        let total = usize::try_from(list.body["total"].as_u64().unwrap()).unwrap();
-        assert!(total >= site.pages.len(), "{}: {} were acknowledged: {total}", site.name, site.pages.len());
+        let list = site.client.ask("GET", "/page/?size=1", &site.token, None).await.unwrap();
+        let (total, acknowledged) = (list.body["total"].as_u64().unwrap(), site.pages.get());
+        assert!(total >= acknowledged, "{}: {acknowledged} were acknowledged: {total}", site.name);
     }
 }

@@ -7,30 +7,12 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::cycles;
+use crate::held::Held;
 use crate::support::program::{Serving, latchkey};
 
 const CLIENTS: usize = 8;
 /// Rounds of one client in a cycle.
 const ROUNDS: usize = 500;
-
-/// What the process holds.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    kilobytes: f64,
-    files: usize,
-    threads: usize,
-}
-
-impl Held {
-    fn by(serving: &Serving) -> Self {
-        let process = format!("/proc/{}", serving.child.id());
-        let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        let count = |of: &str| std::fs::read_dir(format!("{process}/{of}")).unwrap().count();
-        let kilobytes = resident.trim().trim_end_matches(" kB").parse().unwrap();
-        Self { kilobytes, files: count("fd"), threads: count("task") }
-    }
-}
 
 /// Requests of all kinds, some on connections of their own.
 async fn load(client: &Client, token: &str) -> usize {

@@ -21,6 +21,47 @@ fn above(one: &[Duration], other: &[Duration]) -> f64 {
     one.iter().map(below).sum::<f64>() / all
 }
 
+fn median(times: &[Duration]) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
+}
+
+/// Why a sign-in fails: who signs in, and the password. The first is what the others are compared with.
+const KINDS: [(&str, &str); 5] = [
+    ("wrong@example.org", "a wrong password"),
+    ("other@example.org", "a wrong password"),
+    ("unknown@example.org", PASSWORD),
+    ("disabled@example.org", PASSWORD),
+    ("stopped@example.org", PASSWORD),
+];
+
+/// Those whose times tell them apart.
+async fn told_apart(app: &App) -> Vec<&'static str> {
+    let mut took = KINDS.map(|_| Vec::with_capacity(ROUNDS));
+    for round in 0..ROUNDS {
+        for turn in 0..KINDS.len() {
+            // Each kind follows each other one, so that none is always the one after the same.
+            let kind = (turn * (1 + round % (KINDS.len() - 1)) + round) % KINDS.len();
+            let (email, password) = KINDS[kind];
+            let asked = Instant::now();
+            let answer = app.sign_in(email, password).await;
+            took[kind].push(asked.elapsed());
+            assert_eq!(answer.status, 401, "{answer:?}");
+        }
+    }
+    let mut told = Vec::new();
+    for ((email, _), times) in KINDS.iter().zip(&took).skip(1) {
+        let above = above(times, &took[0]);
+        let [median, of_wrong] = [times, &took[0]].map(|times| median(times));
+        println!("{email} against a wrong password: {above:.3}, median {median:?} against {of_wrong:?}");
+        if !(0.45..=0.55).contains(&above) {
+            told.push(*email);
+        }
+    }
+    told
+}
+
 async fn cannot_be_told_apart(backend: Backend) {
     let limits = |settings: &mut latchkey::config::Settings| {
         let limits = &mut settings.limits;
@@ -35,30 +76,14 @@ async fn cannot_be_told_apart(backend: Backend) {
     app.sign_in("stopped@example.org", "a wrong password").await;
     app.database.execute("UPDATE sign_in_failures SET failures = 2000000").await;
     app.database.execute("UPDATE users SET disabled_at = '2026-01-01 00:00:00' WHERE id = 3").await;
-    let kinds = [
-        ("wrong@example.org", "a wrong password"),
-        ("other@example.org", "a wrong password"),
-        ("unknown@example.org", PASSWORD),
-        ("disabled@example.org", PASSWORD),
-        ("stopped@example.org", PASSWORD),
-    ];
-    let mut took = kinds.map(|_| Vec::with_capacity(ROUNDS));
-    for round in 0..ROUNDS {
-        for turn in 0..kinds.len() {
-            // Each kind follows each other one, so that none is always the one after the same.
-            let kind = (turn * (1 + round % (kinds.len() - 1)) + round) % kinds.len();
-            let (email, password) = kinds[kind];
-            let asked = Instant::now();
-            let answer = app.sign_in(email, password).await;
-            took[kind].push(asked.elapsed());
-            assert_eq!(answer.status, 401, "{answer:?}");
-        }
+    println!("{backend:?}");
+    let mut told = told_apart(&app).await;
+    if !told.is_empty() {
+        // What the code does it does again; what the machine does it does to another.
+        let again = told_apart(&app).await;
+        told.retain(|kind| again.contains(kind));
     }
-    for ((email, _), times) in kinds.iter().zip(&took).skip(1) {
-        let above = above(times, &took[0]);
-        println!("{backend:?}: {email} against a wrong password: {above:.3}");
-        assert!((0.45..=0.55).contains(&above), "{email} can be told by its time: {above:.3}");
-    }
+    assert!(told.is_empty(), "{told:?} can be told by their times");
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ pub struct Database {
 
 /// What is removed with the database.
 enum Place {
+    Elsewhere,
     Directory { _kept: TempDir },
     Schema { server: &'static str, name: String },
 }
@@ -49,6 +50,11 @@ impl Database {
             }
         };
         Some(Self { backend, url, place })
+    }
+
+    /// A PostgreSQL database that somebody else made, and removes.
+    pub fn at(url: &str) -> Self {
+        Self { backend: Backend::Postgres, url: url.to_owned(), place: Place::Elsewhere }
     }
 
     pub fn settings(&self) -> DatabaseSettings {

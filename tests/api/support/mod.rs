@@ -5,6 +5,7 @@ pub mod client;
 pub mod database;
 pub mod postgres;
 pub mod program;
+pub mod tls;
 pub mod tour;
 
 use std::io::Write;
