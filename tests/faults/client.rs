@@ -10,8 +10,8 @@ use crate::support::program::Serving;
 
 /// How long an answer may take while the database is in trouble: two seconds, and room for a busy machine.
 const PATIENCE: Duration = Duration::from_millis(2_500);
-/// How long after the trouble everything works again.
-pub const RECOVERY: Duration = Duration::from_secs(2);
+/// How long after the trouble everything works again: two seconds, and room for a busy machine.
+pub const RECOVERY: Duration = Duration::from_millis(2_500);
 
 pub struct Client {
     http: reqwest::Client,

@@ -44,6 +44,10 @@ fn sign_in(email: &str) -> String {
     )
 }
 
+fn get_me(secret: &str) -> String {
+    format!("GET /me HTTP/1.1\r\nHost: x\r\nToken: {secret}\r\n\r\n")
+}
+
 /// How long it took to end, and well.
 fn ends(serving: &mut Serving, told: Instant) -> Duration {
     assert_eq!(serving.child.wait().unwrap().code(), Some(0));
@@ -62,14 +66,17 @@ async fn finishes_what_it_has_begun(backend: Backend) {
     };
     let mut serving = start();
     let client = Client::of(&serving);
-    client.new_user("ada@example.org").await;
+    let token = client.new_user("ada@example.org").await;
+    let key = client.make_key(&token).await.unwrap().text("key");
     let world = Mutex::new(Acknowledged::default());
     let workers: Vec<_> =
         (0..4).map(|number| Worker { name: format!("user-{number}"), client: &client, world: &world }).collect();
     let stop = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let request = sign_in("ada@example.org");
-        let sent = join_all((0..UNDER_WAY).map(|_| send(client.address(), &request))).await;
+        // Those wait for a hash, and these for nothing.
+        let requests = [sign_in("ada@example.org"), get_me(&key)];
+        let sent = (0..UNDER_WAY).map(|number| send(client.address(), &requests[number % 2]));
+        let sent = join_all(sent).await;
         serving.signal("-TERM");
         let told = Instant::now();
         let answers = join_all(sent.into_iter().map(status_line)).await;
@@ -80,7 +87,7 @@ async fn finishes_what_it_has_begun(backend: Backend) {
     let done = answers.iter().filter(|line| *line == "HTTP/1.1 200 OK").count();
     assert_eq!(done, UNDER_WAY, "{answers:?}");
     let world = world.into_inner().unwrap();
-    println!("{backend:?}: ended after {took:?}; {done} sign-ins under way were finished; {world}");
+    println!("{backend:?}: ended after {took:?}; {done} requests under way were finished; {world}");
     world.holds(&Client::of(&start()), &database).await;
 }
 
@@ -108,7 +115,7 @@ async fn while_the_database_hangs_it_tells_those_who_wait_and_ends_in_time() {
     let client = Client::of(&serving);
     let token = client.new_user("ada@example.org").await;
     server.signal("-STOP");
-    let request = format!("GET /me HTTP/1.1\r\nHost: x\r\nToken: {token}\r\n\r\n");
+    let request = get_me(&token);
     let sent = join_all((0..UNDER_WAY).map(|_| send(client.address(), &request))).await;
     serving.signal("-TERM");
     let told = Instant::now();
