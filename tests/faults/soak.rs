@@ -42,6 +42,8 @@ async fn memory_files_and_threads_are_given_back() {
     let home = TempDir::new().unwrap();
     let mut command = latchkey(home.path(), &[]);
     command.env("LATCHKEY__LIMITS__ENABLED", "false");
+    // SQLite keeps up to 2 MB of pages for each connection, and takes long to fill them: with few that is no noise.
+    command.env("LATCHKEY__DATABASE__POOL_SIZE", "2");
     let serving = Serving::start(command.env("RUST_LOG", "warn,latchkey::server=info"));
     let client = Client::of(&serving);
     let token = client.new_user("ada@example.org").await;
