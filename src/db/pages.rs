@@ -1,5 +1,7 @@
 //! The `pages` table.
 
+use std::collections::HashMap;
+
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
@@ -8,6 +10,7 @@ use super::conn::{on_backend, one_locked};
 use super::schema::pages;
 use crate::clock::Timestamp;
 use crate::domain::id::{PageId, UserId};
+use crate::domain::page::ListedPage;
 use crate::error::AppError;
 
 /// A row of `pages`.
@@ -98,11 +101,81 @@ pub fn lock(conn: &mut Conn, id: PageId) -> Result<Option<Page>, AppError> {
     Ok(one_locked!(conn => pages::table.find(id.0).select(Page::as_select()))?)
 }
 
-/// How many pages there are, and those from `offset` on, by id, at most `limit`.
-pub fn list(conn: &mut Conn, offset: i64, limit: i64) -> Result<(i64, Vec<Page>), AppError> {
-    let total = pages::table.count().get_result(conn)?;
-    let items = pages::table.order(pages::id).offset(offset).limit(limit).select(Page::as_select()).load(conn)?;
-    Ok((total, items))
+diesel::define_sql_function! {
+    /// The bytes of a text in UTF-8. Neither database reads the text for it.
+    fn octet_length(text: diesel::sql_types::Text) -> diesel::sql_types::Integer;
+}
+
+/// A part of the list, by id, without text.
+pub struct ListPart {
+    /// The pages, each with the bytes of its text.
+    pub rows: Vec<(ListedPage, usize)>,
+    /// After which page the list continues, if it does.
+    pub next: Option<PageId>,
+}
+
+/// The pages after `after`, at most `limit`. Every list of pages comes from here, so a condition on what is visible
+/// belongs here; `next` may then be a page that is not in `rows`.
+pub fn list(conn: &mut Conn, after: PageId, limit: i64) -> Result<ListPart, AppError> {
+    type Row = (i64, i64, String, i64, NaiveDateTime, NaiveDateTime, i64, i32);
+    let columns = (
+        pages::id,
+        pages::owner_id,
+        pages::title,
+        pages::version,
+        pages::created_at,
+        pages::updated_at,
+        pages::updated_by,
+        octet_length(pages::body),
+    );
+    let rows = pages::table.filter(pages::id.gt(after.0)).order(pages::id);
+    // One more tells whether the list continues.
+    let mut rows: Vec<Row> = rows.limit(limit + 1).select(columns).load(conn)?;
+    let continues = i64::try_from(rows.len()).is_ok_and(|found| found > limit);
+    if continues {
+        rows.pop();
+    }
+    let next = rows.last().filter(|_| continues).map(|row| PageId(row.0));
+    let listed = |(id, owner, title, version, created_at, updated_at, updated_by, bytes): Row| {
+        let page = ListedPage {
+            id: PageId(id),
+            owner: UserId(owner),
+            title,
+            body: None,
+            version,
+            created_at: created_at.into(),
+            updated_at: updated_at.into(),
+            updated_by: UserId(updated_by),
+        };
+        (page, usize::try_from(bytes).unwrap_or_default())
+    };
+    Ok(ListPart { rows: rows.into_iter().map(listed).collect(), next })
+}
+
+/// The page that `offset` pages end with, by id; `None` if there are fewer.
+pub fn last_of_first(conn: &mut Conn, offset: i64) -> Result<Option<PageId>, AppError> {
+    if offset == 0 {
+        return Ok(Some(PageId(0)));
+    }
+    let ids = pages::table.order(pages::id).select(pages::id).offset(offset - 1);
+    Ok(ids.limit(1).get_result::<i64>(conn).optional()?.map(PageId))
+}
+
+/// The texts of these pages.
+pub fn bodies(conn: &mut Conn, ids: &[PageId]) -> Result<HashMap<PageId, String>, AppError> {
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    let rows: Vec<(i64, String)> =
+        pages::table.filter(pages::id.eq_any(ids)).select((pages::id, pages::body)).load(conn)?;
+    Ok(rows.into_iter().map(|(id, body)| (PageId(id), body)).collect())
+}
+
+/// How many pages there are; `None` if there are more than `most`.
+pub fn count_up_to(conn: &mut Conn, most: i64) -> Result<Option<i64>, AppError> {
+    // Without an order, so that the smallest index answers.
+    if pages::table.select(pages::id).offset(most).limit(1).get_result::<i64>(conn).optional()?.is_some() {
+        return Ok(None);
+    }
+    Ok(Some(pages::table.count().get_result(conn)?))
 }
 
 /// Changes a page and answers what it has become.

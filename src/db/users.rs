@@ -257,9 +257,14 @@ pub fn list(conn: &mut Conn, search: &str, after: UserId, limit: i64) -> Result<
     Ok(rows.select(User::as_select()).load(conn)?)
 }
 
-/// How many users match `search`.
-pub fn count(conn: &mut Conn, search: &str) -> Result<i64, AppError> {
-    Ok(users::table.filter(matching(search)).count().get_result(conn)?)
+/// How many users match `search`; `None` if more than `most` do.
+pub fn count_up_to(conn: &mut Conn, search: &str, most: i64) -> Result<Option<i64>, AppError> {
+    // Without an order, so that the smallest index answers.
+    let found = users::table.filter(matching(search)).select(users::id);
+    if found.offset(most).limit(1).get_result::<i64>(conn).optional()?.is_some() {
+        return Ok(None);
+    }
+    Ok(Some(users::table.filter(matching(search)).count().get_result(conn)?))
 }
 
 /// Removes a user with all that belongs to them.

@@ -12,11 +12,11 @@ use paperclip::v2::models::{DefaultOperationRaw, DefaultSchemaRaw};
 use serde::{Deserialize, Serialize};
 
 use super::body::Query;
-use super::fields;
 use super::path::PathId;
 use super::principal::{ManageAccount, Permit, ReadAudit, ReadPages};
 use super::problem::Fault;
 use super::reply::Reply;
+use super::{fields, list};
 use crate::domain::audit::{Entry, Filter, Outcome};
 use crate::domain::id::{PageId, UserId};
 use crate::error::AppError;
@@ -139,9 +139,10 @@ pub struct AuditListResponse {
 }
 
 impl From<EntryList> for AuditListResponse {
-    fn from(list: EntryList) -> Self {
-        let items = list.items.into_iter().map(AuditEntryResponse::from).collect();
-        Self { items, next: list.next.map(|id| id.0) }
+    fn from(entries: EntryList) -> Self {
+        let mut items: Vec<_> = entries.items.into_iter().map(AuditEntryResponse::from).collect();
+        let next = list::end_early(&mut items, entries.next.map(|id| id.0), |item| item.id);
+        Self { items, next }
     }
 }
 
@@ -341,8 +342,9 @@ pub async fn page_history(
 ) -> Result<Reply<PageHistoryResponse>, Fault> {
     let TrailQuery { order, after, limit } = query.0;
     let list = service.page_history(id.0, span(order, after, limit)?).await?;
-    let items = list.items.into_iter().map(PageChangeResponse::from).collect();
-    Ok(Reply::new(PageHistoryResponse { items, next: list.next.map(|id| id.0) }))
+    let mut items: Vec<_> = list.items.into_iter().map(PageChangeResponse::from).collect();
+    let next = list::end_early(&mut items, list.next.map(|id| id.0), |item| item.id);
+    Ok(Reply::new(PageHistoryResponse { items, next }))
 }
 
 fn span(order: Option<String>, after: Option<i64>, limit: Option<i64>) -> Result<Span, Fault> {

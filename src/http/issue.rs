@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::body::{self, Json, Query};
-use super::fields;
 use super::key::{FreshKeyResponse, KeyResponse};
 use super::path::PathId;
 use super::principal::{Anybody, IssueKeys, Permit};
 use super::problem::Fault;
 use super::reply::{NoContent, Once, Reply};
+use super::{fields, list};
 use crate::clock::Timestamp;
 use crate::domain::id::KeyId;
 use crate::domain::key::Key;
@@ -234,8 +234,9 @@ pub async fn list(
     let IssuedKeyListQuery { order, after, limit } = query.0;
     let query = IssuedQuery { order, after: after.unwrap_or(0), limit: limit.unwrap_or(LIMIT_DEFAULT) };
     let list = service.issued_keys(&permit.0, query).await?;
-    let items = list.items.into_iter().map(IssuedKeyResponse::from).collect();
-    Ok(Reply::new(IssuedKeyListResponse { items, next: list.next.map(|id| id.0) }))
+    let mut items: Vec<_> = list.items.into_iter().map(IssuedKeyResponse::from).collect();
+    let next = list::end_early(&mut items, list.next.map(|id| id.0), |item| item.record.id());
+    Ok(Reply::new(IssuedKeyListResponse { items, next }))
 }
 
 /// See an issued API key

@@ -84,6 +84,13 @@ impl From<Key> for KeyResponse {
     }
 }
 
+impl KeyResponse {
+    /// The id of the key.
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+}
+
 /// A key with its secret, which is shown this once.
 #[derive(Serialize, Apiv2Schema)]
 pub struct FreshKeyResponse {

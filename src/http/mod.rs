@@ -17,6 +17,7 @@ pub mod health;
 pub mod introspect;
 pub mod issue;
 pub mod key;
+mod list;
 pub mod metadata;
 pub mod metrics;
 pub mod openapi;

@@ -11,14 +11,15 @@ use paperclip::v2::models::{DataType, DefaultOperationRaw, Either, Parameter, Pa
 use serde::{Deserialize, Serialize};
 
 use super::body::{self, Json, Query};
+use super::list;
 use super::path::PathId;
 use super::principal::{Permit, ReadPages, WritePages};
 use super::problem::Fault;
 use super::reply::{NoContent, Reply};
 use crate::domain::id::PageId;
-use crate::domain::page::Page;
-use crate::service::Service;
-use crate::service::page::{ExpectedVersions, ListRange, NewPage, PageEdit};
+use crate::domain::page::{ListedPage, Page};
+use crate::service::page::{ExpectedVersions, ListRange, ListStart, NewPage, PageEdit, PageList};
+use crate::service::{ANSWER_BYTES, Service};
 
 /// A whole page.
 #[derive(Deserialize, Apiv2Schema)]
@@ -41,9 +42,11 @@ pub struct PagePatch {
 /// Which part of the list.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct ListQuery {
-    /// Page number, from 1
+    /// Page number, from 1; for the first 10,000 pages
     page: Option<i64>,
-    /// Items on a page
+    /// The `next` of the answer before, in place of a page number; 0 for the beginning
+    after: Option<i64>,
+    /// Items in the answer at most
     size: Option<i64>,
 }
 
@@ -88,17 +91,89 @@ fn reply<const STATUS: u16>(page: Page) -> Reply<PageResponse, STATUS> {
     Reply::new(PageResponse::from(page)).version(version)
 }
 
-/// One page of the list.
+/// A page as the list shows it.
+#[derive(Serialize, Apiv2Schema)]
+pub struct PageListItemResponse {
+    /// Never reused
+    id: i64,
+    /// Title
+    title: String,
+    /// Text; null on a numbered page whose texts take more than 256 KiB: read the page by itself
+    body: Option<String>,
+    /// The id of the user who created it and alone may change it
+    owner: i64,
+    /// When it was created
+    created_at: DateTime<Utc>,
+    /// When it last changed
+    updated_at: DateTime<Utc>,
+    /// The id of the user who changed it last
+    updated_by: i64,
+    /// 1 at first, one more with each change
+    version: i64,
+}
+
+impl From<ListedPage> for PageListItemResponse {
+    fn from(page: ListedPage) -> Self {
+        Self {
+            id: page.id.0,
+            title: page.title,
+            body: page.body,
+            owner: page.owner.0,
+            created_at: page.created_at.utc(),
+            updated_at: page.updated_at.utc(),
+            updated_by: page.updated_by.0,
+            version: page.version,
+        }
+    }
+}
+
+/// One part of the list.
 #[derive(Serialize, Apiv2Schema)]
 pub struct PageListResponse {
-    /// The page number that was asked for
-    page: i64,
-    /// Items on a page
+    /// The page number that was asked for; null with `after`
+    page: Option<i64>,
+    /// Items in the answer at most
     size: i64,
-    /// How many pages there are in all
+    /// How many pages there are in all, counted up to 10,000
     total: i64,
+    /// Whether `total` is all there are
+    total_is_exact: bool,
     /// These, by id
-    items: Vec<PageResponse>,
+    items: Vec<PageListItemResponse>,
+    /// Send it as `after` for what follows; null at the end
+    next: Option<i64>,
+}
+
+impl PageListResponse {
+    fn new(range: ListRange, list: PageList) -> Self {
+        let PageList { total, items, next } = list;
+        let mut items: Vec<_> = items.into_iter().map(PageListItemResponse::from).collect();
+        let mut next = next.map(|id| id.0);
+        let page = match range.start {
+            ListStart::After(_) => {
+                next = list::end_early(&mut items, next, |item| item.id);
+                None
+            }
+            ListStart::Number(number) => {
+                leave_out_bodies(&mut items);
+                Some(number)
+            }
+        };
+        Self { page, size: range.size, total: total.count, total_is_exact: total.is_exact, items, next }
+    }
+}
+
+/// Leaves out the texts for which an answer has no room.
+fn leave_out_bodies(items: &mut [PageListItemResponse]) {
+    let bodies: Vec<_> = items.iter_mut().map(|item| item.body.take()).collect();
+    let mut room = ANSWER_BYTES.saturating_sub(items.iter().map(list::json_length).sum());
+    for (item, body) in items.iter_mut().zip(bodies) {
+        let length = list::json_length(&body);
+        if length <= room {
+            room -= length;
+            item.body = body;
+        }
+    }
 }
 
 /// The versions that `If-Match` allows (RFC 9110, section 13.1.1).
@@ -167,16 +242,17 @@ impl OperationModifier for ExpectedVersion {
 }
 
 /// List pages
+///
+/// By id. An answer holds about 256 KiB at most. Begin without parameters, and continue with `after`: nothing is
+/// skipped then, whatever is deleted meanwhile.
 #[api_v2_operation(operation_id = "listPages", tags(page))]
 pub async fn list(
     service: web::Data<Service>,
     _permit: Permit<ReadPages>,
     query: Query<ListQuery>,
 ) -> Result<Reply<PageListResponse>, Fault> {
-    let range = ListRange::new(query.0.page, query.0.size);
-    let list = service.pages(range).await?;
-    let items = list.items.into_iter().map(PageResponse::from).collect();
-    Ok(Reply::new(PageListResponse { page: range.page, size: range.size, total: list.total, items }))
+    let range = ListRange::new(query.0.page, query.0.after, query.0.size)?;
+    Ok(Reply::new(PageListResponse::new(range, service.pages(range).await?)))
 }
 
 /// Create a page

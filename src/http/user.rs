@@ -5,11 +5,11 @@ use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
 use serde::{Deserialize, Serialize};
 
 use super::body::{Json, Query};
-use super::fields;
 use super::path::PathId;
 use super::principal::{Anybody, Permit, ReadUsers, WriteUsers};
 use super::problem::Fault;
 use super::reply::{NoContent, Reply};
+use super::{fields, list};
 use crate::domain::id::UserId;
 use crate::domain::password::Password;
 use crate::domain::role::Role;
@@ -92,7 +92,7 @@ pub struct UserListQuery {
     after: Option<i64>,
     /// Items in the answer
     limit: Option<i64>,
-    /// Whether to count all of them
+    /// Whether to count them, up to 10,000
     total: Option<bool>,
 }
 
@@ -103,8 +103,10 @@ pub struct UserListResponse {
     items: Vec<UserResponse>,
     /// Send it as `after` for what follows; null at the end
     next: Option<i64>,
-    /// How many there are in all, if that was asked
+    /// How many there are in all, counted up to 10,000, if that was asked
     total: Option<i64>,
+    /// Whether `total` is all there are, if that was asked
+    total_is_exact: Option<bool>,
 }
 
 /// What an administrator sets; what is absent stays as it is.
@@ -144,8 +146,10 @@ pub async fn list(
         with_total: total.unwrap_or(false),
     };
     let list = service.users(query).await?;
-    let items = list.items.into_iter().map(UserResponse::from).collect();
-    Ok(Reply::new(UserListResponse { items, next: list.next.map(|id| id.0), total: list.total }))
+    let mut items: Vec<_> = list.items.into_iter().map(UserResponse::from).collect();
+    let next = list::end_early(&mut items, list.next.map(|id| id.0), |item| item.id);
+    let (total, total_is_exact) = (list.total.map(|total| total.count), list.total.map(|total| total.is_exact));
+    Ok(Reply::new(UserListResponse { items, next, total, total_is_exact }))
 }
 
 /// See a user

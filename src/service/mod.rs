@@ -44,6 +44,27 @@ use crate::domain::secret::Digest;
 use crate::error::AppError;
 use crate::metrics::{Levels, Metrics};
 
+/// About how many bytes the items of a list take in one answer. A list that would take more ends early.
+pub const ANSWER_BYTES: usize = 256 * 1024;
+/// The highest number to which the objects of a list are counted.
+pub const TOTAL_MAX: i64 = 10_000;
+
+/// How many objects there are in a list, counted up to [`TOTAL_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Total {
+    /// So many, or at least so many.
+    pub count: i64,
+    /// Whether these are all.
+    pub is_exact: bool,
+}
+
+impl Total {
+    /// What was counted; `None` if there are more than [`TOTAL_MAX`].
+    fn of(counted: Option<i64>) -> Self {
+        Self { count: counted.unwrap_or(TOTAL_MAX), is_exact: counted.is_some() }
+    }
+}
+
 /// Everything a use case needs. One per process, shared by all threads.
 pub struct Service {
     db: Db,

@@ -2,50 +2,78 @@
 
 use validator::{Validate, ValidationError};
 
-use super::Service;
 use super::trail::Change;
+use super::{ANSWER_BYTES, Service, TOTAL_MAX, Total};
+use crate::db::Conn;
 use crate::db::pages::{self, PageChange, PageRow};
 use crate::domain::audit::{Action, Call, Event, Target};
 use crate::domain::id::{PageId, UserId};
-use crate::domain::page::Page;
-use crate::error::{AppError, Denial};
+use crate::domain::page::{ListedPage, Page};
+use crate::error::{AppError, Denial, FieldError};
 
 /// Longest title in characters.
 pub const TITLE_MAX: u64 = 200;
 /// Longest text in bytes of UTF-8.
 pub const BODY_MAX: usize = 64 * 1024;
-/// Highest page number of the list.
-pub const NUMBER_MAX: i64 = 1_000_000_000;
 /// Most items on one page of the list.
 pub const SIZE_MAX: i64 = 100;
 /// Items on one page of the list unless asked otherwise.
 pub const SIZE_DEFAULT: i64 = 20;
+/// How many pages a page number may skip. The work grows with it; that of `after` does not.
+pub const OFFSET_MAX: i64 = 10_000;
 
 /// Which part of the list of pages.
-#[derive(Clone, Copy, Debug, Validate)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListRange {
-    /// Page number, from 1.
-    #[validate(range(min = 1, max = NUMBER_MAX))]
-    pub page: i64,
-    /// Items on a page.
-    #[validate(range(min = 1, max = SIZE_MAX))]
+    /// Where it begins.
+    pub start: ListStart,
+    /// Items at most.
     pub size: i64,
 }
 
+/// Where a part of the list of pages begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListStart {
+    /// At the page of this number, from 1, of `size` items each.
+    Number(i64),
+    /// After the page with this id.
+    After(PageId),
+}
+
 impl ListRange {
-    /// What was asked for, or the beginning.
-    pub fn new(page: Option<i64>, size: Option<i64>) -> Self {
-        Self { page: page.unwrap_or(1), size: size.unwrap_or(SIZE_DEFAULT) }
+    /// What was asked for, or the beginning. Errors: [`AppError::Invalid`] names what is out of bounds.
+    pub fn new(page: Option<i64>, after: Option<i64>, size: Option<i64>) -> Result<Self, AppError> {
+        let (number, size) = (page.unwrap_or(1), size.unwrap_or(SIZE_DEFAULT));
+        let mut errors = Vec::new();
+        if page.is_some() && after.is_some() {
+            errors.push(FieldError::new("after", "exclusive", "Send page or after, not both."));
+        }
+        if after.is_some_and(|after| after < 0) {
+            errors.push(FieldError::new("after", "range", "Use what `next` said, or 0 for the beginning."));
+        }
+        if !(1..=SIZE_MAX).contains(&size) {
+            errors.push(FieldError::new("size", "range", format!("Use 1 to {SIZE_MAX}.")));
+        }
+        if number < 1 {
+            errors.push(FieldError::new("page", "range", "Use 1 or more."));
+        } else if number.saturating_sub(1).saturating_mul(size.max(1)) > OFFSET_MAX {
+            let detail = "Page numbers skip at most 10000 pages. Send `after` with the `next` of the answer before.";
+            errors.push(FieldError::new("page", "page_too_deep", detail));
+        }
+        let start = after.map_or(ListStart::Number(number), |after| ListStart::After(PageId(after)));
+        if errors.is_empty() { Ok(Self { start, size }) } else { Err(AppError::Invalid(errors)) }
     }
 }
 
-/// One page of the list of pages.
+/// One part of the list of pages.
 #[derive(Debug)]
 pub struct PageList {
     /// How many there are in all.
-    pub total: i64,
+    pub total: Total,
     /// These ones, by id.
-    pub items: Vec<Page>,
+    pub items: Vec<ListedPage>,
+    /// After which page the list continues, if it does.
+    pub next: Option<PageId>,
 }
 
 /// A page to be.
@@ -89,12 +117,23 @@ fn something_to_change(edit: &PageEdit) -> Result<(), ValidationError> {
 pub type ExpectedVersions = Option<Vec<i64>>;
 
 impl Service {
-    /// One part of the list.
+    /// One part of the list. Texts come along until they fill an answer: what begins after a page ends there, and a
+    /// numbered page lists the rest without text, so that the numbers of the others stay.
     pub async fn pages(&self, range: ListRange) -> Result<PageList, AppError> {
-        range.validate()?;
-        let offset = (range.page - 1) * range.size;
-        let (total, items) = self.db.read_consistent(move |conn| pages::list(conn, offset, range.size)).await?;
-        Ok(PageList { total, items: items.into_iter().map(Page::from).collect() })
+        let list = self.db.read_consistent(move |conn| {
+            let total = Total::of(pages::count_up_to(conn, TOTAL_MAX)?);
+            let after = match range.start {
+                ListStart::After(page) => Some(page),
+                ListStart::Number(number) => pages::last_of_first(conn, (number - 1) * range.size)?,
+            };
+            let Some(after) = after else {
+                return Ok(PageList { total, items: Vec::new(), next: None });
+            };
+            let part = pages::list(conn, after, range.size)?;
+            let (items, next) = with_bodies(conn, part, matches!(range.start, ListStart::After(_)))?;
+            Ok(PageList { total, items, next })
+        });
+        list.await
     }
 
     /// The page with this id.
@@ -169,6 +208,30 @@ impl Service {
         });
         removed.await
     }
+}
+
+/// The pages of a part of the list with their texts, as long as these fit into an answer; one always does. The others
+/// are left out if `ends` says so, or else listed without text.
+fn with_bodies(
+    conn: &mut Conn,
+    part: pages::ListPart,
+    ends: bool,
+) -> Result<(Vec<ListedPage>, Option<PageId>), AppError> {
+    let pages::ListPart { mut rows, mut next } = part;
+    let (mut room, mut fitting) = (ANSWER_BYTES, Vec::new());
+    for (page, bytes) in &rows {
+        if *bytes <= room || fitting.is_empty() {
+            room = room.saturating_sub(*bytes);
+            fitting.push(page.id);
+        } else if ends {
+            next = fitting.last().copied();
+            rows.truncate(fitting.len());
+            break;
+        }
+    }
+    let mut bodies = pages::bodies(conn, &fitting)?;
+    let items = rows.into_iter().map(|(page, _)| ListedPage { body: bodies.remove(&page.id), ..page });
+    Ok((items.collect(), next))
 }
 
 /// The page, locked, if `user` may change this version of it.

@@ -2,13 +2,13 @@
 
 use validator::Validate;
 
-use super::Service;
 use super::failures::account_of;
 pub use super::rules::TEXT_MAX;
 use super::rules::{broken, no_control_characters, no_nul};
 use super::throttle::Act;
 use super::token::end_credentials;
 use super::trail::Change;
+use super::{Service, TOTAL_MAX, Total};
 use crate::db::api_keys::Selection;
 use crate::db::users::{self, NewUser};
 use crate::db::{access_tokens, pages, sign_in_failures};
@@ -86,7 +86,7 @@ pub struct UserList {
     /// After which user the list goes on, if it does.
     pub next: Option<UserId>,
     /// How many there are in all, if that was asked.
-    pub total: Option<i64>,
+    pub total: Option<Total>,
 }
 
 impl Service {
@@ -137,8 +137,8 @@ impl Service {
             .read_consistent(move |conn| {
                 // One more tells whether the list goes on.
                 let rows = users::list(conn, &query.search, UserId(query.after), query.limit + 1)?;
-                let total = if query.with_total { Some(users::count(conn, &query.search)?) } else { None };
-                Ok((rows, total))
+                let counted = query.with_total.then(|| users::count_up_to(conn, &query.search, TOTAL_MAX));
+                Ok((rows, counted.transpose()?.map(Total::of)))
             })
             .await?;
         let (items, next) = super::first_of(rows, limit, |user| user.id);

@@ -46,7 +46,7 @@ specify! {
         for path in ["/page/", "/page"] {
             let list = app.get(path, &ada).await;
             assert_eq!(list.status, 200, "{list:?}");
-            assert_eq!(list.members(), ["items", "page", "size", "total"]);
+            assert_eq!(list.members(), ["items", "next", "page", "size", "total", "total_is_exact"]);
             assert_eq!((&list.body["page"], &list.body["size"], &list.body["total"]), (&json!(1), &json!(20), &json!(5)));
             assert_eq!(list.body["items"].as_array().unwrap().len(), 5);
         }
@@ -54,7 +54,7 @@ specify! {
             ("page=1&size=2", vec!["Page 1", "Page 2"]),
             ("page=3&size=2", vec!["Page 5"]),
             ("page=4&size=2", vec![]),
-            ("page=1000000000&size=100", vec![]),
+            ("page=101&size=100", vec![]),
             ("size=100", vec!["Page 1", "Page 2", "Page 3", "Page 4", "Page 5"]),
         ] {
             let list = app.get(&format!("/page/?{query}"), &ada).await;
@@ -62,19 +62,94 @@ specify! {
             assert_eq!(found, titles, "{query}");
             assert_eq!(list.body["total"], 5);
         }
-        for (query, field) in [
-            ("page=0", "page"), ("page=-1", "page"), ("page=1000000001", "page"), ("page=9223372036854775808", "page"),
-            ("page=one", "page"), ("page=", "page"), ("page=1.5", "page"), ("page=1&page=2", "page"),
-            ("size=0", "size"), ("size=101", "size"), ("size=1000000000", "size"), ("size=%31%zz", ""),
+        for (query, field, code) in [
+            ("page=0", "page", "range"), ("page=-1", "page", "range"), ("page=9223372036854775808", "page", "type"),
+            ("page=one", "page", "type"), ("page=", "page", "type"), ("page=1.5", "page", "type"),
+            ("page=1&page=2", "page", "repeated"), ("size=0", "size", "range"), ("size=101", "size", "range"),
+            ("size=1000000000", "size", "range"), ("after=-1", "after", "range"), ("after=", "after", "type"),
+            ("page=1&after=1", "after", "exclusive"),
+            ("page=1000000000&size=100", "page", "page_too_deep"), ("page=102&size=100", "page", "page_too_deep"),
+            ("page=10002&size=1", "page", "page_too_deep"), ("page=9223372036854775807&size=100", "page", "page_too_deep"),
         ] {
             let answer = app.get(&format!("/page/?{query}"), &ada).await;
-            if field.is_empty() {
-                answer.assert_error(400, "malformed_encoding");
-            } else {
-                answer.assert_error(422, "invalid");
-                assert_eq!(answer.bad_fields(), [field], "{query}");
-            }
+            answer.assert_error(422, "invalid");
+            assert_eq!(answer.bad_fields(), [field], "{query}");
+            assert_eq!(answer.body["errors"][0]["code"], code, "{query}");
         }
+        let deep = app.get("/page/?page=102&size=100", &ada).await;
+        assert!(deep.body["errors"][0]["message"].as_str().unwrap().contains("`after`"), "{deep:?}");
+        app.get("/page/?size=%31%zz", &ada).await.assert_error(400, "malformed_encoding");
+    }
+
+    async fn a_page_that_is_deleted_between_two_answers_hides_no_other(app: App) {
+        let ada = app.user("ada@example.org").await;
+        for number in 1..=7 {
+            app.post("/page/", &ada, &json!({ "title": format!("Page {number}"), "body": "text" })).await;
+        }
+        let mut seen = Vec::new();
+        let mut list = app.get("/page/?size=2", &ada).await;
+        loop {
+            seen.extend(list.body["items"].as_array().unwrap().iter().map(|item| item["id"].as_i64().unwrap()));
+            let Some(next) = list.body["next"].as_i64() else { break };
+            // The first of those seen, and the one at which the list continues.
+            for gone in [seen[0], next] {
+                app.delete(&format!("/page/{gone}"), &ada).await;
+            }
+            list = app.get(&format!("/page/?after={next}&size=2"), &ada).await;
+            assert_eq!((&list.body["page"], &list.body["size"]), (&json!(null), &json!(2)), "{list:?}");
+        }
+        assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7]);
+        let from_the_start = app.get("/page/?after=0", &ada).await;
+        assert_eq!((&from_the_start.body["total"], &from_the_start.body["next"]), (&json!(3), &json!(null)));
+        let beyond = app.get("/page/?after=9223372036854775807", &ada).await;
+        assert_eq!((&beyond.body["items"], &beyond.body["next"]), (&json!([]), &json!(null)));
+    }
+
+    async fn pages_are_counted_up_to_ten_thousand(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let add = |some: i64| app.database.execute(format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {some}) \
+             INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by) \
+             SELECT 1, 't', '', 1, '2026-01-01 00:00:00', '2026-01-01 00:00:00', 1 FROM n"
+        ));
+        for (more, exact) in [(10_000, true), (1, false), (5_000, false)] {
+            add(more).await;
+            let list = app.get("/page/?size=1", &ada).await;
+            assert_eq!((&list.body["total"], &list.body["total_is_exact"]), (&json!(10_000), &json!(exact)), "{list:?}");
+        }
+        let last = app.get("/page/?page=101&size=100", &ada).await;
+        assert_eq!(last.body["items"][99]["id"], 10_100, "the deepest page by number");
+        assert_eq!(last.body["next"], 10_100);
+        let deeper = app.get("/page/?after=14999&size=100", &ada).await;
+        assert_eq!((deeper.body["items"].as_array().unwrap().len(), &deeper.body["next"]), (2, &json!(null)));
+    }
+
+    async fn a_list_of_long_pages_ends_early_and_loses_none(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let long = "\n".repeat(39_000);
+        for number in 1..=9 {
+            let body = if number == 8 { "short" } else { &long };
+            app.post("/page/", &ada, &json!({ "title": format!("Page {number}"), "body": body })).await;
+        }
+        let (mut seen, mut after) = (Vec::new(), json!(0));
+        while after != json!(null) {
+            let list = app.get(&format!("/page/?after={after}&size=100"), &ada).await;
+            assert!(list.text.len() <= 257 * 1024, "{} bytes", list.text.len());
+            for item in list.body["items"].as_array().unwrap() {
+                assert_eq!(item["body"].as_str().unwrap(), if item["id"] == 8 { "short" } else { &long });
+                seen.push(item["id"].as_i64().unwrap());
+            }
+            after = list.body["next"].clone();
+        }
+        assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+
+        // A numbered page holds all its items; the texts that do not fit are read one by one.
+        let list = app.get("/page/?size=100", &ada).await;
+        assert!(list.text.len() <= 257 * 1024, "{} bytes", list.text.len());
+        let whole: Vec<_> = list.body["items"].as_array().unwrap().iter().map(|item| item["body"].is_string()).collect();
+        assert_eq!(whole, [true, true, true, false, false, false, false, true, false]);
+        assert_eq!(list.body["next"], json!(null));
+        assert_eq!(app.get("/page/9", &ada).await.body["body"].as_str().unwrap(), long);
     }
 
     async fn everybody_reads_and_only_the_owner_changes(app: App) {

@@ -125,7 +125,8 @@ fn parameter_bounds(operation: &str, name: &str) -> Value {
     match (operation, name) {
         (_, "id") => json!({ "minimum": 1 }),
         ("authorize", "scope") => json!({ "pattern": SCOPE_LIST }),
-        ("listPages", "page") => json!({ "minimum": 1, "maximum": page::NUMBER_MAX, "default": 1 }),
+        // Without a default, which generated clients would send beside `after`.
+        ("listPages", "page") => json!({ "minimum": 1, "maximum": page::OFFSET_MAX + 1 }),
         ("listPages", "size") => json!({ "minimum": 1, "maximum": page::SIZE_MAX, "default": page::SIZE_DEFAULT }),
         (_, "If-Match") => json!({ "pattern": ENTITY_TAGS }),
         (_, "Idempotency-Key") => json!({ "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$" }),
@@ -149,7 +150,7 @@ fn parameter_bounds(operation: &str, name: &str) -> Value {
 pub(super) fn of_responses(document: &mut Value) {
     let schemas = &mut document["components"]["schemas"];
     for (list, item) in [
-        ("PageListResponse", "PageResponse"),
+        ("PageListResponse", "PageListItemResponse"),
         ("UserListResponse", "UserResponse"),
         ("KeyListResponse", "KeyResponse"),
         ("IssuedKeyListResponse", "IssuedKeyResponse"),
