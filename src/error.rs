@@ -52,6 +52,9 @@ pub enum AppError {
     /// Not now: the database is away or a queue is full. Worth another try.
     #[error("{0}")]
     Busy(Source),
+    /// The database did not say whether it stored a change, so nobody can tell whether it happened.
+    #[error("it is unknown whether the change was stored; look before you repeat it: {0}")]
+    OutcomeUnknown(Source),
     /// A defect or a broken installation.
     #[error("{0}")]
     Internal(Source),

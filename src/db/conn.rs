@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager, TransactionManagerStatus};
+use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 
+use super::transaction::is_mid_transaction;
 use crate::config::DatabaseUrl;
 use crate::error::AppError;
 
@@ -127,7 +128,9 @@ impl Pooled {
         let failures = self.all_failures.load(Ordering::Relaxed);
         let answer = work(&mut self.conn);
         match answer {
-            Err(AppError::Busy(_) | AppError::Internal(_)) => drop(self.all_failures.fetch_add(1, Ordering::Relaxed)),
+            Err(AppError::Busy(_) | AppError::OutcomeUnknown(_) | AppError::Internal(_)) => {
+                self.all_failures.fetch_add(1, Ordering::Relaxed);
+            }
             _ => (self.answered, self.failures) = (Instant::now(), failures),
         }
         answer
@@ -140,7 +143,7 @@ impl Pooled {
 
 impl Manager {
     /// Counts a failure, as if one of the connections had had it.
-    pub(super) fn doubt(&self) {
+    pub(super) fn recheck_connections(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -185,18 +188,7 @@ impl r2d2::ManageConnection for Manager {
     }
 
     fn has_broken(&self, pooled: &mut Pooled) -> bool {
-        let conn = &mut pooled.conn;
-        std::thread::panicking() || on_backend!(conn => is_mid_transaction(conn))
-    }
-}
-
-fn is_mid_transaction<C>(conn: &mut C) -> bool
-where
-    C: Connection<TransactionManager = AnsiTransactionManager>,
-{
-    match AnsiTransactionManager::transaction_manager_status_mut(conn) {
-        TransactionManagerStatus::Valid(status) => status.transaction_depth().is_some(),
-        TransactionManagerStatus::InError => true,
+        std::thread::panicking() || is_mid_transaction(&mut pooled.conn)
     }
 }
 
@@ -215,15 +207,6 @@ fn without_secrets(error: ConnectionError) -> ConnectionError {
     ConnectionError::BadConnection(reason.to_owned())
 }
 
-/// Runs `change` in one transaction. On SQLite it begins IMMEDIATE: a transaction that reads first and then wants to
-/// write fails with "database is locked" at once, however long the busy timeout (DESIGN, decision 4).
-pub(super) fn write_transaction<T>(
-    conn: &mut Conn,
-    change: impl FnOnce(&mut Conn) -> Result<T, AppError>,
-) -> Result<T, AppError> {
-    transaction(conn, "BEGIN", "BEGIN IMMEDIATE", change)
-}
-
 /// Any number will do, so long as nothing else on that database takes the same advisory lock. For each schema by itself.
 const POSTGRES_PURGE_LOCK: &str = "pg_try_advisory_xact_lock(549487210, hashtext(current_schema()))";
 
@@ -235,36 +218,5 @@ pub fn purging_is_ours(conn: &mut Conn) -> Result<bool, AppError> {
             Ok(ours.get_result(conn)?)
         }
         Conn::Sqlite(_) => Ok(true),
-    }
-}
-
-/// Runs `query` on one snapshot of the database.
-pub(super) fn read_transaction<T>(
-    conn: &mut Conn,
-    query: impl FnOnce(&mut Conn) -> Result<T, AppError>,
-) -> Result<T, AppError> {
-    transaction(conn, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN", query)
-}
-
-fn transaction<T>(
-    conn: &mut Conn,
-    begin_postgres: &str,
-    begin_sqlite: &str,
-    work: impl FnOnce(&mut Conn) -> Result<T, AppError>,
-) -> Result<T, AppError> {
-    match conn {
-        Conn::Postgres(conn) => AnsiTransactionManager::begin_transaction_sql(conn, begin_postgres)?,
-        Conn::Sqlite(conn) => AnsiTransactionManager::begin_transaction_sql(conn, begin_sqlite)?,
-    }
-    let answer = work(conn);
-    let ended = match answer {
-        Ok(_) => on_backend!(conn => AnsiTransactionManager::commit_transaction(conn)),
-        Err(_) => on_backend!(conn => AnsiTransactionManager::rollback_transaction(conn)),
-    };
-    match (answer, ended) {
-        (Ok(value), Ok(())) => Ok(value),
-        (Ok(_), Err(error)) => Err(error.into()),
-        // The first failure is the one to tell of; a connection that cannot roll back is thrown away by the pool.
-        (Err(error), _) => Err(error),
     }
 }

@@ -14,10 +14,10 @@ pub const LOST_AFTER: Duration = Duration::from_secs(2);
 
 /// What is held by work that is under way.
 #[derive(Default)]
-pub(super) struct Leases(Mutex<Held>);
+pub(super) struct Leases(Mutex<ActiveLeases>);
 
 #[derive(Default)]
-struct Held {
+struct ActiveLeases {
     leases: HashMap<u64, (Instant, Box<dyn Send>)>,
     latest: u64,
 }
@@ -44,29 +44,29 @@ impl Drop for Lease {
 impl Leases {
     /// Lets somebody's work have `what`, permits and the like.
     pub(super) fn begin(this: &Arc<Self>, what: impl Send + 'static) -> Lease {
-        let mut held = this.held();
-        held.latest += 1;
-        let number = held.latest;
-        held.leases.insert(number, (Instant::now(), Box::new(what)));
+        let mut active = this.active();
+        active.latest += 1;
+        let number = active.latest;
+        active.leases.insert(number, (Instant::now(), Box::new(what)));
         Lease { of: Arc::clone(this), number }
     }
 
     /// Gives back what is held by this work.
     pub(super) fn end(&self, number: u64) {
         // What is held may have more to do than to be forgotten, so not under the lock.
-        let ended = self.held().leases.remove(&number);
+        let ended = self.active().leases.remove(&number);
         drop(ended);
     }
 
     /// Gives back what is held by work that began before `then`; how much work that was.
     pub(super) fn end_begun_before(&self, then: Instant) -> usize {
-        let mut held = self.held();
-        let before = held.leases.len();
-        held.leases.retain(|_, (since, _)| *since >= then);
-        before - held.leases.len()
+        let mut active = self.active();
+        let before = active.leases.len();
+        active.leases.retain(|_, (since, _)| *since >= then);
+        before - active.leases.len()
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn active(&self) -> MutexGuard<'_, ActiveLeases> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

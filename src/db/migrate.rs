@@ -8,7 +8,8 @@ use diesel::migration::MigrationSource;
 use diesel::prelude::*;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use super::conn::{SQLITE_PATIENCE, write_transaction};
+use super::conn::SQLITE_PATIENCE;
+use super::transaction::{CommitGate, write_transaction};
 use super::{Conn, Db};
 use crate::error::{AppError, Source};
 
@@ -54,11 +55,11 @@ impl Db {
         &self,
         run: impl FnOnce(&mut Conn) -> Result<T, Source> + Send + 'static,
     ) -> Result<T, AppError> {
-        self.unhurried(|conn| {
+        self.without_timeout(|conn| {
             if let Conn::Sqlite(conn) = conn {
                 conn.batch_execute(SQLITE_LONG_PATIENCE)?;
             }
-            let answer = write_transaction(conn, |conn| {
+            let answer = write_transaction(conn, &CommitGate::new(None), |conn| {
                 if let Conn::Postgres(conn) = conn {
                     conn.batch_execute(POSTGRES_LOCK)?;
                 }

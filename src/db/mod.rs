@@ -13,25 +13,32 @@ mod lease;
 pub mod migrate;
 pub mod pages;
 mod pool;
+mod request;
 mod schema;
+mod shares;
 pub mod sign_in_failures;
+mod transaction;
 pub mod users;
 
-use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::conn::Manager;
 pub use self::conn::{Conn, purging_is_ours};
-use self::conn::{Manager, read_transaction, write_transaction};
 use self::feed::Feed;
 pub use self::lease::LOST_AFTER;
 use self::lease::Leases;
 use self::pool::{CHECKOUT_WAIT, Pool};
+use self::request::REQUEST_BUDGET;
+pub use self::request::{Caller, caller, for_one_request, set_caller};
+pub use self::shares::Shares;
+use self::transaction::{CommitGate, read_transaction, too_late, write_transaction};
 use crate::config::{DatabaseSettings, DatabaseUrl};
 use crate::error::AppError;
 use crate::metrics::Durations;
@@ -39,11 +46,14 @@ use crate::metrics::Durations;
 /// How long a connection may take to be had or to say that it lives, a little longer than the pool tries: after that the
 /// pool is stuck.
 const STUCK_AFTER: Duration = Duration::from_millis(1_050);
-/// How long a request waits, for connections and answers together. The server ends a statement sooner; this is for a
-/// server that does not answer.
-const ANSWER_WAIT: Duration = Duration::from_millis(1_800);
 /// How long a write waits for its turn on SQLite.
 const WRITE_WAIT: Duration = Duration::from_millis(1_500);
+/// How long the outcome of a commit is waited for that had begun when the time of its request was over.
+const COMMIT_WAIT: Duration = Duration::from_secs(2);
+/// Work of one caller that is under way at once, at least.
+const SMALLEST_SHARE: usize = 2;
+/// From so many connections on, one is kept for what the process does for itself: health, cleanup.
+const RESERVE_FROM: usize = 4;
 
 /// A pool of connections to one database. Clones share it.
 #[derive(Clone)]
@@ -51,6 +61,9 @@ pub struct Db {
     pool: Arc<Pool>,
     leases: Arc<Leases>,
     connections: Arc<Semaphore>,
+    /// Those that requests may have.
+    for_requests: Arc<Semaphore>,
+    shares: Arc<Shares>,
     /// SQLite has one writer at a time. To queue here is fair; to queue in SQLite is to sleep and hope.
     single_writer: Option<Arc<Semaphore>>,
     waits: Durations,
@@ -65,11 +78,14 @@ impl Db {
         let manager = Manager::new(settings.url.clone());
         manager.open().map_err(|error| AppError::Busy(error.into()))?;
         let permits = usize::try_from(settings.pool_size).unwrap_or(Semaphore::MAX_PERMITS);
+        let reserved = usize::from(permits >= RESERVE_FROM);
         let single_writer = matches!(settings.url, DatabaseUrl::Sqlite(_)).then(|| Arc::new(Semaphore::new(1)));
         Ok(Self {
             pool: Arc::new(Pool::new(manager, settings.pool_size)),
             leases: Arc::default(),
             connections: Arc::new(Semaphore::new(permits)),
+            for_requests: Arc::new(Semaphore::new(permits - reserved)),
+            shares: Shares::new(SMALLEST_SHARE.max(permits / 4)),
             single_writer,
             waits: Durations::default(),
         })
@@ -81,7 +97,12 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        in_time(self.lend(query)).await
+        self.in_time(async {
+            let share = self.shares.take().await;
+            let permits = self.connection_permits().await?;
+            self.on_lease((permits, share), query).await
+        })
+        .await
     }
 
     /// Runs `query` on one snapshot of the database.
@@ -93,7 +114,8 @@ impl Db {
         self.read(|conn| read_transaction(conn, query)).await
     }
 
-    /// Runs `change` in one transaction: all of it is stored when this answers `Ok`, and none of it otherwise.
+    /// Runs `change` in one transaction: all of it is stored when this answers `Ok`, and none of it otherwise, unless the
+    /// error is [`AppError::OutcomeUnknown`].
     pub async fn write<T, F>(&self, change: F) -> Result<T, AppError>
     where
         T: Send + 'static,
@@ -111,21 +133,40 @@ impl Db {
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
         A: FnOnce() + Send + 'static,
     {
-        let transaction = |conn: &mut Conn| {
-            let answer = write_transaction(conn, change);
+        let limit = self.time_left();
+        let gate = Arc::new(CommitGate::new(Some(Instant::now() + limit)));
+        let entered = Arc::clone(&gate);
+        let transaction = move |conn: &mut Conn| {
+            let answer = write_transaction(conn, &entered, change);
             then();
             answer
         };
-        in_time(async {
+        let mut work = pin!(async {
+            // Changes of one user wait for each other in any case, and need not fill their share meanwhile.
             let turn = turn.await;
-            let mut permits = Vec::with_capacity(2);
-            if let Some(writer) = &self.single_writer {
-                permits.push(permit(writer, WRITE_WAIT, "another write takes too long").await?);
-            }
-            permits.push(self.connection_permit().await?);
-            self.on_lease((permits, turn), transaction).await
-        })
-        .await
+            let share = self.shares.take().await;
+            let writer = match &self.single_writer {
+                Some(writer) => Some(permit(writer, WRITE_WAIT, "another write takes too long").await?),
+                None => None,
+            };
+            let permits = self.connection_permits().await?;
+            self.on_lease((permits, writer, share, turn), transaction).await
+        });
+        if let Some(answer) = request::within(limit, work.as_mut()).await {
+            return answer;
+        }
+        if gate.close() {
+            return Err(too_late());
+        }
+        let outcome = tokio::time::timeout(COMMIT_WAIT, work).await;
+        outcome.unwrap_or_else(|_| Err(AppError::OutcomeUnknown("the database does not answer a commit".into())))
+    }
+
+    /// The answer, unless the database takes too long over it.
+    ///
+    /// Errors: [`AppError::Busy`] when the time of the request is over.
+    pub async fn in_time<T>(&self, answer: impl Future<Output = Result<T, AppError>>) -> Result<T, AppError> {
+        request::within(self.time_left(), answer).await.unwrap_or_else(|| Err(too_late()))
     }
 
     /// A connection of its own that hears what changes.
@@ -150,33 +191,56 @@ impl Db {
     }
 
     /// Has every connection asked whether it lives before it is used again.
-    pub fn doubt(&self) {
-        self.pool.manager().doubt();
+    pub fn recheck_connections(&self) {
+        self.pool.manager().recheck_connections();
     }
 
     /// Runs `work` on a connection, however long it takes: whoever waits for it has a time-out of their own.
-    pub async fn lend<T, F>(&self, work: F) -> Result<T, AppError>
+    pub async fn with_connection<T, F>(&self, work: F) -> Result<T, AppError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.on_lease(self.connection_permit().await?, work).await
+        self.on_lease(self.connection_permits().await?, work).await
     }
 
-    async fn connection_permit(&self) -> Result<OwnedSemaphorePermit, AppError> {
+    /// How long an answer is waited for: as long as the current request has left, or if there is none, as long as one has.
+    fn time_left(&self) -> Duration {
+        request::time_left().unwrap_or(REQUEST_BUDGET)
+    }
+
+    /// A permit to use a connection; a request needs another one, so that it never gets the last connection.
+    async fn connection_permits(&self) -> Result<(OwnedSemaphorePermit, Option<OwnedSemaphorePermit>), AppError> {
+        const COMPLAINT: &str = "no free database connection";
         let asked = Instant::now();
-        let permit = permit(&self.connections, CHECKOUT_WAIT, "no free database connection").await;
+        let for_request = match caller() {
+            Some(_) => permit(&self.for_requests, CHECKOUT_WAIT, COMPLAINT).await.map(Some),
+            None => Ok(None),
+        };
+        let permits = match for_request {
+            Ok(for_request) => {
+                let rest = CHECKOUT_WAIT.saturating_sub(asked.elapsed());
+                permit(&self.connections, rest, COMPLAINT).await.map(|permit| (permit, for_request))
+            }
+            Err(error) => Err(error),
+        };
         self.waits.note(asked.elapsed());
-        permit
+        permits
     }
 
     /// Runs `work` however long it takes.
-    async fn unhurried<T, F>(&self, work: F) -> Result<T, AppError>
+    async fn without_timeout<T, F>(&self, work: F) -> Result<T, AppError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
         self.on_blocking_pool((), work).await?
+    }
+
+    /// Whether work may never end. SQLite always ends its work, and holds what it takes until then; PostgreSQL may be out
+    /// of reach.
+    fn may_lose_connections(&self) -> bool {
+        self.single_writer.is_none()
     }
 
     /// Runs `work`, which holds `what` until it ends or is lost. Whoever stops waiting for it leaves somebody to look.
@@ -186,14 +250,17 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        let mut abandoned = Abandoned { work_of: Some(self.clone()), since: Instant::now() };
+        let of = self.may_lose_connections().then(|| self.clone());
+        let mut abandoned = Abandoned { work_of: of, since: Instant::now() };
         let lease = Leases::begin(&self.leases, what);
         let number = lease.number();
         let answer = self.on_blocking_pool(lease, work).await;
         abandoned.work_of = None;
         answer.unwrap_or_else(|stuck| {
             // The thread may hang for long, but will not begin the work any more.
-            self.leases.end(number);
+            if self.may_lose_connections() {
+                self.leases.end(number);
+            }
             Err(stuck.into())
         })
     }
@@ -236,7 +303,7 @@ impl Db {
             Err(_) => {
                 lent.close();
                 if lent.try_recv().is_err() {
-                    if self.pool.replace(&connections) {
+                    if self.may_lose_connections() && self.pool.replace(&connections) {
                         log::warn!("the database connections do not answer and are given up");
                     }
                     return Err(Stuck);
@@ -289,32 +356,6 @@ async fn permit(
         Ok(Err(closed)) => Err(AppError::Internal(closed.into())),
         Err(_) => Err(AppError::Busy(complaint.into())),
     }
-}
-
-tokio::task_local! {
-    /// What is left of the time that a request may wait for the database.
-    static LEFT: Cell<Duration>;
-}
-
-/// Does the work of one request, which waits for the database 1.8 seconds at most, however often it asks.
-pub fn for_one_request<F: Future>(work: F) -> impl Future<Output = F::Output> {
-    LEFT.scope(Cell::new(ANSWER_WAIT), work)
-}
-
-/// The answer, unless the database takes too long over it. What it then does all the same, its caller cannot know.
-///
-/// Errors: [`AppError::Busy`] when the time is over.
-pub async fn in_time<T>(answer: impl Future<Output = Result<T, AppError>>) -> Result<T, AppError> {
-    let late = || Err(AppError::Busy("the database takes too long to answer".into()));
-    let left = LEFT.try_with(Cell::get).unwrap_or(ANSWER_WAIT);
-    if left.is_zero() {
-        return late();
-    }
-    let asked = Instant::now();
-    let answer = tokio::time::timeout(left, answer).await;
-    // What no request waits for has all the time each time.
-    let _ = LEFT.try_with(|rest| rest.set(left.saturating_sub(asked.elapsed())));
-    answer.unwrap_or_else(|_| late())
 }
 
 /// Creates a missing SQLite file for its owner's eyes only: it holds password hashes. SQLite gives its side files the

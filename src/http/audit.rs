@@ -20,8 +20,8 @@ use super::{fields, list};
 use crate::domain::audit::{Entry, Filter, Outcome};
 use crate::domain::id::{PageId, UserId};
 use crate::error::AppError;
-use crate::service::Service;
 use crate::service::audit::{EntryList, LIMIT_MAX, Order, Span};
+use crate::service::{self, Service};
 
 /// The media type of one JSON object per line.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -297,9 +297,12 @@ pub async fn read(
 /// `first` and all that follows it, read as the client takes it. A failure under way cuts the connection, so that half
 /// a trail is not taken for a whole one.
 fn lines(service: Arc<Service>, filter: Filter, span: Span, first: EntryList) -> HttpResponse {
+    // The body is read after the request has been answered, and is still its caller's.
+    let caller = service::caller();
     let rest = stream::try_unfold((service, filter, first.next), move |(service, filter, next)| async move {
         let Some(next) = next else { return Ok(None) };
-        let list = service.audit(filter.clone(), Span { cursor: Some(next), ..span }).await?;
+        let read = service.audit(filter.clone(), Span { cursor: Some(next), ..span });
+        let list = service::for_one_request(caller, read).await?;
         let next = list.next;
         Ok(Some((list, (service, filter, next))))
     });

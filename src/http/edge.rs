@@ -21,9 +21,10 @@ use futures_util::FutureExt;
 use super::client::{client, is_secure};
 use super::problem::{self, Fault};
 use crate::domain::audit::Origin;
+use crate::domain::network::Network;
 use crate::error::AppError;
 use crate::metrics::Metrics;
-use crate::service::{Service, for_one_request};
+use crate::service::{Caller, Service, for_one_request, set_caller};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id that is taken over from a caller, in bytes.
@@ -60,7 +61,7 @@ pub async fn edge<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    for_one_request(answer(request, next)).await
+    for_one_request(Some(Caller::Anonymous(None)), answer(request, next)).await
 }
 
 async fn answer<B: MessageBody + 'static>(
@@ -77,6 +78,7 @@ async fn answer<B: MessageBody + 'static>(
         started: Instant::now(),
     };
     let origin = Origin { client: client(request.request()), request_id: Some(Arc::clone(&line.id.0)) };
+    set_caller(Caller::Anonymous(origin.client.map(Network::of)));
     request.extensions_mut().insert(origin);
     let secure = is_secure(request.request());
     if line.method == Method::HEAD {

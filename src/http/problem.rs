@@ -160,6 +160,9 @@ pub fn last_resort(path: &str, id: &RequestId) -> HttpResponse<BoxBody> {
 fn log_cause(fault: &Fault, id: &RequestId) {
     match fault {
         Fault::App(AppError::Internal(source)) => log::error!(request_id = id.as_str(); "internal: {source}"),
+        Fault::App(AppError::OutcomeUnknown(source)) => {
+            log::error!(request_id = id.as_str(); "outcome unknown: {source}");
+        }
         Fault::App(AppError::Busy(source)) => log::warn!(request_id = id.as_str(); "busy: {source}"),
         Fault::Bare(status) if status.is_server_error() => log::error!(request_id = id.as_str(); "bare {status}"),
         _ => {}

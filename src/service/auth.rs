@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Service;
 use super::throttle::Act;
+use super::{Caller, Service, set_caller};
 use crate::clock::Timestamp;
 use crate::db::{Conn, access_tokens, api_keys};
 use crate::domain::principal::{Credential, Identity, Level, Principal};
@@ -41,6 +41,7 @@ impl Service {
         }
         let now = self.clock.now();
         let identity = self.holder(credential, digest, now).await?.ok_or_else(refused)?;
+        set_caller(Caller::User(identity.user_id));
         if let Some(key) = identity.key() {
             self.key_usage.note(key, now, client);
         }

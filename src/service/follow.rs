@@ -66,7 +66,7 @@ fn follow(service: &Weak<Service>, sign: &SyncSender<()>) {
             }
             Err(error) => {
                 service.cache.distrust();
-                service.db.doubt();
+                service.db.recheck_connections();
                 if !std::mem::replace(&mut deaf, true) {
                     log::warn!("cannot hear what changes, so every credential is looked up: {error}");
                 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::auth::identify;
-use crate::db::{self, Conn, Db, LOST_AFTER};
+use crate::db::{Conn, Db, LOST_AFTER, Shares};
 use crate::domain::principal::Identity;
 use crate::domain::secret::{Digest, SecretKind};
 use crate::error::AppError;
@@ -19,6 +19,8 @@ const CROWD: usize = 4;
 const STALL: Duration = Duration::from_millis(20);
 /// More than so many that wait are turned away.
 const LINE: usize = 10_000;
+/// Of one client no more than so many wait at once; the others queue up before the line, so that nobody fills it alone.
+const LINE_OF_ONE: usize = 32;
 /// How long a connection is kept while others may want it.
 const TURN: Duration = Duration::from_millis(100);
 /// What came of a lookup.
@@ -29,6 +31,7 @@ pub(super) struct Lookups {
     db: Db,
     /// Connections at most: half of the pool, so that others get some, too.
     most: usize,
+    shares: Arc<Shares>,
     waiting: Mutex<Waiting>,
 }
 
@@ -63,18 +66,21 @@ enum Served {
 impl Lookups {
     pub(super) fn new(db: Db) -> Arc<Self> {
         let most = (db.pool_size() / 2).max(2);
-        Arc::new(Self { db, most, waiting: Mutex::default() })
+        Arc::new(Self { db, most, shares: Shares::new(LINE_OF_ONE), waiting: Mutex::default() })
     }
 
     /// Whose secret this is, expired or not, by what the database holds at some time during this call.
     pub(super) async fn find(self: &Arc<Self>, kind: SecretKind, digest: Digest) -> Found {
-        let (answer, found) = oneshot::channel();
-        if let Some(shift) = self.join(Asked { kind, digest, since: Instant::now(), again: false, answer })? {
-            // On its own: whoever asked first may go away while others wait.
-            tokio::spawn(Arc::clone(self).work(shift));
-        }
-        db::in_time(async { found.await.unwrap_or_else(|_| Err(AppError::Busy("the lookup was given up".into()))) })
-            .await
+        let found = async {
+            let _share = self.shares.take().await;
+            let (answer, found) = oneshot::channel();
+            if let Some(shift) = self.join(Asked { kind, digest, since: Instant::now(), again: false, answer })? {
+                // On its own: whoever asked first may go away while others wait.
+                tokio::spawn(Arc::clone(self).work(shift));
+            }
+            found.await.unwrap_or_else(|_| Err(AppError::Busy("the lookup was given up".into())))
+        };
+        self.db.in_time(found).await
     }
 
     /// Joins those who wait; one more shift if that is due.
@@ -102,7 +108,7 @@ impl Lookups {
     async fn work(self: Arc<Self>, shift: Shift) {
         loop {
             let lookups = Arc::clone(&self);
-            let lent = self.db.lend(move |conn| lookups.serve(shift, conn));
+            let lent = self.db.with_connection(move |conn| lookups.serve(shift, conn));
             let served = tokio::time::timeout(LOST_AFTER, lent).await;
             match served.unwrap_or_else(|_| Err(AppError::Busy("the database does not answer".into()))) {
                 Ok(Served::All) => return,

@@ -39,7 +39,7 @@ use self::turns::Turns;
 use crate::clock::Clock;
 use crate::config::{AuthSettings, Settings};
 use crate::db::Db;
-pub use crate::db::for_one_request;
+pub use crate::db::{Caller, caller, for_one_request, set_caller};
 use crate::domain::secret::Digest;
 use crate::error::AppError;
 use crate::metrics::{Levels, Metrics};

@@ -219,6 +219,10 @@ impl Service {
                 Ok(answer)
             }
             Err(error) => {
+                if let AppError::OutcomeUnknown(_) = error {
+                    // The thread that would forget it may hang for long.
+                    told.is_forgotten_by(&self.cache);
+                }
                 let (by, event) = told.so_far();
                 Err(self.tell_failure(&asked, by, event, error, |_, _| Ok(())).await)
             }
@@ -268,7 +272,12 @@ impl Service {
             audit_entries::insert(conn, now, &by, &event, outcome, &origin)?;
             Ok((by, event))
         };
-        let (by, event) = self.db.write(record).await?;
+        let recorded = self.db.write(record).await;
+        let (by, event) = recorded.map_err(|error| match error {
+            // What the caller asked for was turned down, so it did not happen, whatever became of the entry.
+            AppError::OutcomeUnknown(source) => AppError::Busy(source),
+            error => error,
+        })?;
         log_entry(&by, &event, outcome, &call.origin);
         self.metrics.audit_entry(outcome.name());
         Ok(())
@@ -324,6 +333,6 @@ fn outcome(error: &AppError) -> Option<(Outcome, String)> {
         AppError::Invalid(errors) => failure(errors.first().map_or("invalid", |error| error.code)),
         AppError::Unauthenticated(Reason::BadPassword) => failure("wrong_password"),
         AppError::Unauthenticated(_) => failure("invalid_token"),
-        AppError::TooMany { .. } | AppError::Busy(_) | AppError::Internal(_) => None,
+        AppError::TooMany { .. } | AppError::Busy(_) | AppError::OutcomeUnknown(_) | AppError::Internal(_) => None,
     }
 }

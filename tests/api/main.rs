@@ -35,6 +35,7 @@ mod lookup;
 mod metadata;
 mod metrics;
 mod openapi;
+mod outcome;
 mod outgoing;
 mod page;
 mod password;

@@ -46,7 +46,7 @@ impl std::fmt::Display for Acknowledged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} answers, of which {} were 503, the slowest after {:?}; {} users, {} pages and {} keys kept; {} keys and {} tokens stayed dead",
+            "{} answers, of which {} were 503 or 504, the slowest after {:?}; {} users, {} pages and {} keys kept; {} keys and {} tokens stayed dead",
             self.answers,
             self.told_to_come_back,
             self.slowest,

@@ -12,6 +12,7 @@ mod support;
 
 mod acknowledged;
 mod client;
+mod flood;
 mod full_disk;
 mod hang;
 mod held;

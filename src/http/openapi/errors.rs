@@ -22,8 +22,8 @@ pub(super) fn of_operations(document: &mut Value) {
     }
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
         let shape = if problem::OAUTH_PATHS.contains(&path.as_str()) { "OAuth" } else { "Problem" };
-        for operation in item.as_object_mut().into_iter().flat_map(Map::values_mut) {
-            for status in error_statuses(path, operation) {
+        for (method, operation) in item.as_object_mut().into_iter().flatten() {
+            for status in error_statuses(path, method, operation) {
                 let reference = format!("#/components/responses/{shape}{status}");
                 operation["responses"][status.to_string()] = json!({ "$ref": reference });
             }
@@ -32,7 +32,7 @@ pub(super) fn of_operations(document: &mut Value) {
     }
 }
 
-const ERRORS: [(u16, &str); 14] = [
+const ERRORS: [(u16, &str); 15] = [
     (400, "The request cannot be read, or carries more than one credential"),
     (401, "The credential is malformed, unknown, expired or revoked"),
     (403, "Not authenticated, or not allowed"),
@@ -46,7 +46,8 @@ const ERRORS: [(u16, &str); 14] = [
     (422, "Some fields are not acceptable; `errors` names them"),
     (429, "There were too many requests of this kind by this client"),
     (500, "The server failed"),
-    (503, "The server cannot do this just now"),
+    (503, "The server cannot do this just now; it has not been done"),
+    (504, "It is unknown whether the change was stored; look before you repeat it"),
 ];
 
 fn error_headers(status: u16) -> Value {
@@ -63,7 +64,7 @@ fn error_headers(status: u16) -> Value {
     }
 }
 
-fn error_statuses(path: &str, operation: &Value) -> Vec<u16> {
+fn error_statuses(path: &str, method: &str, operation: &Value) -> Vec<u16> {
     let mut statuses = vec![500];
     let (guarded, oauth) = (operation.get("security").is_some(), problem::OAUTH_PATHS.contains(&path));
     let names: Vec<&str> = operation["parameters"]
@@ -102,6 +103,9 @@ fn error_statuses(path: &str, operation: &Value) -> Vec<u16> {
     }
     if path != "/health/live" {
         statuses.push(503);
+    }
+    if method != "get" && path != "/introspect" {
+        statuses.push(504);
     }
     statuses
 }

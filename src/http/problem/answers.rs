@@ -75,7 +75,7 @@ impl Answer {
             }
             (StatusCode::TOO_MANY_REQUESTS, code) => (self.status, code),
             (StatusCode::SERVICE_UNAVAILABLE, _) => (self.status, "temporarily_unavailable"),
-            (StatusCode::INTERNAL_SERVER_ERROR, _) => (self.status, "server_error"),
+            (StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT, _) => (self.status, "server_error"),
             _ => (self.status, "invalid_request"),
         };
         let detail = match self.errors.as_slice() {
@@ -166,6 +166,10 @@ fn app_error(error: &AppError, profile: StatusProfile) -> Answer {
         }
         AppError::Busy(_) => {
             Answer::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "The server cannot do this just now. Try again.")
+        }
+        AppError::OutcomeUnknown(_) => {
+            let detail = "The server cannot tell whether the change was stored. Look before you repeat it.";
+            Answer::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", detail)
         }
         AppError::Internal(_) => internal(),
     }

@@ -52,9 +52,10 @@ impl Database {
         Some(Self { backend, url, place })
     }
 
-    /// A PostgreSQL database that somebody else made, and removes.
+    /// A database that somebody else made, and removes.
     pub fn at(url: &str) -> Self {
-        Self { backend: Backend::Postgres, url: url.to_owned(), place: Place::Elsewhere }
+        let backend = if url.starts_with("postgres") { Backend::Postgres } else { Backend::Sqlite };
+        Self { backend, url: url.to_owned(), place: Place::Elsewhere }
     }
 
     pub fn settings(&self) -> DatabaseSettings {

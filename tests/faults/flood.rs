@@ -1,0 +1,121 @@
+//! One member asks for all that is expensive, on as many connections as fit. Everybody else is served.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::client::{Answer, Client};
+use crate::held::Held;
+use crate::server::Server;
+use crate::support::database::Database;
+use crate::support::program::{Serving, latchkey};
+
+/// Connections of the member.
+const FLOOD: usize = 64;
+/// How long it lasts.
+const LASTS: Duration = Duration::from_secs(8);
+/// What others may take at most, with room for a machine without a core to spare. The p99 is printed.
+const SLOWEST: Duration = Duration::from_secs(1);
+
+/// 20,000 pages of the first user.
+const PAGES: &str = "INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+    SELECT 1, 'page ' || i, 'text', 1, '2026-01-01 00:00:00', '2026-01-01 00:00:00', 1 FROM n";
+/// 20,000 entries about them.
+const ENTRIES: &str = "INSERT INTO audit_entries (at, actor, user_id, credential, scopes, action, changed, outcome)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+    SELECT '2026-01-01 00:00:00', 'user:1', 1, 'password', '', 'page.update', '', 'success' FROM n";
+
+async fn request(client: &Client, token: &str, number: usize) -> Option<Answer> {
+    match number % 6 {
+        0 | 1 => client.ask("GET", "/page/?page=1000000000&size=100", token, None).await,
+        2 => client.ask("GET", "/me/activity?limit=500&order=oldest", token, None).await,
+        3 => client.ask("GET", "/me/keys", token, None).await,
+        4 => client.ask("PATCH", "/me", token, Some(json!({ "website": format!("w{number}") }))).await,
+        _ => client.write_page(token, "a page").await,
+    }
+}
+
+/// Asks one thing after the other until the flood is over; how long each took.
+async fn measure(client: &Client, token: &str, over: &AtomicBool) -> Vec<(&'static str, Duration)> {
+    let mut took = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        for (about, answer) in [
+            ("GET /me", client.ask("GET", "/me", token, None).await),
+            ("POST /page/", client.write_page(token, "mine").await),
+            ("GET /health/ready", client.ask("GET", "/health/ready", "", None).await),
+            ("a wrong token", client.ask("GET", "/me", "lkt_wrong", None).await),
+        ] {
+            let answer = answer.unwrap();
+            let expected = if about == "a wrong token" { answer.status == 403 } else { answer.is_good() };
+            assert!(expected, "{about}: {answer:?}");
+            took.push((about, answer.took));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    took
+}
+
+async fn others_are_served(url: &str) {
+    let place = TempDir::new().unwrap();
+    let mut command = latchkey(place.path(), &[]);
+    command.env("DATABASE_URL", url).env("LATCHKEY__LIMITS__ENABLED", "false");
+    let serving = Serving::start(command.env("RUST_LOG", "warn,latchkey=info,latchkey::access=warn"));
+    let client = Client::of(&serving);
+    let (member, other) = (client.new_user("ada@example.org").await, client.new_user("eve@example.org").await);
+    let database = Database::at(url);
+    for _ in 0..15 {
+        database.execute(PAGES).await;
+    }
+    for _ in 0..3 {
+        database.execute(ENTRIES).await;
+    }
+
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let flood = join_all((0..FLOOD).map(|number| {
+        let (client, member, over, asked) = (&client, &member, &over, &asked);
+        async move {
+            let mut number = number;
+            while !over.load(Ordering::Relaxed) {
+                let answer = request(client, member, number).await.unwrap();
+                assert!(answer.is_good() || answer.status == 503, "{answer:?}");
+                asked.fetch_add(1, Ordering::Relaxed);
+                number += 1;
+            }
+        }
+    }));
+    let end = async {
+        tokio::time::sleep(LASTS).await;
+        let threads = Held::by(&serving).threads;
+        over.store(true, Ordering::Relaxed);
+        threads
+    };
+    let (_, took, threads) = tokio::join!(flood, measure(&client, &other, &over), end);
+    assert!(threads < 40, "{threads} threads for a pool of 8");
+    println!("{url}: {} requests of the member, {threads} threads", asked.load(Ordering::Relaxed));
+    for about in ["GET /me", "POST /page/", "GET /health/ready", "a wrong token"] {
+        let mut times: Vec<Duration> = took.iter().filter(|(what, _)| *what == about).map(|(_, took)| *took).collect();
+        times.sort_unstable();
+        let p99 = times[times.len() * 99 / 100];
+        println!("{about}: {} of another user, p50 {:?}, p99 {p99:?}", times.len(), times[times.len() / 2]);
+        assert!(p99 < SLOWEST, "{about}: {p99:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn one_member_on_64_connections_keeps_nobody_else_waiting_on_sqlite() {
+    let place = TempDir::new().unwrap();
+    others_are_served(&format!("sqlite://{}", place.path().join("latchkey.db").display())).await;
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn one_member_on_64_connections_keeps_nobody_else_waiting_on_postgres() {
+    let home = TempDir::new().unwrap();
+    let Some(server) = Server::start(home.path(), &[]) else { return };
+    others_are_served(&server.url()).await;
+}
