@@ -153,6 +153,8 @@ pub enum Denial {
     NeedsSignIn,
     /// This needs a token with all scopes of its user.
     Narrowed,
+    /// The secret was replaced by a rotation, and changes its key no more.
+    SecretReplaced,
     /// No trusted proxy says which request this is about.
     Untold,
     /// The request that this is about can be read in two ways, or is told in two.
@@ -174,6 +176,7 @@ impl Denial {
         match self {
             Self::Scopes(_) | Self::Narrowed => "insufficient_scope",
             Self::NotOwner => "not_owner",
+            Self::SecretReplaced => "secret_replaced",
             Self::Untold => "untold_request",
             Self::Ambiguous => "ambiguous_request",
             Self::NoRule => "no_rule",

@@ -202,6 +202,8 @@ pub struct Resolved {
     pub grant: Grant,
     /// When it was made.
     pub created_at: Timestamp,
+    /// Whether the secret that was shown is the one before the last rotation.
+    pub replaced: bool,
     /// The first moment at which the secret that was shown is dead.
     pub expires_at: Option<Timestamp>,
 }
@@ -219,8 +221,8 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
         .get_result(conn)
         .optional()?;
     Ok(row.map(|(key, owner_name, owner_email, role)| {
-        let is_previous = key.digest.as_ref() != Some(&digest);
-        let ends = [key.expires_at, key.previous_expires_at.filter(|_| is_previous)];
+        let replaced = key.digest.as_ref() != Some(&digest);
+        let ends = [key.expires_at, key.previous_expires_at.filter(|_| replaced)];
         Resolved {
             id: key.id,
             owner_id: key.owner_id,
@@ -231,6 +233,7 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
             owner_name,
             owner_email,
             role: stored_role(&role),
+            replaced,
             expires_at: ends.into_iter().flatten().min().map(Timestamp::from),
         }
     }))

@@ -38,6 +38,8 @@ pub struct Identity {
     pub foreign: BTreeSet<String>,
     /// Whether it holds less than its user, by intention: a token that was narrowed at sign-in, or a key.
     pub narrowed: bool,
+    /// Whether it is the secret of a key before the last rotation, which works until its overlap ends.
+    pub replaced: bool,
     /// When the user signed in, or the key was made.
     pub issued_at: Timestamp,
     /// The first moment at which it is dead, if there is one.
@@ -51,6 +53,12 @@ impl Identity {
             Credential::Token(_) => None,
             Credential::OwnKey(key) | Credential::IssuedKey(key) => Some(key),
         }
+    }
+
+    /// Refuses to change the key `key` by the secret that its last rotation replaced: whoever found that secret could
+    /// take the key away from its owner.
+    pub fn may_change_key(&self, key: KeyId) -> Result<(), Denial> {
+        if self.replaced && self.key() == Some(key) { Err(Denial::SecretReplaced) } else { Ok(()) }
     }
 
     /// Who acts, as the audit trail and others call them: `user:<id>`, or `key:<id>`.

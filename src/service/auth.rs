@@ -88,6 +88,7 @@ pub(super) fn identify(conn: &mut Conn, kind: SecretKind, digest: Digest) -> Res
                 level: found.level,
                 foreign: BTreeSet::new(),
                 narrowed: found.narrowed,
+                replaced: false,
                 issued_at: found.created_at,
                 expires_at: Some(found.expiration_date),
             }))
@@ -109,6 +110,7 @@ pub(super) fn identify(conn: &mut Conn, kind: SecretKind, digest: Digest) -> Res
                     level: Level::new(found.role, found.grant.own),
                     foreign: found.grant.foreign,
                     narrowed: true,
+                    replaced: found.replaced,
                     issued_at: found.created_at,
                     expires_at: found.expires_at,
                 }

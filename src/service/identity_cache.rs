@@ -182,6 +182,7 @@ mod tests {
             level,
             foreign: BTreeSet::new(),
             narrowed: false,
+            replaced: false,
             issued_at: Clock::default().now(),
             expires_at: None,
         };

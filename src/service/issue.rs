@@ -7,7 +7,7 @@ use validator::{Validate, ValidationError};
 
 use super::Service;
 use super::grant::{Foreign, KeyRequest, Terms, may_give};
-use super::key::{FreshKey, lock_key, revoke};
+use super::key::{FreshKey, lock_key, may_change_key, revoke};
 use super::rules::{TEXT_MAX, broken, no_control_characters};
 use super::throttle::Act;
 use super::token::generate;
@@ -273,6 +273,7 @@ impl Service {
     pub async fn revoke_issued_key(&self, call: Call, id: KeyId) -> Result<(), AppError> {
         let owner = call.user()?.user_id;
         self.change(call, Event::of(Action::RevokeKey).on(Target::Key(id)), move |change| {
+            may_change_key(change, id)?;
             let found = api_keys::find(change.conn, id)?;
             if let Some(key) = &found {
                 change.concerns(key.owner_id);

@@ -215,13 +215,20 @@ fn own_key(key: Option<ApiKey>, owner: UserId) -> Result<ApiKey, AppError> {
     key.filter(|key| key.owner_id == owner && !key.issued).ok_or(AppError::NotFound("key"))
 }
 
-/// The caller's own key with this id. The caller's row is locked, so the key stays as found.
+/// The caller's own key with this id, for a change. The caller's row is locked, so the key stays as found.
 fn lock_own_key(change: &mut Change<'_>, owner: UserId, id: KeyId) -> Result<ApiKey, AppError> {
+    may_change_key(change, id)?;
     let found = api_keys::find(change.conn, id)?;
     if let Some(key) = &found {
         change.concerns(key.owner_id);
     }
     own_key(found, owner)
+}
+
+/// Refuses a secret that was rotated out and would change its own key.
+pub(super) fn may_change_key(change: &Change<'_>, id: KeyId) -> Result<(), AppError> {
+    let caller = change.caller.as_ref();
+    caller.map_or(Ok(()), |caller| caller.may_change_key(id)).map_err(AppError::Forbidden)
 }
 
 /// The key with this id, whose owner, and so it, stays as found until the transaction ends.

@@ -175,13 +175,38 @@ specify! {
         assert_eq!(itself.status, 200, "a key may replace its own secret: {itself:?}");
     }
 
-    async fn the_secret_before_a_rotation_does_not_take_the_key_back(app: App) {
-        let ada = app.user("ada@example.org").await;
-        let (leaked, id) = app.key_of(&ada, &["keys:write", "pages:write"]).await;
-        let fresh = rotate(&app, &ada, id, json!({ "overlap_seconds": 3600 })).await.text_of("key");
-        rotate(&app, &leaked, id, json!({})).await.assert_error(422, "invalid");
-        let fresh = Credential::Token(fresh);
-        assert_eq!(rotate(&app, &fresh, id, json!({})).await.status, 200, "the new one may");
+    async fn the_secret_before_a_rotation_changes_its_key_no_more(app: App) {
+        let root = app.admin("root@example.org").await;
+        let (leaked, id) = app.key_of(&root, &["keys:read", "keys:write", "pages:write"]).await;
+        // A key that ends before the overlap: then the old secret lives as long as the key.
+        let path = format!("/me/keys/{id}");
+        let fresh = rotate(&app, &root, id, json!({ "overlap_seconds": 3600 })).await.text_of("key");
+        for end in [None, Some(in_seconds(&app, 1800))] {
+            if let Some(end) = end {
+                assert_eq!(app.patch(&path, &root, &json!({ "expires_at": end })).await.status, 200);
+            }
+            rotate(&app, &leaked, id, json!({})).await.assert_error(403, "secret_replaced");
+            for edit in [json!({ "name": "mine" }), json!({ "scopes": [] }), json!({ "expires_at": in_seconds(&app, 1) })] {
+                app.patch(&path, &leaked, &edit).await.assert_error(403, "secret_replaced");
+            }
+            app.delete(&path, &leaked).await.assert_error(403, "secret_replaced");
+        }
+        assert_eq!(app.post("/page/", &leaked, &json!({ "title": "t", "body": "" })).await.status, 201, "it works on");
+        assert_eq!(app.get(&path, &leaked).await.status, 200);
+        let (_, other) = app.key_of(&root, &[]).await;
+        assert_eq!(app.delete(&format!("/me/keys/{other}"), &leaked).await.status, 204, "also on other keys");
+        assert_eq!(rotate(&app, &Credential::Token(fresh), id, json!({})).await.status, 200, "the new one may");
+
+        let body = json!({ "name": "shop", "scopes": ["keys:issue"] });
+        let shop = app.post("/keys", &root, &body).await;
+        let (secret, shop) = (Credential::Token(shop.text_of("key")), shop.body["id"].as_i64().unwrap());
+        let overlap = app.clock.now().plus_seconds(60).utc().format("%Y-%m-%d %H:%M:%S").to_string();
+        app.database.execute(format!(
+            "UPDATE api_keys SET previous_digest = digest, digest = 'x', previous_expires_at = '{overlap}' WHERE id = {shop}"
+        )).await;
+        app.clock.advance(1);
+        let answer = app.delete(&format!("/keys/{shop}"), &secret).await;
+        answer.assert_error(403, "secret_replaced");
     }
 
     async fn no_scope_is_laid_up_for_a_later_promotion(app: App) {

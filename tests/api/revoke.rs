@@ -63,19 +63,39 @@ specify! {
         assert_eq!(app.get("/me", &root).await.status, 200, "the owner's other credentials live on");
     }
 
-    async fn the_secret_before_a_rotation_ends_the_key_while_it_works(app: App) {
+    async fn the_secret_before_a_rotation_ends_alone(app: App) {
+        let root = app.admin("root@example.org").await;
+        let (old, id) = app.key_of(&root, &[]).await;
+        let rotate = format!("/me/keys/{id}/rotate");
+        let new = Credential::Bearer(app.post(&rotate, &root, &json!({ "overlap_seconds": 60 })).await.text_of("key"));
+        assert_eq!(app.get("/me", &old).await.status, 200);
+        assert_done(&revoke(&app, old.secret()).await);
+        app.get("/me", &old).await.assert_error(app.expected.bad_token_header, "invalid_token");
+        assert_eq!(app.get("/me", &new).await.status, 200, "a stranger with the leaked secret does not end the key");
+        let record = app.get(&format!("/me/keys/{id}"), &root).await;
+        assert!(record.body["previous_expires_at"].is_null(), "{record:?}");
+        let entry = &app.trail(&root, "action=key.revoke").await[0];
+        assert_eq!(entry["changed"], json!(["previous_secret"]), "{entry}");
+        assert_eq!(entry["detail"], "by possession, only the secret before the last rotation", "{entry}");
+        assert_done(&revoke(&app, old.secret()).await);
+        assert_eq!(app.trail(&root, "action=key.revoke").await.len(), 1);
+
+        let newest = app.post(&rotate, &root, &json!({ "overlap_seconds": 60 })).await.text_of("key");
+        app.clock.advance(61);
+        assert_done(&revoke(&app, new.secret()).await);
+        assert_eq!(app.get("/me", &Credential::Bearer(newest.clone())).await.status, 200, "after the overlap it ends nothing");
+        assert_done(&revoke(&app, &newest).await);
+        assert_eq!(app.get("/me", &Credential::Bearer(newest)).await.status, 401);
+        app.get(&format!("/me/keys/{id}"), &root).await.assert_error(404, "not_found");
+    }
+
+    async fn the_current_secret_ends_the_one_before_it_too(app: App) {
         let ada = app.user("ada@example.org").await;
         let (old, id) = app.key_of(&ada, &[]).await;
-        let rotate = format!("/me/keys/{id}/rotate");
-        let new = app.post(&rotate, &ada, &json!({ "overlap_seconds": 60 })).await.text_of("key");
-        app.clock.advance(61);
-        assert_done(&revoke(&app, old.secret()).await);
-        let new = Credential::Bearer(new);
-        assert_eq!(app.get("/me", &new).await.status, 200, "a secret that is dead takes nothing along");
-        app.post(&rotate, &ada, &json!({ "overlap_seconds": 60 })).await;
-        assert_done(&revoke(&app, new.secret()).await);
-        assert_eq!(app.get("/me", &new).await.status, 401);
-        app.get(&format!("/me/keys/{id}"), &ada).await.assert_error(404, "not_found");
+        let body = json!({ "overlap_seconds": 60 });
+        let new = app.post(&format!("/me/keys/{id}/rotate"), &ada, &body).await.text_of("key");
+        assert_done(&revoke(&app, &new).await);
+        app.get("/me", &old).await.assert_error(app.expected.bad_token_header, "invalid_token");
     }
 
     async fn a_claim_code_that_leaked_is_ended_with_its_key_and_a_used_one_ends_nothing(app: App) {

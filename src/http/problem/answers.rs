@@ -233,6 +233,9 @@ fn forbidden(denial: &Denial) -> Answer {
             let detail = "This takes a token with all your scopes. Sign in again without `scope`.";
             answer(detail.into()).challenge(insufficient)
         }
+        Denial::SecretReplaced => {
+            answer("A rotation replaced this secret. Use the current secret of the key to change the key.".into())
+        }
         Denial::WrongPassword => answer("The current password is wrong.".into()),
     }
 }
