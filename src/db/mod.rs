@@ -9,6 +9,7 @@ pub mod audit_entries;
 mod conn;
 pub mod feed;
 pub mod issue_requests;
+pub mod known_networks;
 mod lease;
 pub mod migrate;
 pub mod pages;

@@ -102,6 +102,15 @@ diesel::table! {
         account -> Text,
         failures -> BigInt,
         last_at -> Timestamp,
+        first_at -> Nullable<Timestamp>,
+    }
+}
+
+diesel::table! {
+    known_networks (network) {
+        network -> Text,
+        user_id -> BigInt,
+        seen_at -> Timestamp,
     }
 }
 

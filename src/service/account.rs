@@ -3,9 +3,9 @@
 use validator::{Validate, ValidationError};
 
 use super::Service;
-use super::failures::{self, Patience, account_of};
+use super::failures::{self, AttemptedAccount, LockoutPolicy, account_of};
 use super::rules::{TEXT_MAX, broken, no_control_characters, no_nul};
-use super::token::wrong_password;
+use super::token::{Confirmed, wrong_password};
 use super::trail::Change;
 use super::user::{NAME_MIN, check_email, email_taken, end_after_new_password, not_their_own};
 use crate::db::sign_in_failures;
@@ -76,9 +76,9 @@ impl Service {
             Some(password) => Some(self.confirm_password(&call, user, password).await?),
             None => None,
         };
-        let patience = self.patience;
+        let (lockout, confirmation) = (self.lockout, confirmed.as_ref().map(Confirmed::what));
         let changed = self.change(call, Event::of(Action::EditUser).on(Target::User(user)), move |change| {
-            let before = own(change, patience, confirmed.as_ref())?;
+            let before = own(change, lockout, confirmation.as_ref())?;
             let after = users::update(
                 change.conn,
                 user,
@@ -104,7 +104,9 @@ impl Service {
             change.record(|event| event.changed_where(fields))?;
             Ok(after)
         });
-        changed.await.map(User::from)
+        let changed = changed.await.map(User::from);
+        drop(confirmed);
+        changed
     }
 
     /// Replaces the caller's password. All that it had opened is ended: the token, and if `revoke_keys`, the keys that
@@ -120,16 +122,18 @@ impl Service {
         let user = call.user()?.user_id;
         let confirmed = self.confirm_password(&call, user, current).await?;
         let hash = self.hasher.create(call.origin.client, new.clone()).await?;
-        let patience = self.patience;
-        self.change(call, Event::of(Action::SetPassword).on(Target::User(user)), move |change| {
-            let row = own(change, patience, Some(&confirmed))?;
+        let (lockout, confirmation) = (self.lockout, confirmed.what());
+        let changed = self.change(call, Event::of(Action::SetPassword).on(Target::User(user)), move |change| {
+            let row = own(change, lockout, Some(&confirmation))?;
             not_their_own("new_password", &new, [&row.email, &row.name, &row.surname])?;
-            sign_in_failures::forget(change.conn, account_of(&row))?;
+            failures::forget_all(change.conn, &row)?;
             users::set_password(change.conn, user, &hash, change.now)?;
             let ended = end_after_new_password(change, user, revoke_keys)?;
             change.record(|event| event.changed(vec!["password"]).detail(ended)).map(drop)
-        })
-        .await
+        });
+        let changed = changed.await;
+        drop(confirmed);
+        changed
     }
 
     /// Removes the caller with all that belongs to them.
@@ -143,16 +147,16 @@ impl Service {
 /// in parallel gains nothing.
 fn own(
     change: &mut Change<'_>,
-    patience: Option<Patience>,
-    confirmed: Option<&PasswordHash>,
+    lockout: Option<LockoutPolicy>,
+    confirmation: Option<&(PasswordHash, AttemptedAccount)>,
 ) -> Result<users::User, AppError> {
     let caller = change.caller.as_ref().map(|caller| caller.user_id).ok_or(AppError::NotFound("user"))?;
     let row = users::find(change.conn, caller)?.ok_or(AppError::NotFound("user"))?;
-    let Some(confirmed) = confirmed else {
+    let Some((hash, attempted)) = confirmation else {
         return Ok(row);
     };
-    let (_, held) = failures::look(change.conn, patience, account_of(&row), change.now)?;
-    if held.is_some() || *confirmed != row.hashed_password {
+    let standing = failures::standing(change.conn, lockout, *attempted, change.now)?;
+    if standing.reason.is_some() || *hash != row.hashed_password {
         return Err(wrong_password());
     }
     Ok(row)

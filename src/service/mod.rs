@@ -1,6 +1,7 @@
 //! Use cases. They own transactions and time, and know neither HTTP nor SQL.
 
 pub mod account;
+mod attempts;
 pub mod audit;
 pub mod auth;
 pub mod authz;
@@ -27,8 +28,9 @@ pub mod user;
 
 use std::sync::Arc;
 
+use self::attempts::Attempts;
 use self::authz::ForwardPolicy;
-use self::failures::Patience;
+use self::failures::LockoutPolicy;
 use self::hasher::Hasher;
 use self::identity_cache::{CacheCounts, IdentityCache};
 use self::key_usage::KeyUsage;
@@ -77,7 +79,8 @@ pub struct Service {
     lookups: Arc<Lookups>,
     turns: Turns,
     throttle: Throttle,
-    patience: Option<Patience>,
+    lockout: Option<LockoutPolicy>,
+    attempts: Arc<Attempts>,
     forwarding: ForwardPolicy,
     metrics: Arc<Metrics>,
     stages: Stages,
@@ -96,7 +99,8 @@ impl Service {
             db,
             throttle: Throttle::new(limits, clock.clone(), Arc::clone(&metrics)),
             metrics,
-            patience: Patience::new(limits),
+            lockout: LockoutPolicy::new(limits),
+            attempts: Arc::default(),
             forwarding: ForwardPolicy::new(authz),
             clock,
             hasher,

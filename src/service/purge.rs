@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use super::Service;
-use super::failures::Patience;
+use super::failures::LockoutPolicy;
 use crate::clock::Timestamp;
-use crate::db::{self, Conn, access_tokens, api_keys, sign_in_failures};
+use crate::db::{self, Conn, access_tokens, api_keys, known_networks, sign_in_failures};
 use crate::error::AppError;
 
 /// When somebody first looks for what is to be removed, and how often after that.
@@ -18,8 +18,13 @@ const BATCH: i64 = 500;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Seconds that an expired token is kept: a clock that is set wrong for less than a day signs nobody out for good.
 const TOKEN_REST: i64 = 86_400;
-/// Seconds that the failed sign-ins of an account are remembered, if they have not stopped it.
+/// Seconds that the failed sign-ins of an account are remembered, if they were not enough to stop it.
 const FAILURES_REST: i64 = 86_400;
+/// Seconds that those of an account are remembered that were enough to stop it: 30 days. Strangers can stop accounts that
+/// do not exist, so this bounds how many rows there are.
+const STOPPED_REST: i64 = 30 * 86_400;
+/// Seconds that the network of a sign-in is known: 90 days.
+const NETWORK_REST: i64 = 90 * 86_400;
 /// Seconds that the code of a claim is known after it has expired, so that whoever comes too late is told so: 30 days.
 const CLAIM_REST: i64 = 30 * 86_400;
 
@@ -43,7 +48,7 @@ impl Service {
         let mut removed = 0;
         loop {
             let now = self.clock.now();
-            let stop = self.patience.map_or(i64::MAX, Patience::stop);
+            let stop = self.lockout.map_or(i64::MAX, LockoutPolicy::stop);
             let batch = self.db.write(move |conn| purge_batch(conn, now, stop)).await?;
             if batch == 0 {
                 return Ok(removed);
@@ -60,6 +65,8 @@ fn purge_batch(conn: &mut Conn, now: Timestamp, stop: i64) -> Result<usize, AppE
     }
     let tokens = access_tokens::delete_expired(conn, now.plus_seconds(-TOKEN_REST), BATCH)?;
     let claims = api_keys::forget_claims(conn, now.plus_seconds(-CLAIM_REST), BATCH)?;
-    let failures = sign_in_failures::forget_old(conn, now.plus_seconds(-FAILURES_REST), stop, BATCH)?;
-    Ok(tokens + claims + failures)
+    let (failed, stopped) = (now.plus_seconds(-FAILURES_REST), now.plus_seconds(-STOPPED_REST));
+    let failures = sign_in_failures::forget_old(conn, failed, stopped, stop, BATCH)?;
+    let networks = known_networks::forget_old(conn, now.plus_seconds(-NETWORK_REST), BATCH)?;
+    Ok(tokens + claims + failures + networks)
 }

@@ -111,8 +111,7 @@ impl ResolvedSecret {
 
 /// Ends the secret before the last rotation of a key.
 fn end_previous_secret(change: &mut Change<'_>, key: KeyId) -> Result<(), AppError> {
-    let ended =
-        KeyChange { previous_digest: Some(None), previous_expires_at: Some(None), ..KeyChange::default() };
+    let ended = KeyChange { previous_digest: Some(None), previous_expires_at: Some(None), ..KeyChange::default() };
     api_keys::update(change.conn, key, &ended)?;
     change.adds(PREVIOUS_BY_POSSESSION);
     change.record(|event| event.changed(vec!["previous_secret"])).map(drop)

@@ -1,12 +1,13 @@
 //! Sign-in tokens: made by a password, ended by signing out or by an operator.
 
+use super::Service;
+use super::failures::{self, Attempt, AttemptedAccount};
 use super::key::end_keys;
 use super::throttle::Act;
 use super::trail::Change;
-use super::{Service, failures};
 use crate::db::access_tokens::{self, AccessToken};
 use crate::db::api_keys::Selection;
-use crate::db::{Conn, sign_in_failures, users};
+use crate::db::{Conn, users};
 use crate::domain::audit::{Action, By, Call, Event, Target};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
@@ -73,26 +74,28 @@ impl Service {
         password: Password,
         asked: Option<ScopeSet>,
     ) -> Result<Option<IssuedToken>, AppError> {
-        let (client, patience, now) = (call.origin.client, self.patience, self.clock.now());
+        let (client, lockout) = (call.origin.client, self.lockout);
         self.throttle.check(Act::FailedSignIn, client)?;
         self.hasher.admit(client).await?;
-        let (account, email) = (failures::account(username), EmailAddress::parse(username));
-        let look = move |conn: &mut Conn| {
-            let user = email.map_or(Ok(None), |email| users::find_by_email_evenly(conn, email.key()))?;
-            Ok((user, failures::look(conn, patience, account, now)?.1))
-        };
-        let (user, held) = self.db.read(look).await?;
+        let email = EmailAddress::parse(username);
+        let find =
+            move |conn: &mut Conn| email.map_or(Ok(None), |email| users::find_by_email_evenly(conn, email.key()));
+        let user = self.db.read(find).await?;
+        let attempted = AttemptedAccount::named(username, user.as_ref().map(|user| user.id), client);
+        let attempt = self.begin_attempt(attempted).await?;
         let stored = user.as_ref().map(|user| user.hashed_password.clone());
         let matches = self.hasher.verify(client, stored, password.clone()).await?;
-        let attempt = Event::of(Action::SignIn);
-        let attempt = match &user {
-            Some(user) if matches && user.disabled_at.is_some() => attempt.on(Target::User(user.id)).detail("disabled"),
-            Some(user) => attempt.on(Target::User(user.id)),
-            None => attempt.detail("unknown_email"),
+        let event = Event::of(Action::SignIn);
+        let event = match &user {
+            Some(user) if matches && user.disabled_at.is_some() => event.on(Target::User(user.id)).detail("disabled"),
+            Some(user) => event.on(Target::User(user.id)),
+            None => event.detail("unknown_email"),
         };
-        let Some(user) = user.filter(|user| matches && held.is_none() && user.disabled_at.is_none()) else {
+        let opens = matches && attempt.reason().is_none();
+        let Some(user) = user.filter(|user| opens && user.disabled_at.is_none()) else {
+            let event = attempt.reason().map_or(event.clone(), |reason| event.detail(reason.name()));
             let error = AppError::Unauthenticated(Reason::BadPassword);
-            return Err(self.failed_sign_in(&call, account, attempt, held, error).await);
+            return Err(self.failed_sign_in(&call, attempt, event, error).await);
         };
         let renewed = match self.hasher.is_outdated(&user.hashed_password) {
             // If there is no room for a second hash, the next sign-in renews it.
@@ -102,13 +105,13 @@ impl Service {
 
         let secret = generate(SecretKind::SignIn)?;
         let (digest, expires_in) = (secret.digest(), self.settings.token_ttl);
-        let stored = self.change(call, attempt, move |change| {
+        let stored = self.change(call, event, move |change| {
             // Hashing held no connection, so the user may have changed or gone meanwhile, and others may have failed: to
             // guess in parallel gains nothing.
             let current = users::lock(change.conn, user.id)?;
-            let (failed, held) = failures::look(change.conn, patience, account, change.now)?;
-            if let Some(held) = held {
-                change.adds(held.reason);
+            let standing = failures::standing(change.conn, lockout, attempted, change.now)?;
+            if let Some(reason) = standing.reason {
+                change.adds(reason.name());
                 return Err(AppError::Unauthenticated(Reason::BadPassword));
             }
             let level = match current {
@@ -124,13 +127,14 @@ impl Service {
                     return Err(AppError::Unauthenticated(Reason::BadPassword));
                 }
             };
-            if failed > 0 {
-                sign_in_failures::forget(change.conn, account)?;
+            if lockout.is_some() {
+                failures::succeeded(change.conn, user.id, attempted, standing, change.now)?;
             }
             change.is_by(By::password(user.id, level));
             let renews = if renewed.is_some() { vec!["hashed_password"] } else { Vec::new() };
             let sign_in = change.record(|event| {
                 let event = event.changed(renews);
+                let failed = standing.failures;
                 if failed > 0 { event.detail(format!("after {failed} failures")) } else { event }
             })?;
             if let Some(hash) = &renewed {
@@ -147,7 +151,10 @@ impl Service {
             access_tokens::replace(change.conn, &token)?;
             Ok(Some(level.scopes))
         });
-        Ok(stored.await?.map(|scopes| IssuedToken { secret, expires_in, scopes }))
+        let stored = stored.await?;
+        // The next attempt looks at what has become of the failures.
+        drop(attempt);
+        Ok(stored.map(|scopes| IssuedToken { secret, expires_in, scopes }))
     }
 
     /// Ends the token that the caller presented. The next request with it is refused.
@@ -183,30 +190,41 @@ impl Service {
         .await
     }
 
-    /// The stored hash of the caller, once `password` has matched it. A wrong one counts as a failed sign-in.
+    /// The caller's confirmation by `password`. A wrong one counts as a failed sign-in.
     pub(super) async fn confirm_password(
         &self,
         call: &Call,
         user: UserId,
         password: Password,
-    ) -> Result<PasswordHash, AppError> {
-        let (client, patience, now) = (call.origin.client, self.patience, self.clock.now());
+    ) -> Result<Confirmed, AppError> {
+        let client = call.origin.client;
         self.throttle.check(Act::FailedSignIn, client)?;
         self.hasher.admit(client).await?;
-        let look = move |conn: &mut Conn| {
-            let found = users::find(conn, user)?;
-            let account = found.as_ref().map(failures::account_of);
-            let held = account.map_or(Ok((0, None)), |account| failures::look(conn, patience, account, now))?.1;
-            Ok((found, held))
-        };
-        let (found, held) = self.db.read(look).await?;
+        let found = self.db.read(move |conn| users::find(conn, user)).await?;
         let found = found.ok_or_else(|| call.no_longer_known())?;
-        let stored = found.hashed_password.clone();
-        if self.hasher.verify(client, Some(stored.clone()), password).await? && held.is_none() {
-            return Ok(stored);
+        let attempted = AttemptedAccount::of(&found, client);
+        let attempt = self.begin_attempt(attempted).await?;
+        let hash = found.hashed_password.clone();
+        if self.hasher.verify(client, Some(hash.clone()), password).await? && attempt.reason().is_none() {
+            return Ok(Confirmed { hash, attempted, _attempt: attempt });
         }
-        let attempt = Event::of(Action::SignIn).on(Target::User(user));
-        Err(self.failed_sign_in(call, failures::account_of(&found), attempt, held, wrong_password()).await)
+        let event = Event::of(Action::SignIn).on(Target::User(user));
+        let event = attempt.reason().map_or(event.clone(), |reason| event.detail(reason.name()));
+        Err(self.failed_sign_in(call, attempt, event, wrong_password()).await)
+    }
+}
+
+/// That a caller has confirmed a change by their password. Drop it when the change is stored.
+pub(super) struct Confirmed {
+    hash: PasswordHash,
+    attempted: AttemptedAccount,
+    _attempt: Attempt,
+}
+
+impl Confirmed {
+    /// The stored hash that the password matched, and the account, whose failures are looked at once more.
+    pub(super) fn what(&self) -> (PasswordHash, AttemptedAccount) {
+        (self.hash.clone(), self.attempted)
     }
 }
 

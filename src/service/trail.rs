@@ -224,27 +224,27 @@ impl Service {
                     told.is_forgotten_by(&self.cache);
                 }
                 let (by, event) = told.so_far();
-                Err(self.tell_failure(&asked, by, event, error, |_, _| Ok(())).await)
+                Err(self.tell_failure(&asked, by, event, error, |_, _| Ok(None)).await)
             }
         }
     }
 
     /// Records that `attempt` failed with `error`, and answers the error: this one, or that it cannot be recorded.
     pub(super) async fn turned_down(&self, call: &Call, attempt: Event, error: AppError) -> AppError {
-        self.turned_down_and(call, attempt, error, |_, _| Ok(())).await
+        self.turned_down_and(call, attempt, error, |_, _| Ok(None)).await
     }
 
-    /// The same, and `also` in the same transaction.
+    /// The same, and `also` in the same transaction, which may answer another reason.
     pub(super) async fn turned_down_and<F>(&self, call: &Call, attempt: Event, error: AppError, also: F) -> AppError
     where
-        F: FnOnce(&mut Conn, Timestamp) -> Result<(), AppError> + Send + 'static,
+        F: FnOnce(&mut Conn, Timestamp) -> Result<Option<&'static str>, AppError> + Send + 'static,
     {
         self.tell_failure(call, By::caller(&call.caller), attempt, error, also).await
     }
 
     async fn tell_failure<F>(&self, call: &Call, by: By, event: Event, error: AppError, also: F) -> AppError
     where
-        F: FnOnce(&mut Conn, Timestamp) -> Result<(), AppError> + Send + 'static,
+        F: FnOnce(&mut Conn, Timestamp) -> Result<Option<&'static str>, AppError> + Send + 'static,
     {
         let Some((outcome, reason)) = outcome(&error) else {
             return error;
@@ -258,17 +258,20 @@ impl Service {
 
     /// Records a decision that changes nothing here. Errors: it cannot be recorded.
     pub(super) async fn record_decision(&self, call: &Call, event: Event, outcome: Outcome) -> Result<(), AppError> {
-        self.write_entry(call, By::caller(&call.caller), event, outcome, |_, _| Ok(())).await
+        self.write_entry(call, By::caller(&call.caller), event, outcome, |_, _| Ok(None)).await
     }
 
     /// Writes an entry in a transaction of its own, with whatever `also` writes.
     async fn write_entry<F>(&self, call: &Call, by: By, event: Event, outcome: Outcome, also: F) -> Result<(), AppError>
     where
-        F: FnOnce(&mut Conn, Timestamp) -> Result<(), AppError> + Send + 'static,
+        F: FnOnce(&mut Conn, Timestamp) -> Result<Option<&'static str>, AppError> + Send + 'static,
     {
         let (origin, now) = (call.origin.clone(), self.clock.now());
         let record = move |conn: &mut Conn| {
-            also(conn, now)?;
+            let event = match also(conn, now)? {
+                Some(reason) => event.detail(reason),
+                None => event,
+            };
             audit_entries::insert(conn, now, &by, &event, outcome, &origin)?;
             Ok((by, event))
         };

@@ -2,7 +2,7 @@
 
 use validator::Validate;
 
-use super::failures::account_of;
+use super::failures::{self, account_of};
 pub use super::rules::TEXT_MAX;
 use super::rules::{broken, no_control_characters, no_nul};
 use super::throttle::Act;
@@ -11,7 +11,7 @@ use super::trail::Change;
 use super::{Service, TOTAL_MAX, Total};
 use crate::db::api_keys::Selection;
 use crate::db::users::{self, NewUser};
-use crate::db::{access_tokens, pages, sign_in_failures};
+use crate::db::{access_tokens, known_networks, pages, sign_in_failures};
 use crate::domain::audit::{Action, Call, Event, Target};
 use crate::domain::email::{self, EmailAddress};
 use crate::domain::id::UserId;
@@ -180,7 +180,7 @@ impl Service {
             }
             may_administer(change, id)?;
             may_promote(change, user.role(), role)?;
-            let freed = set.disabled == Some(false) && sign_in_failures::forget(change.conn, account_of(&user))?;
+            let freed = set.disabled == Some(false) && failures::forget_all(change.conn, &user)?;
             if freed && !was_disabled {
                 let detail = "failed sign-ins forgotten";
                 change.record(|event| Event { action: Action::Enable, ..event.detail(detail) })?;
@@ -219,7 +219,7 @@ impl Service {
         let attempt = Event::of(Action::SetPassword).on(Target::User(id));
         self.administer(call, attempt, id, move |change, user, _| {
             not_their_own("password", &password, [&user.email, &user.name, &user.surname])?;
-            sign_in_failures::forget(change.conn, account_of(&user))?;
+            failures::forget_all(change.conn, &user)?;
             users::set_password(change.conn, id, &hash, change.now)?;
             let ended = end_after_new_password(change, id, revoke_keys)?;
             change.record(|event| event.changed(vec!["password"]).detail(ended)).map(drop)
@@ -243,7 +243,8 @@ impl Service {
             });
             change.record_each(&gone.collect::<Vec<_>>())?;
             end_credentials(change, id, Selection::LiveIssuedBy(id))?;
-            sign_in_failures::forget(change.conn, account_of(&user))?;
+            failures::forget_all(change.conn, &user)?;
+            known_networks::forget(change.conn, id)?;
             users::delete(change.conn, id)?;
             change.record(|event| event).map(drop)
         })

@@ -69,6 +69,21 @@ specify! {
         assert_eq!(app.sign_in("ada@example.org", crate::support::app::PASSWORD).await.status, 200);
     }
 
+    async fn failures_and_networks_are_forgotten_in_time(app: App) {
+        let at = |days: i64| app.clock.now().plus_seconds(-days * i64::from(DAY)).utc().format("%Y-%m-%d %H:%M:%S").to_string();
+        app.register("ada@example.org").await;
+        for (account, failures, days) in [("fresh", 3, 0), ("old", 3, 2), ("stopped", 100, 29), ("long ago", 100, 31)] {
+            app.database.execute(format!("INSERT INTO sign_in_failures VALUES ('{account}', {failures}, '{}')", at(days))
+                .replace("VALUES", "(account, failures, last_at) VALUES")).await;
+        }
+        for (network, days) in [("fresh", 89), ("old", 91)] {
+            app.database.execute(format!("INSERT INTO known_networks VALUES ('{network}', 1, '{}')", at(days))).await;
+        }
+        assert_eq!(purge(&app).await, 3);
+        let left = "SELECT account AS row FROM sign_in_failures UNION SELECT network FROM known_networks ORDER BY 1";
+        assert_eq!(app.database.rows(left).await, ["fresh", "stopped"]);
+    }
+
     async fn claim_codes_are_forgotten_a_month_after_they_expired_and_the_receipts_stay(app: App) {
         let (shop, _) = app.key_of(&app.admin("shop@example.org").await, &["keys:issue"]).await;
         let order = json!({ "name": "translate", "scopes": ["translate:use"], "order": "A-1", "delivery": "claim" });

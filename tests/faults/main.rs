@@ -14,6 +14,7 @@ mod acknowledged;
 mod client;
 mod flood;
 mod full_disk;
+mod guesses;
 mod hang;
 mod held;
 mod kill;

@@ -1,0 +1,2 @@
+DROP TABLE known_networks;
+ALTER TABLE sign_in_failures DROP COLUMN first_at;

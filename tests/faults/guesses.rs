@@ -1,0 +1,99 @@
+//! Very many clients guess at one account, at several replicas: the account is not stopped, and its owner signs in.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tempfile::TempDir;
+
+use crate::support::app::PASSWORD;
+use crate::support::client::Client;
+use crate::support::database::{Backend, Database};
+use crate::support::program::{Serving, latchkey};
+
+/// Guesses at once, at each replica.
+const BURST: usize = 62;
+/// How long there are bursts.
+const STORM: Duration = Duration::from_secs(15);
+const KNOWN: &str = "192.0.2.1";
+
+async fn sign_in(client: &Client, from: &str, password: &str) -> u16 {
+    let form = [("grant_type", "password"), ("username", "ada@example.org"), ("password", password)];
+    client.request("POST", "/token").header("X-Forwarded-For", from).form(&form).send().await.status
+}
+
+/// Guesses until `end`, each burst from other clients, with the right password among them; what the answers were.
+async fn storm(client: &Client, replica: usize, end: Instant) -> Vec<u16> {
+    let mut statuses = Vec::new();
+    for round in 0.. {
+        if Instant::now() > end {
+            break;
+        }
+        let guess = |number: usize| {
+            let from = format!("10.{replica}.{}.{number}", round % 256);
+            let password = if number == BURST - 1 && round > 0 { PASSWORD } else { "a wrong password" };
+            async move { sign_in(client, &from, password).await }
+        };
+        statuses.extend(join_all((0..BURST).map(guess)).await);
+    }
+    statuses
+}
+
+async fn withstands(backend: Backend, replicas: usize) {
+    let Some(database) = Database::create(backend) else { return };
+    let home = TempDir::new().unwrap();
+    let serving: Vec<Serving> = (0..replicas)
+        .map(|_| {
+            let mut command = latchkey(home.path(), &[]);
+            command.env("DATABASE_URL", &database.url).env("LATCHKEY__HTTP__TRUSTED_PROXIES", "127.0.0.0/8");
+            Serving::start(&mut command)
+        })
+        .collect();
+    let clients: Vec<Client> = serving.iter().map(Serving::client).collect();
+    assert_eq!(clients[0].register("ada@example.org").await.status, 201);
+    assert_eq!(sign_in(&clients[0], KNOWN, PASSWORD).await, 200);
+
+    let end = Instant::now() + STORM;
+    let storms = join_all(clients.iter().enumerate().map(|(number, client)| storm(client, number, end)));
+    let owner = async {
+        let mut signed_in = 0;
+        while Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            match sign_in(&clients[0], KNOWN, PASSWORD).await {
+                200 => signed_in += 1,
+                status => assert_eq!(status, 503, "the owner may have to wait for a hash, and for nothing else"),
+            }
+        }
+        signed_in
+    };
+    let (storms, signed_in) = tokio::join!(storms, owner);
+    let statuses: Vec<u16> = storms.into_iter().flatten().collect();
+    let count = |wanted: u16| statuses.iter().filter(|status| **status == wanted).count();
+    let failures = database.number("SELECT max(failures) FROM sign_in_failures").await;
+    let throttled = database.number("SELECT count(*) FROM audit_entries WHERE detail LIKE 'throttled%'").await;
+    println!(
+        "{backend:?}, {replicas} replicas: {} guesses, {} refused, {} told to come back; {failures} counted, \
+         {throttled} entries about others; the owner signed in {signed_in} times",
+        statuses.len(),
+        count(401),
+        count(503)
+    );
+    assert_eq!(count(200), 0, "a right password among the guesses opens nothing");
+    assert_eq!(count(401) + count(503), statuses.len());
+    // Five at once, then after 1, 2, 4 and 8 seconds.
+    assert!((5..=9).contains(&failures), "{failures} failures are counted");
+    assert!(signed_in > 5, "the owner signed in {signed_in} times");
+    assert_eq!(sign_in(&clients[0], "198.51.100.1", PASSWORD).await, 401, "from elsewhere the owner has to wait, too");
+    assert_eq!(sign_in(&clients[0], KNOWN, PASSWORD).await, 200);
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn bursts_of_guesses_at_two_replicas_on_postgres_neither_stop_an_account_nor_keep_out_its_owner() {
+    withstands(Backend::Postgres, 2).await;
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn bursts_of_guesses_on_sqlite_neither_stop_an_account_nor_keep_out_its_owner() {
+    withstands(Backend::Sqlite, 1).await;
+}
