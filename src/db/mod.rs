@@ -19,6 +19,7 @@ mod schema;
 mod shares;
 pub mod sign_in_failures;
 mod transaction;
+pub mod user_search;
 pub mod users;
 
 use std::fs::OpenOptions;

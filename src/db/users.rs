@@ -220,51 +220,28 @@ pub fn renew_hash(conn: &mut Conn, id: UserId, hash: &PasswordHash) -> Result<()
 }
 
 diesel::define_sql_function! {
-    /// Lower case, as far as the database knows letters.
-    fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
-}
-
-diesel::define_sql_function! {
     /// The first of them that is not null.
     fn coalesce(one: Nullable<BigInt>, other: Nullable<BigInt>) -> Nullable<BigInt>;
 }
 
-/// Which users: all of those who have `search` in e-mail or name.
-type Matching =
-    Box<dyn BoxableExpression<users::table, <Conn as Connection>::Backend, SqlType = diesel::sql_types::Bool>>;
-
-/// Lower case is the database's business, which may know no letters beyond ASCII; so a name is found as it is written,
-/// too.
-fn matching(search: &str) -> Matching {
-    let containing = |text: &str| {
-        let literal = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        format!("%{literal}%")
-    };
-    let (given, pattern) = (containing(search), containing(&search.to_lowercase()));
-    Box::new(
-        (users::email_key.like(pattern.clone()).escape('\\'))
-            .or(lower(users::email).like(pattern.clone()).escape('\\'))
-            .or(lower(users::name).like(pattern.clone()).escape('\\'))
-            .or(lower(users::surname).like(pattern).escape('\\'))
-            .or(users::name.like(given.clone()).escape('\\'))
-            .or(users::surname.like(given).escape('\\')),
-    )
-}
-
-/// The users after `after` who match `search`, by id, at most `limit`.
-pub fn list(conn: &mut Conn, search: &str, after: UserId, limit: i64) -> Result<Vec<User>, AppError> {
-    let rows = users::table.filter(users::id.gt(after.0)).filter(matching(search)).order(users::id).limit(limit);
+/// The users after `after`, by id, at most `limit`.
+pub fn list(conn: &mut Conn, after: UserId, limit: i64) -> Result<Vec<User>, AppError> {
+    let rows = users::table.filter(users::id.gt(after.0)).order(users::id).limit(limit);
     Ok(rows.select(User::as_select()).load(conn)?)
 }
 
-/// How many users match `search`; `None` if more than `most` do.
-pub fn count_up_to(conn: &mut Conn, search: &str, most: i64) -> Result<Option<i64>, AppError> {
+/// Those of the users with these ids that there are, by id.
+pub fn find_all(conn: &mut Conn, ids: &[UserId]) -> Result<Vec<User>, AppError> {
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    let rows = users::table.filter(users::id.eq_any(ids)).order(users::id);
+    Ok(rows.select(User::as_select()).load(conn)?)
+}
+
+/// How many users there are; `None` if more than `most`.
+pub fn count_up_to(conn: &mut Conn, most: i64) -> Result<Option<i64>, AppError> {
     // Without an order, so that the smallest index answers.
-    let found = users::table.filter(matching(search)).select(users::id);
-    if found.offset(most).limit(1).get_result::<i64>(conn).optional()?.is_some() {
-        return Ok(None);
-    }
-    Ok(Some(users::table.filter(matching(search)).count().get_result(conn)?))
+    let some: Vec<i64> = users::table.select(users::id).limit(most + 1).load(conn)?;
+    Ok(i64::try_from(some.len()).ok().filter(|count| *count <= most))
 }
 
 /// Removes a user with all that belongs to them.

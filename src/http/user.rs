@@ -86,7 +86,7 @@ impl From<User> for UserResponse {
 /// Which users.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct UserListQuery {
-    /// Part of an e-mail, a name or a surname, in any case
+    /// A whole e-mail address, or part of an e-mail, a name or a surname, in any case
     search: Option<String>,
     /// What `next` said
     after: Option<i64>,

@@ -25,6 +25,7 @@ pub mod token;
 mod trail;
 mod turns;
 pub mod user;
+mod user_search;
 
 use std::sync::Arc;
 

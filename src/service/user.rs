@@ -8,7 +8,7 @@ use super::rules::{broken, no_control_characters, no_nul};
 use super::throttle::Act;
 use super::token::end_credentials;
 use super::trail::Change;
-use super::{Service, TOTAL_MAX, Total};
+use super::{Service, Total, user_search};
 use crate::db::api_keys::Selection;
 use crate::db::users::{self, NewUser};
 use crate::db::{access_tokens, known_networks, pages, sign_in_failures};
@@ -65,7 +65,7 @@ pub struct Administration {
 /// Which users to list.
 #[derive(Clone, Debug, Validate)]
 pub struct UserQuery {
-    /// Part of an e-mail, a name or a surname, in any case; empty for all.
+    /// A whole e-mail address, or part of an e-mail, a name or a surname, in any case; empty for all.
     #[validate(length(max = SEARCH_MAX), custom(function = no_nul))]
     pub search: String,
     /// Those with higher ids.
@@ -132,15 +132,7 @@ impl Service {
     pub async fn users(&self, query: UserQuery) -> Result<UserList, AppError> {
         query.validate()?;
         let limit = query.limit;
-        let (rows, total) = self
-            .db
-            .read_consistent(move |conn| {
-                // One more tells whether the list goes on.
-                let rows = users::list(conn, &query.search, UserId(query.after), query.limit + 1)?;
-                let counted = query.with_total.then(|| users::count_up_to(conn, &query.search, TOTAL_MAX));
-                Ok((rows, counted.transpose()?.map(Total::of)))
-            })
-            .await?;
+        let (rows, total) = self.db.read_consistent(move |conn| user_search::find(conn, &query)).await?;
         let (items, next) = super::first_of(rows, limit, |user| user.id);
         Ok(UserList { items: items.into_iter().map(User::from).collect(), next, total })
     }

@@ -30,7 +30,7 @@ async fn migrated(database: &crate::support::database::Database) -> BTreeMap<Str
         Backend::Sqlite => {
             "SELECT t.name || '.' || c.name || ' ' || lower(c.type) || CASE WHEN c.\"notnull\" THEN '' ELSE ' null' END AS row \
              FROM sqlite_master t JOIN pragma_table_info(t.name) c \
-             WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite%' AND t.name NOT LIKE '__diesel%'"
+             WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite%' AND t.name NOT LIKE '__diesel%' AND t.name NOT LIKE 'user_search%'"
         }
         Backend::Postgres => {
             "SELECT table_name || '.' || column_name || ' ' || data_type || CASE WHEN is_nullable = 'NO' THEN '' ELSE ' null' END AS row \

@@ -36,6 +36,66 @@ specify! {
         }
     }
 
+    async fn a_whole_address_finds_its_user_in_any_spelling_and_nobody_else(app: App) {
+        let root = app.admin("root@example.org").await;
+        for email in ["ada@example.org", "zada@example.org", "ada@example.org.uk"] {
+            app.register(email).await;
+        }
+        for search in ["ada@example.org", "ADA@EXAMPLE.ORG"] {
+            let list = app.get(&format!("/users?search={search}&total=true"), &root).await;
+            assert_eq!((emails(&list), &list.body["total"]), (vec!["ada@example.org"], &json!(1)), "{list:?}");
+            assert_eq!(emails(&app.get(&format!("/users?search={search}&after=2"), &root).await), [""; 0]);
+        }
+        let list = app.get("/users?search=da@example.or", &root).await;
+        assert_eq!(emails(&list), ["ada@example.org", "zada@example.org", "ada@example.org.uk"], "a part of one");
+    }
+
+    async fn letters_beyond_ascii_are_found_in_any_case(app: App) {
+        let root = app.admin("root@example.org").await;
+        for (name, email) in [("\u{d6}d\u{f6}n von Horv\u{e1}th", "one@example.org"), ("\u{410}\u{43d}\u{43d}\u{430} K.", "two@example.org")] {
+            let mut body = crate::support::app::registration(email);
+            body["name"] = json!(name);
+            assert_eq!(app.post("/register", &Credential::None, &body).await.status, 201);
+        }
+        for (search, found) in [("\u{f6}d\u{d6}N", "one@example.org"), ("HORV\u{c1}TH", "one@example.org"), ("\u{430}\u{41d}\u{41d}\u{410}", "two@example.org")] {
+            assert_eq!(emails(&app.get(&format!("/users?search={search}"), &root).await), [found], "{search}");
+        }
+    }
+
+    async fn among_many_users_a_text_is_found_by_an_index_or_is_too_broad(app: App) {
+        let root = app.admin("root@example.org").await;
+        let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12000)";
+        app.database.execute(format!(
+            "{numbers} INSERT INTO users (name, surname, email, email_key, website, hashed_password, created_at, updated_at)
+             SELECT 'Many' || i, '', 'many' || i || '@example.org', 'many' || i || '@example.org', '', '', '{then}', '{then}' FROM n;
+             UPDATE users SET name = '\u{d6}d\u{f6}n%_', surname = 'x' WHERE email_key IN ('many11000@example.org', 'many11999@example.org')",
+            then = "2026-01-01 00:00:00"
+        )).await;
+        let find = async |query: &str| app.get(&format!("/users?{query}"), &root).await;
+        assert_eq!(emails(&find("search=many11998").await), ["many11998@example.org"]);
+        let (one, other) = ("many11000@example.org", "many11999@example.org");
+        for search in ["\u{f6}D\u{d6}n", "N%25_", "D\u{f6}n%25"] {
+            let list = find(&format!("search={search}&limit=1&total=true")).await;
+            assert_eq!((emails(&list), &list.body["total"]), (vec![one], &json!(2)), "{search}: {list:?}");
+            let rest = find(&format!("search={search}&limit=1&after={}", list.body["next"])).await;
+            assert_eq!((emails(&rest), &rest.body["next"]), (vec![other], &Value::Null), "{search}");
+        }
+        assert_eq!(emails(&find("search=nowhere").await), [""; 0]);
+        for broad in ["example", "a"] {
+            let list = find(&format!("search={broad}")).await;
+            assert_eq!((list.status, emails(&list).len()), (200, 50), "a text that many have needs no index");
+        }
+        assert_eq!(find("search=example&total=true").await.body["total"], 10_000);
+        assert_eq!(find("total=true").await.body["total"], 10_000);
+        for broad in ["search=%C3%96d", "search=zz", "search=zz&total=true"] {
+            let list = find(broad).await;
+            list.assert_error(422, "invalid");
+            assert_eq!(list.body["errors"][0]["code"], "search_too_broad", "{list:?}");
+        }
+        app.database.execute("DELETE FROM users WHERE email_key = 'many11000@example.org'").await;
+        assert_eq!(emails(&find("search=\u{f6}d\u{f6}n").await), [other]);
+    }
+
     async fn a_disabled_user_is_out_at_once_and_comes_back_with_nothing(app: App) {
         let root = app.admin("root@example.org").await;
         let ada = app.admin("ada@example.org").await;

@@ -81,7 +81,7 @@ async fn withstands(backend: Backend, replicas: usize) {
     assert_eq!(count(401) + count(503), statuses.len());
     // Five at once, then after 1, 2, 4 and 8 seconds.
     assert!((5..=9).contains(&failures), "{failures} failures are counted");
-    assert!(signed_in > 5, "the owner signed in {signed_in} times");
+    assert!(signed_in >= 2, "the owner signed in {signed_in} times");
     assert_eq!(sign_in(&clients[0], "198.51.100.1", PASSWORD).await, 401, "from elsewhere the owner has to wait, too");
     assert_eq!(sign_in(&clients[0], KNOWN, PASSWORD).await, 200);
 }

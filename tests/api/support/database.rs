@@ -98,7 +98,9 @@ impl Database {
             Backend::Postgres => format!("SELECT CAST(row_to_json(t) AS TEXT) AS row FROM {table} t ORDER BY 1"),
             Backend::Sqlite => {
                 let columns = self.rows(format!("SELECT name AS row FROM pragma_table_info('{table}')")).await;
-                format!("SELECT json_array({}) AS row FROM {table} ORDER BY 1", columns.join(", "))
+                // JSON holds no bytes.
+                let texts: Vec<String> = columns.iter().map(|column| format!("CAST({column} AS TEXT)")).collect();
+                format!("SELECT json_array({}) AS row FROM {table} ORDER BY 1", texts.join(", "))
             }
         };
         self.rows(query).await
