@@ -98,8 +98,11 @@ impl Database {
             Backend::Postgres => format!("SELECT CAST(row_to_json(t) AS TEXT) AS row FROM {table} t ORDER BY 1"),
             Backend::Sqlite => {
                 let columns = self.rows(format!("SELECT name AS row FROM pragma_table_info('{table}')")).await;
-                // JSON holds no bytes.
-                let texts: Vec<String> = columns.iter().map(|column| format!("CAST({column} AS TEXT)")).collect();
+                // JSON cannot hold bytes.
+                let texts: Vec<String> = columns
+                    .iter()
+                    .map(|column| format!("iif(typeof({column}) = 'blob', hex({column}), {column})"))
+                    .collect();
                 format!("SELECT json_array({}) AS row FROM {table} ORDER BY 1", texts.join(", "))
             }
         };
