@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use actix_web::{FromRequest, HttpRequest, web};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::models::{DataType, DefaultOperationRaw, DefaultSchemaRaw};
@@ -18,6 +18,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::fields::{UnknownFields, checked};
+use super::header::{self, MediaType};
 use super::problem::Fault;
 use super::url_encoded::pairs;
 use crate::error::{AppError, FieldError};
@@ -31,6 +32,9 @@ pub const ISSUE: usize = 48 * 1024;
 pub const PAGE: usize = 80 * 1024;
 /// How long a body may take to arrive; actix itself would wait for ever (standards: F14).
 const BODY_WAIT: Duration = Duration::from_secs(10);
+
+/// The longest name of a content coding that an answer repeats, in bytes.
+const LONGEST_CODING: usize = 32;
 
 type Extracted<T> = Pin<Box<dyn Future<Output = Result<T, Fault>>>>;
 
@@ -102,10 +106,11 @@ fn read_body(
     media_type: &'static str,
     limit: usize,
 ) -> impl Future<Output = Result<web::Bytes, Fault>> + use<> {
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let essence = header(CONTENT_TYPE).and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-    let declared = header(CONTENT_LENGTH).and_then(|value| value.parse::<u64>().ok()).unwrap_or_default();
-    let refused = if !essence.eq_ignore_ascii_case(media_type) {
+    let declared = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = declared.unwrap_or_default();
+    let refused = if let Some(coding) = content_coding(request.headers()) {
+        Some(Fault::ContentEncoding(coding))
+    } else if !is_of(request.headers(), media_type) {
         Some(Fault::WrongMediaType(media_type))
     } else if usize::try_from(declared).map_or(true, |declared| declared > limit) {
         Some(Fault::TooLarge(limit))
@@ -137,6 +142,28 @@ fn read_body(
             () = stopped => Err(AppError::Busy("the server stops before the body has arrived".into()).into()),
         }
     }
+}
+
+/// The coding that a body says it has (RFC 9110, section 8.4); `None` if it has none.
+fn content_coding(headers: &HeaderMap) -> Option<String> {
+    let lines = headers.get_all(CONTENT_ENCODING).map(|line| line.to_str().unwrap_or("?"));
+    let mut codings = lines.flat_map(|line| line.split(',')).map(header::trimmed).filter(|coding| !coding.is_empty());
+    let coding = codings.find(|coding| !coding.eq_ignore_ascii_case("identity"))?;
+    let is_token = coding.len() <= LONGEST_CODING && coding.bytes().all(header::is_token_byte);
+    Some(if is_token { coding.to_ascii_lowercase() } else { "(unreadable)".to_owned() })
+}
+
+/// Whether the one `Content-Type` is this one, whatever its parameters; but `charset` may be UTF-8 alone.
+fn is_of(headers: &HeaderMap, media_type: &str) -> bool {
+    let mut lines = headers.get_all(CONTENT_TYPE);
+    let (Some(line), None) = (lines.next(), lines.next()) else {
+        return false;
+    };
+    let Some(given) = line.to_str().ok().and_then(MediaType::read) else {
+        return false;
+    };
+    let is_utf8 = |charset: &str| charset.eq_ignore_ascii_case("utf-8");
+    given.essence.eq_ignore_ascii_case(media_type) && given.parameters("charset").all(is_utf8)
 }
 
 /// The fields of a JSON object, and the names that stand in it twice.

@@ -1,6 +1,7 @@
 //! Where a request comes from: the other end of the connection, or, behind proxies that are trusted, what they say.
 
-use std::net::{IpAddr, SocketAddr};
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -38,13 +39,13 @@ pub fn client(request: &HttpRequest) -> Option<IpAddr> {
         ClientHeader::Forwarded => FORWARDED,
     };
     let values: Vec<&[u8]> = request.headers().get_all(name).map(HeaderValue::as_bytes).collect();
-    for hop in values.iter().rev().flat_map(|value| pieces(value, b',')) {
+    for hop in values.iter().rev().flat_map(|value| elements(value)) {
         let named = match proxies.header {
-            ClientHeader::XForwardedFor => Some(hop),
+            ClientHeader::XForwardedFor => Some(Cow::Borrowed(hop)),
             ClientHeader::Forwarded => parameter(hop, "for"),
         };
-        // What is no address ends the list: whom an unknown hop speaks for, nobody can tell.
-        let Some(address) = named.and_then(address) else {
+        // What is no address, such as `unknown` and names that hide one, ends the list: whom it speaks for, nobody can tell.
+        let Some(address) = named.and_then(|node| address(&node)) else {
             break;
         };
         client = address;
@@ -64,9 +65,12 @@ pub fn is_secure(request: &HttpRequest) -> bool {
     let Some(proxies) = peer.and_then(|peer| trusting(request, peer)) else {
         return false;
     };
-    let last = |name| request.headers().get_all(name).last().and_then(|value| pieces(value.as_bytes(), b',').next());
+    let last = |name| {
+        let values: Vec<&[u8]> = request.headers().get_all(name).map(HeaderValue::as_bytes).collect();
+        values.into_iter().rev().flat_map(elements).next()
+    };
     let scheme = match proxies.header {
-        ClientHeader::XForwardedFor => last(X_FORWARDED_PROTO).map(<[u8]>::trim_ascii),
+        ClientHeader::XForwardedFor => last(X_FORWARDED_PROTO).map(Cow::Borrowed),
         ClientHeader::Forwarded => last(FORWARDED).and_then(|hop| parameter(hop, "proto")),
     };
     scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"))
@@ -82,6 +86,11 @@ pub fn is_from_trusted_proxy(request: &HttpRequest) -> bool {
 fn trusting(request: &HttpRequest, peer: IpAddr) -> Option<&Proxies> {
     let proxies = request.app_data::<web::Data<Proxies>>()?;
     (!proxies.trusted.are_none() && proxies.trusted.contain(peer)).then_some(proxies)
+}
+
+/// The elements of a list, the last first. Empty ones count for nothing (RFC 9110, section 5.6.1.2).
+fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    pieces(list, b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
 /// What stands between separators, the last first. Nothing is cut within quotes: there a proxy tells what its client sent,
@@ -109,21 +118,49 @@ fn is_escaped(text: &[u8], at: usize) -> bool {
 }
 
 /// The value of a parameter of an element of `Forwarded`, out of its quotes. It may stand once (RFC 7239, section 4).
-fn parameter<'h>(element: &'h [u8], name: &str) -> Option<&'h [u8]> {
+fn parameter<'h>(element: &'h [u8], name: &str) -> Option<Cow<'h, [u8]>> {
     let mut values = pieces(element, b';').filter_map(|pair| {
         let (key, value) = pair.split_at_checked(pair.iter().position(|byte| *byte == b'=')?)?;
         key.trim_ascii().eq_ignore_ascii_case(name.as_bytes()).then(|| value.strip_prefix(b"="))?
     });
     let value = values.next().filter(|_| values.next().is_none())?.trim_ascii();
-    Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+    Some(match value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")) {
+        Some(quoted) if quoted.contains(&b'\\') => Cow::Owned(unescaped(quoted)),
+        Some(quoted) => Cow::Borrowed(quoted),
+        None => Cow::Borrowed(value),
+    })
 }
 
-/// An address as proxies write it: with or without a port, an IPv6 address in brackets or not.
+/// A quoted string with each pair of a backslash and a byte as that byte (RFC 9110, section 5.6.4).
+fn unescaped(quoted: &[u8]) -> Vec<u8> {
+    let (mut text, mut bytes) = (Vec::with_capacity(quoted.len()), quoted.iter());
+    while let Some(byte) = bytes.next() {
+        text.push(if *byte == b'\\' { *bytes.next().unwrap_or(byte) } else { *byte });
+    }
+    text
+}
+
+/// An address as proxies write it: with or without a port, which may be hidden (RFC 7239, section 6); an IPv6 address in
+/// brackets or not.
 fn address(text: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse().or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()));
-    address.ok().map(|address: IpAddr| address.to_canonical())
+    let text = std::str::from_utf8(text).ok()?;
+    let (name, port) = match text.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']').filter(|(name, _)| name.parse::<Ipv6Addr>().is_ok())?,
+        None => match text.split_once(':') {
+            Some((name, _)) if name.parse::<Ipv4Addr>().is_ok() => text.split_at(name.len()),
+            _ => (text, ""),
+        },
+    };
+    let has_good_port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+    has_good_port.then(|| name.parse().ok()).flatten().map(|address: IpAddr| address.to_canonical())
+}
+
+fn is_port(text: &str) -> bool {
+    let is_hidden = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    match text.strip_prefix('_') {
+        Some(hidden) => !hidden.is_empty() && is_hidden(hidden),
+        None => (1..=5).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()),
+    }
 }
 
 #[cfg(test)]
@@ -164,6 +201,12 @@ mod tests {
             ("192.0.2.7, unknown, 10.0.0.3", "10.0.0.3"),
             ("10.0.0.9", "10.0.0.9"),
             (",,", "10.0.0.1"),
+            ("192.0.2.7,, 10.0.0.2,", "192.0.2.7"),
+            ("192.0.2.7:99999", "192.0.2.7"),
+            ("192.0.2.7:", "10.0.0.1"),
+            ("[2001:db8::7]:x", "10.0.0.1"),
+            ("[192.0.2.7]", "10.0.0.1"),
+            ("2001:db8::7%eth0", "10.0.0.1"),
         ] {
             let request =
                 request(ClientHeader::XForwardedFor, &[("X-Forwarded-For", told), ("Forwarded", "for=6.6.6.6")]);
@@ -185,6 +228,15 @@ mod tests {
             ("for=192.0.2.7;host=\"a,for=6.6.6.6\"", "192.0.2.7", false),
             ("host=\"a;for=6.6.6.6;proto=https\";for=192.0.2.7", "192.0.2.7", false),
             ("for=192.0.2.7;for=6.6.6.6", "10.0.0.1", false),
+            ("for=\"192.0.2\\.7\";proto=\"h\\ttps\"", "192.0.2.7", true),
+            ("for=\"192.0.2.7:_a.b-c\"", "192.0.2.7", false),
+            ("for=\"[2001:db8::7]:_a\"", "2001:db8::7", false),
+            ("for=192.0.2.7;;proto=https,, ,", "192.0.2.7", true),
+            ("for=unknown", "10.0.0.1", false),
+            ("for=\"unknown:80\"", "10.0.0.1", false),
+            ("for=\"192.0.2.7:_\"", "10.0.0.1", false),
+            ("for=\"192.0.2.7:123456\"", "10.0.0.1", false),
+            ("for=\"_192.0.2.7\"", "10.0.0.1", false),
         ] {
             let request = request(ClientHeader::Forwarded, &[("Forwarded", told), ("X-Forwarded-For", "6.6.6.6")]);
             assert_eq!(super::client(&request), Some(client.parse().unwrap()), "{told:?}");
@@ -205,6 +257,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_address_is_read_in_every_spelling(ip in any::<IpAddr>(), port in "(:([0-9]{1,5}|_[A-Za-z0-9._-]{1,8}))?") {
+            let named = if ip.is_ipv6() { format!("[{ip}]{port}") } else { format!("{ip}{port}") };
+            prop_assert_eq!(address(named.as_bytes()), Some(ip.to_canonical()));
+            prop_assert_eq!(address(ip.to_string().as_bytes()), Some(ip.to_canonical()));
+            let quoted: String = named.chars().map(|character| format!("\\{character}")).collect();
+            let told = format!("for=\"{quoted}\"");
+            prop_assert_eq!(&*parameter(told.as_bytes(), "for").unwrap(), named.as_bytes());
+        }
+
         #[test]
         fn nothing_that_a_client_writes_changes_what_its_proxy_says(
             lines in prop::collection::vec(header_value(TELLING), 0..3),

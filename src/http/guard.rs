@@ -11,6 +11,7 @@ use actix_web::{Error, HttpMessage, HttpRequest, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::header::trimmed;
 use super::problem::Fault;
 use crate::domain::audit::Origin;
 use crate::domain::principal::Principal;
@@ -66,7 +67,7 @@ fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>
 /// A scheme, which stands in any case (RFC 9110, section 11.1), and what follows it.
 fn split(authorization: &str) -> (&str, &str) {
     let (scheme, rest) = authorization.split_once(' ').unwrap_or((authorization, ""));
-    (scheme, rest.trim())
+    (scheme, trimmed(rest))
 }
 
 /// The password of `Basic` (RFC 7617).
@@ -170,7 +171,7 @@ mod tests {
     fn after(scheme: &str, headers: &HeaderMap) -> Option<String> {
         let text = first(headers, AUTHORIZATION)?;
         let (given, rest) = text.split_once(' ').unwrap_or((&text, ""));
-        given.eq_ignore_ascii_case(scheme).then(|| rest.trim().to_owned())
+        given.eq_ignore_ascii_case(scheme).then(|| rest.trim_matches([' ', '\t']).to_owned())
     }
 
     proptest! {

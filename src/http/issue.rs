@@ -6,7 +6,6 @@ use std::future::{Ready, ready};
 use actix_web::dev::Payload;
 use actix_web::http::header::HeaderName;
 use actix_web::{FromRequest, HttpRequest};
-use chrono::{DateTime, Utc};
 use paperclip::actix::{Apiv2Schema, OperationModifier, api_v2_operation, web};
 use paperclip::v2::models::{DataType, DefaultOperationRaw, Either, Parameter, ParameterIn};
 use serde::{Deserialize, Serialize};
@@ -54,21 +53,20 @@ pub struct IssuedKeyResponse {
     /// Whatever you wanted to remember
     metadata: BTreeMap<String, Value>,
     /// Until when it can be claimed; null if you got the secret yourself
-    claim_expires_at: Option<DateTime<Utc>>,
+    claim_expires_at: Option<Timestamp>,
     /// When it was claimed; null if it was not
-    claimed_at: Option<DateTime<Utc>>,
+    claimed_at: Option<Timestamp>,
     /// When it was revoked; null if it was not
-    revoked_at: Option<DateTime<Utc>>,
+    revoked_at: Option<Timestamp>,
 }
 
 impl From<Key> for IssuedKeyResponse {
     fn from(mut key: Key) -> Self {
         let issue = key.issue.take();
-        let time = |moment: Option<Timestamp>| moment.map(Timestamp::utc);
         Self {
-            claim_expires_at: time(issue.as_ref().and_then(|issue| issue.claim_expires_at)),
-            claimed_at: time(issue.as_ref().and_then(|issue| issue.claimed_at)),
-            revoked_at: time(issue.as_ref().and_then(|issue| issue.revoked_at)),
+            claim_expires_at: issue.as_ref().and_then(|issue| issue.claim_expires_at),
+            claimed_at: issue.as_ref().and_then(|issue| issue.claimed_at),
+            revoked_at: issue.as_ref().and_then(|issue| issue.revoked_at),
             order: issue.as_ref().and_then(|issue| issue.order.clone()),
             metadata: issue.map(|issue| issue.metadata).unwrap_or_default(),
             record: key.into(),
@@ -260,4 +258,44 @@ pub async fn revoke(
 ) -> Result<NoContent, Fault> {
     service.revoke_issued_key(permit.0, id.0).await?;
     Ok(NoContent)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+    use actix_web::test::TestRequest;
+    use proptest::prelude::*;
+
+    use super::super::arbitrary::header_value;
+    use super::*;
+
+    fn read(lines: &[HeaderValue]) -> Result<Option<String>, ()> {
+        let request =
+            lines.iter().fold(TestRequest::default(), |request, line| request.append_header((IDEMPOTENCY_KEY, line)));
+        let key = IdempotencyKey::from_request(&request.to_http_request(), &mut Payload::None).into_inner();
+        key.map(|key| key.0).map_err(drop)
+    }
+
+    proptest! {
+        #[test]
+        fn an_idempotency_key_is_taken_as_it_is_written_or_refused(lines in prop::collection::vec(header_value(b" \t\"ab,\x80"), 0..3)) {
+            let expected = match lines.as_slice() {
+                [] => Ok(None),
+                [line] => {
+                    let text = line.as_bytes().trim_ascii();
+                    let is_printable = text.iter().all(|byte| matches!(byte, b' '..=b'~'));
+                    let text = std::str::from_utf8(text).ok().filter(|text| is_printable && !text.is_empty());
+                    text.map(|text| Some(text.to_owned())).ok_or(())
+                }
+                _ => Err(()),
+            };
+            prop_assert_eq!(read(&lines), expected);
+        }
+    }
+
+    #[test]
+    fn an_idempotency_key_has_at_most_255_characters() {
+        let of = |length: usize| read(&[HeaderValue::from_str(&"k".repeat(length)).unwrap()]);
+        assert_eq!((of(255), of(256)), (Ok(Some("k".repeat(255))), Err(())));
+    }
 }

@@ -13,6 +13,7 @@ pub mod docs;
 pub mod edge;
 pub mod fields;
 pub mod guard;
+mod header;
 pub mod health;
 pub mod introspect;
 pub mod issue;

@@ -11,7 +11,7 @@ use std::fmt;
 
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{ACCEPT_ENCODING, ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use paperclip::v2::schema::Apiv2Errors;
 
@@ -52,6 +52,10 @@ pub enum Fault {
     TooLarge(usize),
     /// The body is not of this media type.
     WrongMediaType(&'static str),
+    /// The body has this content coding.
+    ContentEncoding(String),
+    /// `If-Match` holds weak tags only.
+    WeakIfMatch,
     /// The body did not arrive in time.
     SlowBody,
     /// The setting that this takes has no value.
@@ -138,6 +142,9 @@ pub fn present(fault: &Fault, request: &HttpRequest, id: &RequestId) -> HttpResp
         response.insert_header((RATE_LIMIT_LIMIT, *limit));
         response.insert_header((RATE_LIMIT_REMAINING, 0));
         response.insert_header((RATE_LIMIT_RESET, *retry_after));
+    }
+    if matches!(fault, Fault::ContentEncoding(_)) {
+        response.insert_header((ACCEPT_ENCODING, "identity"));
     }
     if answer.status == StatusCode::METHOD_NOT_ALLOWED {
         response.insert_header((ALLOW, allowed.map_or_else(|| "GET, HEAD".to_owned(), ToString::to_string)));

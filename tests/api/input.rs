@@ -175,9 +175,55 @@ specify! {
             let answer = app.request("POST", "/token").body(media_type, "grant_type=password").send().await;
             answer.assert_error(415, "invalid_request");
         }
-        for media_type in ["application/json; charset=utf-8", "APPLICATION/JSON"] {
+        for media_type in [
+            "application/json; charset=latin1", "application/json;charset=utf-8;charset=utf-16", "application/json;charset",
+            "application/json, application/json", "application/json;x=\"", "application /json",
+        ] {
+            let answer = app.request("POST", "/register").body(media_type, body.clone()).send().await;
+            answer.assert_error(415, "unsupported_media_type");
+        }
+        let two = app.request("POST", "/register").header("Content-Type", JSON).body(JSON, body.clone()).send().await;
+        two.assert_error(415, "unsupported_media_type");
+        for media_type in [
+            "application/json; charset=utf-8", "APPLICATION/JSON", "application/json ;\tCHARSET=\"UTF-8\";", "application/json;x=\"a;b\\\"\"",
+        ] {
             let answer = app.request("POST", "/register").body(media_type, body.clone()).send().await;
             assert!([201, 409].contains(&answer.status), "{media_type}: {answer:?}");
+        }
+    }
+
+    async fn a_content_encoding_is_refused_on_every_route_before_the_body_is_read(app: App) {
+        let root = app.admin("root@example.org").await;
+        let document = app.get("/openapi.json", &Credential::None).await.body;
+        let mut tried = 0;
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let Some(kinds) = operation["requestBody"]["content"].as_object() else { continue };
+                let (kind, method, path) = (kinds.keys().next().unwrap(), method.to_uppercase(), path.replace("{id}", "1"));
+                for (encoding, named) in
+                    [("gzip", "gzip"), ("identity, BR", "br"), ("deflate, gzip", "deflate"), ("g(zip", "(unreadable)")]
+                {
+                    // The body never comes.
+                    let request = format!(
+                        "{method} {path} HTTP/1.1\r\nHost: x\r\nToken: {}\r\nContent-Type: {kind}\r\nContent-Length: 60\r\n\
+                         Content-Encoding: {encoding}\r\n\r\n",
+                        root.secret()
+                    );
+                    let answer = raw(&app, request).await;
+                    assert!(answer.starts_with("HTTP/1.1 415 "), "{method} {path} {encoding} → {answer}");
+                    assert!(answer.to_lowercase().contains("\r\naccept-encoding: identity\r\n"), "{answer}");
+                    assert!(answer.contains(&format!("content encoding {named} ")), "{answer}");
+                    let code = if answer.contains("application/problem+json") { "unsupported_content_encoding" } else { "invalid_request" };
+                    assert!(answer.contains(code), "{answer}");
+                }
+                tried += 1;
+            }
+        }
+        assert!(tried >= 14, "{tried} operations take a body");
+        for (number, encoding) in ["identity", "Identity", "", " , identity"].into_iter().enumerate() {
+            let body = registration(&format!("{number}@example.org")).to_string();
+            let answer = app.request("POST", "/register").header("Content-Encoding", encoding).body(JSON, body).send().await;
+            assert_eq!(answer.status, 201, "{encoding:?}: {answer:?}");
         }
     }
 
@@ -216,6 +262,11 @@ specify! {
             "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
             "Content-Length: 5\r\nContent-Length: 6\r\n",
             "Content-Length: +5\r\n",
+            "Content-Length: 5, 5\r\n",
+            "Content-Length: 5\r\nContent-Length: 5\r\n",
+            "Content-Length: 5 5\r\n",
+            "Content-Length: -0\r\n",
+            "Content-Length:\r\n",
             "Transfer-Encoding: xchunked\r\n",
         ] {
             let request = format!("POST /register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{head}\r\n");

@@ -42,7 +42,7 @@ const ERRORS: [(u16, &str); 15] = [
     (410, "It was there once, and will not come back"),
     (412, "The object has changed since it was read"),
     (413, "The body is too large"),
-    (415, "The body is of another media type"),
+    (415, "The body is of another media type, or has a content encoding"),
     (422, "Some fields are not acceptable; `errors` names them"),
     (429, "There were too many requests of this kind by this client"),
     (500, "The server failed"),
@@ -59,6 +59,7 @@ fn error_headers(status: u16) -> Value {
             "RateLimit-Remaining": number_header("So many may come now: none"),
             "RateLimit-Reset": number_header("Seconds until one may come"),
         }),
+        415 => json!({ "Accept-Encoding": text_header("`identity`, if the content encoding is the reason") }),
         503 => json!({ "Retry-After": number_header("Seconds to wait") }),
         _ => json!({}),
     }

@@ -110,8 +110,18 @@ pub(super) fn words(fault: &Fault, profile: StatusProfile) -> Answer {
             Answer::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
         }
         Fault::WrongMediaType(expected) => {
-            let detail = format!("Send the body as {expected} and say so in Content-Type.");
+            let detail = format!("Send the body as {expected} in UTF-8, and say so in one Content-Type header.");
             Answer::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+        }
+        Fault::ContentEncoding(coding) => {
+            let detail =
+                format!("The content encoding {coding} is not supported. Send the body without Content-Encoding.");
+            Answer::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_encoding", detail)
+        }
+        Fault::WeakIfMatch => {
+            let detail = "A weak tag never matches in If-Match. A proxy that compresses makes tags weak: name the `version` in \
+                          the body, or in the query of DELETE.";
+            Answer::new(StatusCode::PRECONDITION_FAILED, "weak_if_match", detail)
         }
         Fault::SlowBody => Answer::new(StatusCode::REQUEST_TIMEOUT, "slow_body", "The body did not arrive in time."),
         Fault::Unset(setting) => {
