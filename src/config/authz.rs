@@ -109,10 +109,11 @@ impl RuleText {
         if self.methods.is_some() && methods.is_empty() {
             return Err("methods: leave it out for all methods");
         }
-        let path = self.path.as_deref().unwrap_or("/");
-        let path = Some(path).filter(|path| !path.contains('?')).and_then(PlainPath::read);
-        let path = path.ok_or("path: begin with /, and use nothing that could be read in two ways")?;
-        Ok(Rule { host: host.transpose()?, methods, path, access: self.access()? })
+        let path = self.path.as_deref().map(|path| {
+            let plain = Some(path).filter(|path| !path.contains('?')).and_then(PlainPath::read);
+            plain.ok_or("path: begin with /, and use nothing that could be read in two ways")
+        });
+        Ok(Rule { host: host.transpose()?, methods, path: path.transpose()?, access: self.access()? })
     }
 
     fn access(&self) -> Result<Access, &'static str> {

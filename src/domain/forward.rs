@@ -19,7 +19,7 @@ pub struct Original {
     /// Of whom, if the proxy says so.
     pub host: Option<Host>,
     /// Of what.
-    pub path: PlainPath,
+    pub path: TargetPath,
 }
 
 impl Original {
@@ -32,7 +32,7 @@ impl Original {
 /// For the audit trail: of a long one its beginning.
 impl fmt::Display for Original {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.0.chars();
+        let path = self.path.text().chars();
         let room = TOLD_MAX.saturating_sub(self.method.0.len() + 2);
         let shown: String = path.clone().take(room).collect();
         let more = if path.count() > room { "\u{2026}" } else { "" };
@@ -40,15 +40,15 @@ impl fmt::Display for Original {
     }
 }
 
-/// The method of a request, in upper case, for some services do not mind the case.
+/// The method of a request (a token of RFC 9110), in upper case, for some services do not mind the case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Method(String);
 
 impl Method {
-    /// Reads letters and hyphens, as all registered methods are.
+    /// Reads a token of at most 32 bytes.
     pub fn read(text: &str) -> Option<Self> {
-        let fits =
-            (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'-');
+        let is_token_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let fits = (1..=32).contains(&text.len()) && text.bytes().all(is_token_byte);
         fits.then(|| Self(text.to_ascii_uppercase()))
     }
 }
@@ -65,13 +65,42 @@ impl Host {
             Some((address, port)) => (address, port.strip_prefix(':')?),
             None => text.split_once(':').unwrap_or((text, "")),
         };
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-        let fits = match text.starts_with('[') {
-            true => name.parse::<Ipv6Addr>().is_ok(),
-            false => !name.is_empty() && name.bytes().all(is_name),
-        };
         let has_good_port = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
-        (fits && has_good_port).then(|| Self(name.trim_end_matches('.').to_ascii_lowercase()))
+        if !has_good_port {
+            return None;
+        }
+        if text.starts_with('[') {
+            // The same address has several spellings.
+            return name.parse::<Ipv6Addr>().ok().map(|address| Self(address.to_string()));
+        }
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let fits = name.split('.').all(|label| !label.is_empty() && label.bytes().all(is_letter));
+        fits.then(|| Self(name.to_ascii_lowercase()))
+    }
+}
+
+/// The path of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TargetPath {
+    /// Everybody reads it alike.
+    Plain(PlainPath),
+    /// Some servers read it as another one than others. It is kept as it was written, without its query.
+    Ambiguous(String),
+}
+
+impl TargetPath {
+    /// The path of a request target; `None` if there is nothing.
+    pub fn read(target: &str) -> Option<Self> {
+        let (path, _) = target.split_once('?').unwrap_or((target, ""));
+        let ambiguous = || Some(Self::Ambiguous(path.to_owned())).filter(|_| !path.is_empty());
+        PlainPath::read(target).map(Self::Plain).or_else(ambiguous)
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Plain(PlainPath(path)) | Self::Ambiguous(path) => path,
+        }
     }
 }
 
@@ -145,19 +174,24 @@ pub struct Rule {
     pub host: Option<Host>,
     /// With one of these methods; with any if there are none. GET stands for HEAD, too.
     pub methods: Vec<Method>,
-    /// For this path and what is below it.
-    pub path: PlainPath,
+    /// For this path and what is below it; for any if `None`.
+    pub path: Option<PlainPath>,
     /// Who may pass.
     pub access: Access,
 }
 
 impl Rule {
-    fn matches(&self, original: &Original) -> bool {
+    /// Errors: [`Denial::Ambiguous`] if the path decides, and can be read in two ways.
+    fn matches(&self, original: &Original) -> Result<bool, Denial> {
         let asked = if original.method.0 == "HEAD" { "GET" } else { &original.method.0 };
         let is_one = |method: &Method| method.0 == asked || *method == original.method;
-        (self.host.is_none() || self.host == original.host)
-            && (self.methods.is_empty() || self.methods.iter().any(is_one))
-            && original.path.is_within(&self.path)
+        let concerns = (self.host.is_none() || self.host == original.host)
+            && (self.methods.is_empty() || self.methods.iter().any(is_one));
+        match (&self.path, &original.path) {
+            (Some(prefix), TargetPath::Plain(path)) => Ok(concerns && path.is_within(prefix)),
+            (Some(_), TargetPath::Ambiguous(_)) if concerns => Err(Denial::Ambiguous),
+            _ => Ok(concerns),
+        }
     }
 }
 
@@ -178,13 +212,19 @@ impl Rules {
 
     /// Who may pass with this request, by the first rule that matches.
     ///
-    /// Errors: [`Denial::NoRule`] if none does; [`Denial::Untold`] if some rule looks at the host and nobody says which it is.
+    /// Errors: [`Denial::NoRule`] if none does; [`Denial::Untold`] if some rule looks at the host and nobody says which it is;
+    /// [`Denial::Ambiguous`] if a rule looks at a path that can be read in two ways.
     pub fn access(&self, original: &Original) -> Result<&Access, Denial> {
         // Not to match such a rule would be to fall to a later one, which may ask for less.
         if original.host.is_none() && self.0.iter().any(|rule| rule.host.is_some()) {
             return Err(Denial::Untold);
         }
-        self.0.iter().find(|rule| rule.matches(original)).map(|rule| &rule.access).ok_or(Denial::NoRule)
+        for rule in &self.0 {
+            if rule.matches(original)? {
+                return Ok(&rule.access);
+            }
+        }
+        Err(Denial::NoRule)
     }
 }
 
@@ -205,12 +245,16 @@ mod tests {
     }
 
     fn original(method: &str, host: &str, target: &str) -> Original {
-        Original { method: Method::read(method).unwrap(), host: Host::read(host), path: path(target) }
+        Original {
+            method: Method::read(method).unwrap(),
+            host: Host::read(host),
+            path: TargetPath::read(target).unwrap(),
+        }
     }
 
     fn rule(host: &str, methods: &[&str], prefix: &str, access: Access) -> Rule {
         let methods = methods.iter().map(|method| Method::read(method).unwrap()).collect();
-        Rule { host: Host::read(host), methods, path: path(prefix), access }
+        Rule { host: Host::read(host), methods, path: PlainPath::read(prefix), access }
     }
 
     #[test]
@@ -300,8 +344,9 @@ mod tests {
         let rules = Rules::new(vec![
             rule("api.example.com", &["GET"], "/public", Access::Public),
             rule("api.example.com", &[], "/public/x", scopes("never:reached_by_get")),
-            rule("api.example.com", &["POST", "DELETE"], "/", scopes("api:write")),
+            rule("api.example.com", &["POST", "DELETE"], "", scopes("api:write")),
             rule("api.example.com", &[], "/", scopes("api:read")),
+            rule("git.example.com", &[], "", scopes("git:read")),
             rule("", &["GET"], "/status/", Access::Public),
         ]);
         for (method, host, target, access) in [
@@ -315,6 +360,12 @@ mod tests {
             ("GET", "other.example.com", "/", Err(Denial::NoRule)),
             ("PUT", "other.example.com", "/status", Err(Denial::NoRule)),
             ("GET", "", "/status", Err(Denial::Untold)),
+            // Where no rule looks at the path, it may be any.
+            ("GET", "git.example.com", "/api/v4/projects/a%2Fb/..//;x?y", Ok(scopes("git:read"))),
+            ("GET", "git.example.com", "*", Ok(scopes("git:read"))),
+            ("DELETE", "api.example.com", "/a%2Fb", Err(Denial::Ambiguous)),
+            ("GET", "other.example.com", "//status", Err(Denial::Ambiguous)),
+            ("PUT", "other.example.com", "//status", Err(Denial::NoRule)),
         ] {
             let found = rules.access(&original(method, host, target)).cloned();
             assert_eq!(found, access, "{method} {host} {target}");
@@ -325,6 +376,7 @@ mod tests {
     #[test]
     fn the_trail_tells_of_a_request_in_bounds() {
         assert_eq!(original("post", "", "/a%C3%A9?secret").to_string(), "POST /a\u{e9}");
+        assert_eq!(original("post", "", "/a%2F//b?secret").to_string(), "POST /a%2F//b");
         let long = original("POST", "", &format!("/{}", "a".repeat(5000))).to_string();
         assert_eq!((long.chars().count(), long.chars().last()), (TOLD_MAX, Some('\u{2026}')));
     }

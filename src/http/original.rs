@@ -4,7 +4,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::HeaderName;
 
 use super::client::is_from_trusted_proxy;
-use crate::domain::forward::{Host, Method, Original, PlainPath};
+use crate::domain::forward::{Host, Method, Original, TargetPath};
 use crate::error::Denial;
 
 // The first of each are those of Traefik and Caddy, the others those of nginx and HAProxy by custom.
@@ -35,7 +35,7 @@ pub fn original(request: &HttpRequest) -> Result<Original, Denial> {
     Ok(Original {
         method: agreed(methods)?.ok_or(Denial::Untold)?,
         host: agreed(hosts.map(|text| text.and_then(Host::read)))?,
-        path: agreed(targets.map(|text| text.and_then(PlainPath::read)))?.ok_or(Denial::Untold)?,
+        path: agreed(targets.map(|text| text.and_then(TargetPath::read)))?.ok_or(Denial::Untold)?,
     })
 }
 
@@ -44,10 +44,11 @@ fn values<'r>(request: &'r HttpRequest, names: &'static [HeaderName]) -> impl It
     names.iter().flat_map(|name| request.headers().get_all(name)).map(|value| value.to_str().ok())
 }
 
-/// Host and target of an address.
+/// Host and target of an address. Its scheme stands in any case.
 fn split_url(url: &str) -> Option<(&str, &str)> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
-    rest.split_at_checked(rest.find('/')?)
+    let (scheme, rest) = url.split_once("://")?;
+    let is_http = ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    rest.split_at_checked(rest.find('/')?).filter(|_| is_http)
 }
 
 /// What all say, if anybody says anything.

@@ -15,7 +15,7 @@ static ANY_HOLDER: Access = Access::Holders(Vec::new());
 /// What a proxy asks.
 #[derive(Debug)]
 pub struct Ask {
-    /// About which request; an error if no trusted proxy says, or says it in two ways.
+    /// About which request; an error if no trusted proxy says, or headers contradict each other.
     pub original: Result<Original, Denial>,
     /// Which scopes it takes, beside those of the rules.
     pub scopes: Vec<String>,

@@ -200,8 +200,8 @@ async fn where_everybody_may_pass_nobody_is_asked() {
 }
 
 #[tokio::test]
-async fn what_could_be_read_in_two_ways_is_refused_where_there_are_rules() {
-    for app in ruled(json!([{ "public": true }]), |_| ()).await {
+async fn what_could_be_read_in_two_ways_is_refused_where_a_rule_looks_at_the_path() {
+    for app in ruled(json!([{ "path": "/", "public": true }]), |_| ()).await {
         let ada = app.user("ada@example.org").await;
         assert_eq!(ask(&app, &Credential::None, "GET", "/a").await.status, 200);
         for uri in [
@@ -226,6 +226,45 @@ async fn what_could_be_read_in_two_ways_is_refused_where_there_are_rules() {
         ask(&app, &ada, "G E T", "/a").await.assert_error(403, "ambiguous_request");
         let raw = app.request("GET", "/authz").credential(&ada).header("X-Forwarded-Method", "GET");
         raw.raw_header("X-Forwarded-Uri", b"/caf\xc3\xa9").send().await.assert_error(403, "ambiguous_request");
+    }
+}
+
+#[tokio::test]
+async fn any_path_passes_where_no_rule_for_its_host_looks_at_paths() {
+    let rules = json!([
+        { "host": "wiki.example.com", "path": "/admin", "scopes": ["wiki:admin"] },
+        { "host": "api.example.com", "methods": ["GET"], "public": true },
+        { "host": "api.example.com", "scopes": [] },
+    ]);
+    let writes = |settings: &mut Settings| settings.authz.audit = ForwardAudit::Writes;
+    for app in ruled(rules, writes).await {
+        let root = app.admin("root@example.org").await;
+        for uri in ["/api/v4/projects/a%2Fb?x=%2F", "//a", "/a;b=c", "/a/../b", "/%zz", "*", "http://api.example.com/a"]
+        {
+            assert_eq!(ask(&app, &Credential::None, "GET", uri).await.status, 200, "{uri}");
+            assert_eq!(ask(&app, &root, "POST", uri).await.status, 200, "{uri}");
+            assert_eq!(ask(&app, &Credential::None, "POST", uri).await.status, app.expected.no_credential, "{uri}");
+            let on_the_wiki = app.request("GET", "/authz").credential(&root).header("X-Forwarded-Method", "GET");
+            let on_the_wiki = on_the_wiki.header("X-Forwarded-Uri", uri).header("X-Forwarded-Host", "wiki.example.com");
+            on_the_wiki.send().await.assert_error(403, "ambiguous_request");
+        }
+        let entries = app.trail(&root, "action=request.forward&outcome=success").await;
+        assert_eq!(entries.len(), 7, "{entries:?}");
+        assert_eq!(entries[6]["target"], "POST /api/v4/projects/a%2Fb", "as it was written, without the query");
+    }
+}
+
+#[tokio::test]
+async fn a_preflight_passes_by_a_public_rule_for_options() {
+    let rules = json!([{ "methods": ["OPTIONS"], "public": true }, { "scopes": [] }]);
+    for app in ruled(rules, |_| ()).await {
+        let ada = app.user("ada@example.org").await;
+        let preflight =
+            forwarded(&app, &Credential::None, "OPTIONS", "/a%2Fb").header("Origin", "https://app.example.com");
+        let preflight = preflight.header("Access-Control-Request-Method", "PATCH").send().await;
+        assert_eq!((preflight.status, remote(&preflight)), (200, [""; 5]), "{preflight:?}");
+        assert_eq!(ask(&app, &Credential::None, "PATCH", "/a").await.status, app.expected.no_credential);
+        assert_eq!(ask(&app, &ada, "PATCH", "/a").await.status, 200);
     }
 }
 
