@@ -13,8 +13,25 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::domain::audit::Outcome;
+
 /// Of answers from memory, of queries, and of a password hash.
 const SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+// The values of labels. All are there from the start, with 0: a counter that appears with its first event hides that event
+// from `rate`.
+const SIGN_INS: [&str; 4] = ["success", "failure", "throttled", "unavailable"];
+const LIMITS: [&str; 6] = ["failed_sign_ins", "registrations", "claims", "invalid_tokens", "new_keys", "connections"];
+const CACHE: [&str; 3] = ["hit", "miss", "invalidation"];
+
+/// How all that is counted is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextFormat {
+    /// The text format of Prometheus, version 0.0.4.
+    Prometheus,
+    /// OpenMetrics, version 1.0.0.
+    OpenMetrics,
+}
 
 /// How long something took, many times. Clones are one.
 #[derive(Clone, Debug)]
@@ -106,7 +123,13 @@ impl Metrics {
         registry.register("database_connections", "Connections to the database", connections.clone());
         let waits = connection_waits.0.clone();
         registry.register_with_unit("database_wait", "How long a connection was waited for", seconds(), waits);
-        Self { registry, requests, sign_ins, audit_entries, throttled, cache, hash_queue, connections }
+        let metrics = Self { registry, requests, sign_ins, audit_entries, throttled, cache, hash_queue, connections };
+        let outcomes = Outcome::ALL.map(Outcome::name);
+        for (counters, outcomes) in [(&metrics.sign_ins, &SIGN_INS[..]), (&metrics.audit_entries, &outcomes)] {
+            outcomes.iter().for_each(|outcome| drop(counters.get_or_create(&OutcomeLabels { outcome })));
+        }
+        LIMITS.iter().for_each(|limit| drop(metrics.throttled.get_or_create(&LimitLabels { limit })));
+        metrics
     }
 
     /// A request to a route (its pattern; empty if there is none) was answered.
@@ -117,6 +140,7 @@ impl Metrics {
 
     /// Somebody tried to sign in.
     pub fn sign_in(&self, outcome: &'static str) {
+        debug_assert!(SIGN_INS.contains(&outcome), "{outcome} is to be in SIGN_INS");
         self.sign_ins.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
@@ -127,12 +151,13 @@ impl Metrics {
 
     /// A limit was reached.
     pub fn throttled(&self, limit: &'static str) {
+        debug_assert!(LIMITS.contains(&limit), "{limit} is to be in LIMITS");
         self.throttled.get_or_create(&LimitLabels { limit }).inc();
     }
 
     /// All of it as text, for Prometheus.
-    pub fn text(&self, now: Levels) -> Result<String, std::fmt::Error> {
-        for (outcome, count) in ["hit", "miss", "invalidation"].into_iter().zip(now.cache) {
+    pub fn text(&self, now: Levels, format: TextFormat) -> Result<String, std::fmt::Error> {
+        for (outcome, count) in CACHE.into_iter().zip(now.cache) {
             self.cache.get_or_create(&OutcomeLabels { outcome }).inner().store(count, Ordering::Relaxed);
         }
         self.hash_queue.set(i64::try_from(now.hash_queue).unwrap_or(i64::MAX));
@@ -142,8 +167,33 @@ impl Metrics {
         }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(match format {
+            TextFormat::OpenMetrics => text,
+            TextFormat::Prometheus => in_prometheus_format(&text),
+        })
     }
+}
+
+/// The same without what OpenMetrics has added: units and an end. A counter is named as its samples are, and what says
+/// which program this is, is a gauge.
+fn in_prometheus_format(openmetrics: &str) -> String {
+    let (mut text, mut help) = (String::with_capacity(openmetrics.len()), "");
+    for line in openmetrics.lines() {
+        if let Some(told) = line.strip_prefix("# HELP ") {
+            help = told.split_once(' ').map_or("", |(_, help)| help);
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|told| told.split_once(' ')) {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", "counter"),
+                "info" => ("_info", "gauge"),
+                other => ("", other),
+            };
+            text.push_str(&format!("# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}\n"));
+        } else if !line.starts_with('#') {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -159,8 +209,25 @@ mod tests {
         metrics.sign_in("failure");
         metrics.audit_entry("success");
         metrics.throttled("registrations");
-        let text = metrics.text(Levels { cache: [3, 2, 1], hash_queue: 5, connections: [8, 6] }).unwrap();
+        let now = Levels { cache: [3, 2, 1], hash_queue: 5, connections: [8, 6] };
+        let classic = metrics.text(now, TextFormat::Prometheus).unwrap();
+        let text = metrics.text(now, TextFormat::OpenMetrics).unwrap();
+        assert!(text.ends_with("\n# EOF\n") && !classic.contains("# EOF") && !classic.contains("# UNIT"));
+        let samples =
+            |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(samples(&classic), samples(&text));
         for line in [
+            "# TYPE latchkey_sign_ins_total counter",
+            "# HELP latchkey_sign_ins_total Attempts to sign in.",
+            "# TYPE latchkey_build_info gauge",
+            "# TYPE latchkey_request_duration_seconds histogram",
+        ] {
+            assert!(classic.lines().any(|told| told == line), "{line} in {classic}");
+        }
+        for line in [
+            "latchkey_sign_ins_total{outcome=\"unavailable\"} 0",
+            "latchkey_audit_entries_total{outcome=\"denied\"} 0",
+            "latchkey_throttled_total{limit=\"connections\"} 0",
             "latchkey_build_info{version=\"0.1.0\"} 1",
             "latchkey_request_duration_seconds_count{method=\"GET\",route=\"/me\",status=\"200\"} 1",
             "latchkey_request_duration_seconds_bucket{le=\"0.0005\",method=\"GET\",route=\"/me\",status=\"200\"} 1",

@@ -4,16 +4,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use actix_web::dev::Server;
-use actix_web::{App, HttpResponse, HttpServer, Responder, web};
+use actix_web::http::header::VARY;
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, web};
 
+use super::header;
+use crate::metrics::TextFormat;
 use crate::service::Service;
 
-/// The text format of OpenMetrics, as Prometheus asks for it.
-const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The text formats of Prometheus and of OpenMetrics. The first is for whoever does not ask for the other one.
+const FORMATS: [(&str, TextFormat); 2] = [
+    ("text/plain; version=0.0.4; charset=utf-8", TextFormat::Prometheus),
+    ("application/openmetrics-text; version=1.0.0; charset=utf-8", TextFormat::OpenMetrics),
+];
 
-async fn metrics(service: web::Data<Service>) -> impl Responder {
-    match service.metrics_text() {
-        Ok(text) => HttpResponse::Ok().content_type(TEXT).body(text),
+async fn metrics(request: HttpRequest, service: web::Data<Service>) -> impl Responder {
+    let preferred = header::preferred(request.headers(), &FORMATS.map(|(media_type, _)| media_type));
+    let [default, _] = FORMATS;
+    let known = FORMATS.into_iter().find(|(media_type, _)| Some(*media_type) == preferred);
+    let (media_type, format) = known.unwrap_or(default);
+    match service.metrics_text(format) {
+        Ok(text) => HttpResponse::Ok().content_type(media_type).insert_header((VARY, "Accept")).body(text),
         Err(error) => {
             log::error!("cannot write metrics: {error}");
             HttpResponse::InternalServerError().finish()

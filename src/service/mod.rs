@@ -45,7 +45,7 @@ use crate::db::Db;
 pub use crate::db::{Caller, caller, for_one_request, set_caller};
 use crate::domain::secret::Digest;
 use crate::error::AppError;
-use crate::metrics::{Levels, Metrics};
+use crate::metrics::{Levels, Metrics, TextFormat};
 
 /// About how many bytes the items of a list take in one answer. A list that would take more ends early.
 pub const ANSWER_BYTES: usize = 256 * 1024;
@@ -120,10 +120,10 @@ impl Service {
     }
 
     /// All that is counted, as text for Prometheus.
-    pub fn metrics_text(&self) -> Result<String, AppError> {
+    pub fn metrics_text(&self, format: TextFormat) -> Result<String, AppError> {
         let CacheCounts { hits, misses, invalidations } = self.cache.counts();
         let (cache, hash_queue) = ([hits, misses, invalidations], self.hasher.waiting());
-        let text = self.metrics.text(Levels { cache, hash_queue, connections: self.db.connections() });
+        let text = self.metrics.text(Levels { cache, hash_queue, connections: self.db.connections() }, format);
         text.map_err(|error| AppError::Internal(error.into()))
     }
 

@@ -37,9 +37,35 @@ async fn requests_sign_ins_and_all_that_waits_are_told_on_a_listener_of_their_ow
     let made_up = http.request("BREW".parse().unwrap(), format!("{api}/nowhere"));
     made_up.send().await.unwrap();
 
-    let answer = http.get(&metrics).send().await.unwrap();
-    assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text"));
-    let text = answer.text().await.unwrap();
+    let told = async |accept: &str| {
+        let answer = http.get(&metrics).header("Accept", accept).send().await.unwrap();
+        let media_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        (media_type, answer.text().await.unwrap())
+    };
+    let (classic, openmetrics) =
+        ("text/plain; version=0.0.4; charset=utf-8", "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                        text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+                        application/openmetrics-text;version=0.0.1;q=0.4,\
+                        text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+    for (accept, expected) in [
+        ("*/*", classic),
+        ("text/html, */*;q=0.5", classic),
+        ("text/plain", classic),
+        ("application/openmetrics-text", openmetrics),
+        ("application/openmetrics-text;q=0, */*", classic),
+        ("application/openmetrics-text;q=0.4, text/*;q=0.3", openmetrics),
+        ("application/openmetrics-text;version=2.0.0", classic),
+        ("image/png", classic),
+        (prometheus_2, openmetrics),
+        (prometheus_3, openmetrics),
+    ] {
+        let (media_type, text) = told(accept).await;
+        assert_eq!(media_type, expected, "{accept}");
+        assert_eq!(text.ends_with("# EOF\n"), expected == openmetrics, "{accept}");
+    }
+    let (_, text) = told(prometheus_2).await;
     for line in [
         "latchkey_request_duration_seconds_count{method=\"POST\",route=\"/register\",status=\"201\"} 1",
         "latchkey_request_duration_seconds_count{method=\"GET\",route=\"/page/{id}\",status=\"403\"} 2",
@@ -50,6 +76,8 @@ async fn requests_sign_ins_and_all_that_waits_are_told_on_a_listener_of_their_ow
         "latchkey_audit_entries_total{outcome=\"success\"} 2",
         "latchkey_audit_entries_total{outcome=\"failure\"} 1",
         "latchkey_throttled_total{limit=\"registrations\"} 1",
+        "latchkey_throttled_total{limit=\"claims\"} 0",
+        "latchkey_sign_ins_total{outcome=\"unavailable\"} 0",
         "latchkey_hash_wait_seconds_count 3",
         "latchkey_hash_queue 0",
     ] {
