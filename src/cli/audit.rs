@@ -76,9 +76,10 @@ pub(super) async fn audit(settings: &Settings, command: AuditCommand, output: Ou
     while left > 0 {
         let limit = left.min(LIMIT_MAX);
         let part = service.audit(filter.clone(), Span { order, cursor, limit }).await.map_err(explain)?;
+        let shown = i64::try_from(part.items.len()).unwrap_or(limit);
         part.items.into_iter().try_for_each(|entry| show(entry, output))?;
         cursor = part.next;
-        left = if cursor.is_some() { left - limit } else { 0 };
+        left = if cursor.is_some() { left - shown } else { 0 };
     }
     Ok(())
 }
@@ -88,7 +89,7 @@ fn show(entry: Entry, output: Output) -> Outcome {
     let or_dash = |text: &Option<String>| text.as_deref().unwrap_or("-").to_owned();
     let line = [
         entry.id.to_string(),
-        entry.at.utc().to_rfc3339(),
+        entry.at.to_string(),
         entry.actor.clone(),
         entry.credential.clone(),
         or_dash(&entry.role),

@@ -133,27 +133,84 @@ pub enum Slice {
     Before(EntryId),
 }
 
-/// At most `limit` entries of a slice.
-pub fn list(conn: &mut Conn, filter: &Filter, slice: Slice, limit: i64) -> Result<Vec<Entry>, AppError> {
-    let Some(user) = filter.concerns else {
-        return select(conn, filter, Whose::Anybodys, slice, limit);
+/// Some entries, and after which one the slice continues, if it does: not always the last of them.
+pub struct Part {
+    /// In the order of the slice.
+    pub entries: Vec<Entry>,
+    /// Send it as the end of the next slice.
+    pub next: Option<EntryId>,
+}
+
+/// How many entries one query reads where an index does not find those that match.
+pub const SCAN_MAX: i64 = 10_000;
+
+/// The entries of a slice that match, at most `limit`, of the first [`SCAN_MAX`].
+pub fn list(conn: &mut Conn, filter: &Filter, slice: Slice, limit: i64) -> Result<Part, AppError> {
+    // One more tells whether the slice continues.
+    let most = limit.saturating_add(1);
+    let (mut entries, mut next) = match filter.concerns {
+        // Each part by its own index and no further than needed, which no database does for an OR.
+        Some(user) => {
+            let mut entries = select(conn, filter, Whose::By(user), slice, most)?;
+            entries.extend(select(conn, filter, Whose::About(user), slice, most)?);
+            entries.sort_by_key(|entry| match slice {
+                Slice::After(_) => entry.id.0,
+                Slice::Before(_) => -entry.id.0,
+            });
+            (entries, None)
+        }
+        None => {
+            let last = if is_scan(filter) { last_of_scan(conn, filter, slice)? } else { None };
+            (select(conn, filter, Whose::Anybodys { until: last }, slice, most)?, last)
+        }
     };
-    // Each part by its own index and no further than needed, which no database does for an OR.
-    let mut entries = select(conn, filter, Whose::By(user), slice, limit)?;
-    entries.extend(select(conn, filter, Whose::About(user), slice, limit)?);
-    entries.sort_by_key(|entry| match slice {
-        Slice::After(_) => entry.id.0,
-        Slice::Before(_) => -entry.id.0,
-    });
-    entries.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    Ok(entries)
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if entries.len() > limit {
+        entries.truncate(limit);
+        next = entries.last().map(|entry| entry.id);
+    }
+    Ok(Part { entries, next })
+}
+
+/// The user whose entries an index finds, if the filter names one.
+fn indexed_user(filter: &Filter) -> Option<i64> {
+    filter.user.map(|user| user.0).or_else(|| user_of(filter.actor.as_deref()?))
+}
+
+/// The id in `user:<id>`.
+fn user_of(actor: &str) -> Option<i64> {
+    actor.strip_prefix("user:")?.parse().ok()
+}
+
+/// Whether entries are read that do not match: whatever is filtered beside what an index answers.
+fn is_scan(filter: &Filter) -> bool {
+    let Filter { actor, user, concerns: _, action, target, outcome, since, until } = filter;
+    let beside_the_target = target.is_some() && (user.is_some() || actor.is_some());
+    let beside_the_user = actor.is_some() && (user.is_some() || indexed_user(filter).is_none());
+    let by_no_index = action.is_some() || outcome.is_some() || since.is_some() || until.is_some();
+    beside_the_target || beside_the_user || by_no_index
+}
+
+/// The last entry that a scan reads; `None` if it reads the whole slice.
+fn last_of_scan(conn: &mut Conn, filter: &Filter, slice: Slice) -> Result<Option<EntryId>, AppError> {
+    let mut ids = audit_entries::table.select(audit_entries::id).into_boxed();
+    ids = match slice {
+        Slice::After(id) => ids.filter(audit_entries::id.gt(id.0)).order(audit_entries::id.asc()),
+        Slice::Before(id) => ids.filter(audit_entries::id.lt(id.0)).order(audit_entries::id.desc()),
+    };
+    if let Some(target) = &filter.target {
+        ids = ids.filter(audit_entries::target.eq(target));
+    } else if let Some(user) = indexed_user(filter) {
+        ids = ids.filter(audit_entries::user_id.eq(user));
+    }
+    Ok(ids.offset(SCAN_MAX - 1).limit(1).get_result(conn).optional()?.map(EntryId))
 }
 
 /// Whose entries.
 #[derive(Clone, Copy)]
 enum Whose {
-    /// All that match.
-    Anybodys,
+    /// All that match, up to this one in the order of the slice.
+    Anybodys { until: Option<EntryId> },
     /// On the account of this user.
     By(UserId),
     /// About what is this user's, by somebody else.
@@ -169,7 +226,7 @@ fn select(conn: &mut Conn, filter: &Filter, whose: Whose, slice: Slice, limit: i
     if let Some(actor) = &filter.actor {
         rows = rows.filter(audit_entries::actor.eq(actor));
         // What a user does is on their account, which has an index.
-        if let Some(user) = actor.strip_prefix("user:").and_then(|id| id.parse::<i64>().ok()) {
+        if let Some(user) = user_of(actor) {
             rows = rows.filter(audit_entries::user_id.eq(user));
         }
     }
@@ -177,7 +234,11 @@ fn select(conn: &mut Conn, filter: &Filter, whose: Whose, slice: Slice, limit: i
         rows = rows.filter(audit_entries::user_id.eq(user.0));
     }
     rows = match whose {
-        Whose::Anybodys => rows,
+        Whose::Anybodys { until: None } => rows,
+        Whose::Anybodys { until: Some(last) } => match slice {
+            Slice::After(_) => rows.filter(audit_entries::id.le(last.0)),
+            Slice::Before(_) => rows.filter(audit_entries::id.ge(last.0)),
+        },
         Whose::By(user) => rows.filter(audit_entries::user_id.eq(user.0)),
         Whose::About(user) => {
             // In the words of the index on `subject_id`, which leaves out what users do to their own.

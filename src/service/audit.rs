@@ -73,7 +73,8 @@ impl Span {
 pub struct EntryList {
     /// In the order that was asked for.
     pub items: Vec<Entry>,
-    /// After which entry the list goes on, if it does.
+    /// After which entry the list goes on, if it does. A filter may leave less than was asked for, or nothing, and the list
+    /// still go on: an answer looks at a bounded part of the trail.
     pub next: Option<EntryId>,
 }
 
@@ -111,23 +112,24 @@ impl Service {
         };
         let filter = Arc::new(filter);
         let list = self.entries(Arc::clone(&filter), span).await?;
-        if !list.items.is_empty() {
+        if !list.items.is_empty() || list.next.is_some() {
             return Ok(list);
         }
         // Past the end of a history, at a page that is older than the trail, or at nothing at all.
         let known = self.db.read(move |conn| {
-            let from_the_start = Slice::After(EntryId(0));
-            let told = !audit_entries::list(conn, &filter, from_the_start, 1)?.is_empty();
-            Ok(told || pages::find(conn, page)?.is_some())
+            if pages::find(conn, page)?.is_some() {
+                return Ok(true);
+            }
+            let begin = audit_entries::list(conn, &filter, Slice::After(EntryId(0)), 1)?;
+            Ok(!begin.entries.is_empty() || begin.next.is_some())
         });
         if known.await? { Ok(list) } else { Err(AppError::NotFound("page")) }
     }
 
     async fn entries(&self, filter: Arc<Filter>, span: Span) -> Result<EntryList, AppError> {
         let slice = span.order.from(span.cursor);
-        let rows = self.db.read(move |conn| audit_entries::list(conn, &filter, slice, span.limit + 1)).await?;
-        let (items, next) = super::first_of(rows, span.limit, |entry| entry.id);
-        Ok(EntryList { items, next })
+        let part = self.db.read(move |conn| audit_entries::list(conn, &filter, slice, span.limit)).await?;
+        Ok(EntryList { items: part.entries, next: part.next })
     }
 }
 

@@ -30,6 +30,7 @@ mod key;
 mod least_role;
 mod levels;
 mod limits;
+mod lists;
 mod log;
 mod lookup;
 mod metadata;

@@ -12,6 +12,7 @@ mod support;
 
 mod acknowledged;
 mod client;
+mod deep_lists;
 mod flood;
 mod full_disk;
 mod guesses;

@@ -1,0 +1,1 @@
+DROP INDEX api_keys_owner_id_issued;

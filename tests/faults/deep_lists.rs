@@ -1,0 +1,64 @@
+//! Lists that are very long.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use crate::support::{App, Backend, Credential, Profile};
+
+const PAGES: i64 = 300_000;
+/// The longest that an answer may take, with room for a busy machine.
+const SOON: Duration = Duration::from_millis(50);
+/// How often each is asked for.
+const TIMES: usize = 50;
+
+async fn fill(app: &App) {
+    // A statement has a second and a half.
+    for _ in 0..PAGES / 20_000 {
+        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
+                    INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by) \
+                    SELECT 1, 'a title', 'some text', 1, '2026-11-25 20:00:00', '2026-11-25 20:00:00', 1 FROM n";
+        app.database.execute(rows).await;
+    }
+}
+
+/// How long the slowest of a hundred takes, of many answers with this status.
+async fn p99(app: &App, path: &str, caller: &Credential, status: u16) -> Duration {
+    let mut took = Vec::new();
+    for _ in 0..TIMES {
+        let asked = Instant::now();
+        assert_eq!(app.get(path, caller).await.status, status, "{path}");
+        took.push(asked.elapsed());
+    }
+    took.sort_unstable();
+    took[TIMES * 99 / 100 - 1]
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn the_end_of_a_long_list_costs_as_little_as_its_beginning() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(app) = App::start(backend, Profile::Fastapi).await else { continue };
+        let (ada, eve) = (app.user("ada@example.org").await, app.user("eve@example.org").await);
+        fill(&app).await;
+        for (path, status) in [
+            ("/page/?size=100", 200),
+            ("/page/?after=299000&size=100", 200),
+            ("/page/?page=101&size=100", 200),
+            ("/page/?page=1000000000&size=100", 422),
+        ] {
+            let took = p99(&app, path, &ada, status).await;
+            println!("{backend:?} {path}: {took:?}");
+            assert!(took <= SOON, "{backend:?} {path} takes {took:?}");
+        }
+        // What one caller asks for hurts no other.
+        let deep = async |_| {
+            for _ in 0..20 {
+                assert_eq!(app.get("/page/?page=101&size=100", &eve).await.status, 200);
+            }
+        };
+        let (took, _) = tokio::join!(p99(&app, "/me", &ada, 200), join_all((0..8).map(deep)));
+        println!("{backend:?} /me beside eight that list: {took:?}");
+        assert!(took <= 4 * SOON, "{backend:?}: /me takes {took:?}");
+    }
+}
