@@ -1,19 +1,29 @@
 //! The only place that asks for the time.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, TimeDelta, Utc};
+use serde::{Serialize, Serializer};
 
 /// A point in time in UTC, cut to microseconds: the precision that both databases keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(DateTime<Utc>);
 
 impl Timestamp {
-    /// The same point as chrono's type, for JSON (RFC 3339 with `Z`).
+    /// The same point as chrono's type. Answers and logs are written by [`fmt::Display`] alone.
     pub fn utc(self) -> DateTime<Utc> {
         self.0
+    }
+
+    /// What every time looks like that is written: always six digits of a second, so that text sorts as time does.
+    pub const PATTERN: &str = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{6}Z$";
+
+    /// Whole seconds since 1970.
+    pub fn seconds(self) -> i64 {
+        self.0.timestamp()
     }
 
     fn of_micros(since_1970: i64) -> Self {
@@ -40,6 +50,19 @@ impl Timestamp {
     pub fn plus_seconds(self, seconds: i64) -> Self {
         let delta = TimeDelta::try_seconds(seconds).unwrap_or(TimeDelta::MAX);
         Self(self.0.checked_add_signed(delta).unwrap_or(DateTime::<Utc>::MAX_UTC))
+    }
+}
+
+/// RFC 3339 in UTC, as [`Timestamp::PATTERN`] says.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -155,7 +178,23 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_time_is_written_with_six_digits_and_read_as_it_was(
+            seconds in 0_i64..253_402_300_800, micros in prop_oneof![Just(0), Just(120_000), Just(999_000), 0_i64..1_000_000],
+        ) {
+            let time = Timestamp::of_micros(seconds * 1_000_000 + micros);
+            let text = time.to_string();
+            prop_assert_eq!(text.len(), "2026-11-25T20:00:00.000000Z".len());
+            prop_assert!(text.ends_with(&format!(".{micros:06}Z")), "{}", text);
+            prop_assert_eq!(Timestamp::parse(&text), Some(time));
+            prop_assert_eq!(serde_json::to_string(&time).unwrap(), format!("\"{text}\""));
+        }
+    }
 
     const HOUR: i64 = 3_600_000_000;
     const START: i64 = 1_800_000_000_000_000;
@@ -225,7 +264,7 @@ mod tests {
         let clock = Clock::default();
         let (before, uptime) = (clock.clone().now(), clock.uptime());
         clock.advance(60);
-        let (passed, run) = (clock.now().utc() - before.utc(), clock.clone().uptime() - uptime);
+        let (passed, run) = (clock.now().0 - before.0, clock.clone().uptime() - uptime);
         assert!(passed >= TimeDelta::seconds(60) && passed < TimeDelta::seconds(90), "{passed}");
         assert!(run >= Duration::from_secs(60) && run < Duration::from_secs(90), "{run:?}");
     }

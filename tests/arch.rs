@@ -92,6 +92,16 @@ fn each_framework_stays_in_its_layer() {
 }
 
 #[test]
+fn times_are_written_in_one_form() {
+    // `Timestamp` writes six digits of a second; chrono's types as many as there are.
+    for (path, code) in sources().into_iter().filter(|(path, _)| ["http", "cli"].contains(&layer(path).as_str())) {
+        for other in ["DateTime<", "NaiveDateTime", "to_rfc3339", "chrono::"] {
+            assert!(!code.contains(other), "{} names {other}", path.display());
+        }
+    }
+}
+
+#[test]
 fn changes_reach_the_database_through_the_audit_trail_alone() {
     // That a key was used, or that what is dead is removed, is no change of anybody's.
     let allowed = ["trail.rs", "key_usage.rs", "purge.rs"];

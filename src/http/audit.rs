@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::body::BoxBody;
-use actix_web::http::header::ACCEPT;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, Responder};
-use chrono::{DateTime, Utc};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use paperclip::actix::{Apiv2Schema, OperationModifier, api_v2_operation, web};
 use paperclip::v2::models::{DefaultOperationRaw, DefaultSchemaRaw};
@@ -16,15 +14,19 @@ use super::path::PathId;
 use super::principal::{ManageAccount, Permit, ReadAudit, ReadPages};
 use super::problem::Fault;
 use super::reply::Reply;
-use super::{fields, list};
+use super::{fields, header, list};
+use crate::clock::Timestamp;
 use crate::domain::audit::{Entry, Filter, Outcome};
 use crate::domain::id::{PageId, UserId};
 use crate::error::AppError;
-use crate::service::audit::{EntryList, LIMIT_MAX, Order, Span};
+use crate::service::audit::{EntryList, Order, Span};
 use crate::service::{self, Service};
 
 /// The media type of one JSON object per line.
 pub const NDJSON: &str = "application/x-ndjson";
+
+/// How many entries a stream of lines holds in memory.
+const LINES_AT_ONCE: i64 = 100;
 
 /// Which entries.
 #[derive(Deserialize, Apiv2Schema)]
@@ -68,7 +70,7 @@ pub struct AuditEntryResponse {
     /// In the order of writing
     id: i64,
     /// When
-    at: DateTime<Utc>,
+    at: Timestamp,
     /// Who: `user:<id>`, `key:<id>`, `command-line`, `constant-key` or `anonymous`
     actor: String,
     /// On whose account: the id of the user, or of the key's owner
@@ -105,7 +107,7 @@ impl From<Entry> for AuditEntryResponse {
     fn from(entry: Entry) -> Self {
         Self {
             id: entry.id.0,
-            at: entry.at.utc(),
+            at: entry.at,
             actor: entry.actor,
             user: entry.user.map(|user| user.0),
             credential: entry.credential,
@@ -152,7 +154,7 @@ pub struct PageChangeResponse {
     /// In the order of writing
     id: i64,
     /// When
-    at: DateTime<Utc>,
+    at: Timestamp,
     /// Who: `user:<id>` or `key:<id>`
     actor: String,
     /// On whose account: the id of the user, or of the key's owner
@@ -175,7 +177,7 @@ impl From<Entry> for PageChangeResponse {
     fn from(entry: Entry) -> Self {
         Self {
             id: entry.id.0,
-            at: entry.at.utc(),
+            at: entry.at,
             actor: entry.actor,
             user: entry.user.map(|user| user.0),
             role: entry.role,
@@ -208,18 +210,10 @@ impl FromRequest for Wanted {
     type Future = std::future::Ready<Result<Self, Fault>>;
 
     fn from_request(request: &HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
-        let accepted = request.headers().get_all(ACCEPT).filter_map(|value| value.to_str().ok());
-        let lines = accepted.flat_map(|value| value.split(',')).any(accepts_lines);
+        // Without a type that is acceptable the answer is JSON, as on every other route.
+        let lines = header::preferred(request.headers(), &["application/json", NDJSON]) == Some(NDJSON);
         std::future::ready(Ok(Self { lines }))
     }
-}
-
-/// Whether a media range is that of lines, and is not there to be refused (RFC 9110, section 12.4.2).
-fn accepts_lines(range: &str) -> bool {
-    let mut parts = range.split(';').map(str::trim);
-    let is_lines = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(NDJSON));
-    let weight = parts.find_map(|parameter| parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q=")));
-    is_lines && weight.and_then(|weight| weight.parse::<f32>().ok()) != Some(0.0)
 }
 
 impl paperclip::v2::schema::Apiv2Schema for Wanted {}
@@ -284,7 +278,7 @@ pub async fn read(
         until: until.map(|text| fields::moment("until", &text)).transpose()?,
         ..Filter::default()
     };
-    let limit = if wanted.lines { Some(LIMIT_MAX) } else { limit };
+    let limit = if wanted.lines { Some(LINES_AT_ONCE) } else { limit };
     let span = span(order, after, limit)?;
     let list = service.audit(filter.clone(), span).await?;
     Ok(if wanted.lines {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use paperclip::v2::models::{DataType, DefaultSchemaRaw};
-use paperclip::v2::schema::Apiv2Schema;
+use paperclip::v2::models::{DataType, DataTypeFormat, DefaultSchemaRaw};
+use paperclip::v2::schema::{Apiv2Schema, TypedData};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -91,4 +91,14 @@ pub fn one_of<T: Copy, const N: usize>(
 /// The value of a field that takes a moment (RFC 3339).
 pub fn moment(field: &str, given: &str) -> Result<Timestamp, AppError> {
     Timestamp::parse(given).ok_or_else(|| FieldError::new(field, "date-time", Timestamp::FORM).into())
+}
+
+impl TypedData for Timestamp {
+    fn data_type() -> DataType {
+        DataType::String
+    }
+
+    fn format() -> Option<DataTypeFormat> {
+        Some(DataTypeFormat::DateTime)
+    }
 }

@@ -8,6 +8,7 @@ use super::metadata::Metadata;
 use super::principal::{IntrospectTokens, Permit};
 use super::problem::Fault;
 use super::reply::Reply;
+use crate::clock::Timestamp;
 use crate::domain::principal::Identity;
 use crate::service::Service;
 
@@ -58,8 +59,8 @@ impl Introspection {
             scope: (!scope.is_empty()).then_some(scope),
             username: Some(identity.email.as_ref().unwrap_or(&identity.name).clone()),
             token_type: Some("Bearer"),
-            exp: identity.expires_at.map(|end| end.utc().timestamp()),
-            iat: Some(identity.issued_at.utc().timestamp()),
+            exp: identity.expires_at.map(Timestamp::seconds),
+            iat: Some(identity.issued_at.seconds()),
             sub: Some(identity.subject()),
             iss: issuer.map(str::to_owned),
         }

@@ -1,6 +1,5 @@
 //! API keys that users make for themselves.
 
-use chrono::{DateTime, Utc};
 use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
 use serde::{Deserialize, Serialize};
 
@@ -57,15 +56,15 @@ pub struct KeyResponse {
     /// The beginning and the end of the secret; null until it is claimed
     hint: Option<String>,
     /// When it was made
-    created_at: DateTime<Utc>,
+    created_at: Timestamp,
     /// The first moment at which it is dead; null if there is none
-    expires_at: Option<DateTime<Utc>>,
+    expires_at: Option<Timestamp>,
     /// When it was last used, known within a minute; null if never
-    last_used_at: Option<DateTime<Utc>>,
+    last_used_at: Option<Timestamp>,
     /// From where; null if never
     last_used_ip: Option<String>,
     /// Until when the secret before the last rotation works, or worked; null without an overlap
-    previous_expires_at: Option<DateTime<Utc>>,
+    previous_expires_at: Option<Timestamp>,
 }
 
 impl From<Key> for KeyResponse {
@@ -75,11 +74,11 @@ impl From<Key> for KeyResponse {
             name: key.name,
             scopes: key.grant.names().into_iter().map(str::to_owned).collect(),
             hint: key.hint,
-            created_at: key.created_at.utc(),
-            expires_at: key.expires_at.map(Timestamp::utc),
-            last_used_at: key.last_used_at.map(Timestamp::utc),
+            created_at: key.created_at,
+            expires_at: key.expires_at,
+            last_used_at: key.last_used_at,
             last_used_ip: key.last_used_ip.map(|address| address.to_string()),
-            previous_expires_at: key.previous_expires_at.map(Timestamp::utc),
+            previous_expires_at: key.previous_expires_at,
         }
     }
 }

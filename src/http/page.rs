@@ -3,31 +3,44 @@
 use std::future::{Ready, ready};
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{EntityTag, HeaderValue, IF_MATCH};
+use actix_web::http::header::IF_MATCH;
 use actix_web::{FromRequest, HttpRequest};
-use chrono::{DateTime, Utc};
 use paperclip::actix::{Apiv2Schema, OperationModifier, api_v2_operation, web};
 use paperclip::v2::models::{DataType, DefaultOperationRaw, Either, Parameter, ParameterIn};
 use serde::{Deserialize, Serialize};
 
 use super::body::{self, Json, Query};
+use super::header::{EntityTag, EntityTags};
 use super::list;
 use super::path::PathId;
 use super::principal::{Permit, ReadPages, WritePages};
 use super::problem::Fault;
 use super::reply::{NoContent, Reply};
+use crate::clock::Timestamp;
 use crate::domain::id::PageId;
 use crate::domain::page::{ListedPage, Page};
-use crate::service::page::{ExpectedVersions, ListRange, ListStart, NewPage, PageEdit, PageList};
+use crate::error::{AppError, FieldError};
+use crate::service::page::{ExpectedVersions, ListRange, ListStart, NewPage, PageEdit, PageList, VERSION_MAX};
 use crate::service::{ANSWER_BYTES, Service};
 
-/// A whole page.
+/// A page to be created.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct PageCreateRequest {
+    /// Title
+    title: String,
+    /// Text, at most 65,536 bytes in UTF-8
+    body: String,
+}
+
+/// A page to replace another one.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct PageRequest {
     /// Title
     title: String,
     /// Text, at most 65,536 bytes in UTF-8
     body: String,
+    /// Replace only this version, like `If-Match`
+    version: Option<i64>,
 }
 
 /// Parts of a page; what is absent stays as it is.
@@ -37,6 +50,15 @@ pub struct PagePatch {
     title: Option<String>,
     /// Text, at most 65,536 bytes in UTF-8
     body: Option<String>,
+    /// Change only this version, like `If-Match`
+    version: Option<i64>,
+}
+
+/// Which version to delete.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct DeleteQuery {
+    /// Delete only this version, like `If-Match`
+    version: Option<i64>,
 }
 
 /// Which part of the list.
@@ -62,9 +84,9 @@ pub struct PageResponse {
     /// The id of the user who created it and alone may change it
     owner: i64,
     /// When it was created
-    created_at: DateTime<Utc>,
+    created_at: Timestamp,
     /// When it last changed
-    updated_at: DateTime<Utc>,
+    updated_at: Timestamp,
     /// The id of the user who changed it last
     updated_by: i64,
     /// 1 at first, one more with each change; also the `ETag`
@@ -78,8 +100,8 @@ impl From<Page> for PageResponse {
             title: page.title,
             body: page.body,
             owner: page.owner.0,
-            created_at: page.created_at.utc(),
-            updated_at: page.updated_at.utc(),
+            created_at: page.created_at,
+            updated_at: page.updated_at,
             updated_by: page.updated_by.0,
             version: page.version,
         }
@@ -103,9 +125,9 @@ pub struct PageListItemResponse {
     /// The id of the user who created it and alone may change it
     owner: i64,
     /// When it was created
-    created_at: DateTime<Utc>,
+    created_at: Timestamp,
     /// When it last changed
-    updated_at: DateTime<Utc>,
+    updated_at: Timestamp,
     /// The id of the user who changed it last
     updated_by: i64,
     /// 1 at first, one more with each change
@@ -119,8 +141,8 @@ impl From<ListedPage> for PageListItemResponse {
             title: page.title,
             body: page.body,
             owner: page.owner.0,
-            created_at: page.created_at.utc(),
-            updated_at: page.updated_at.utc(),
+            created_at: page.created_at,
+            updated_at: page.updated_at,
             updated_by: page.updated_by.0,
             version: page.version,
         }
@@ -179,16 +201,30 @@ fn leave_out_bodies(items: &mut [PageListItemResponse]) {
 /// The versions that `If-Match` allows (RFC 9110, section 13.1.1).
 pub struct ExpectedVersion(ExpectedVersions);
 
+impl ExpectedVersion {
+    /// Those of them that the request also names outside of the header.
+    fn and(self, version: Option<i64>) -> Result<ExpectedVersions, AppError> {
+        let Some(version) = version else {
+            return Ok(self.0);
+        };
+        if !(1..=VERSION_MAX).contains(&version) {
+            return Err(FieldError::new("version", "range", format!("Use 1 to {VERSION_MAX}.")).into());
+        }
+        let expected = self.0.unwrap_or_else(|| vec![version]);
+        Ok(Some(expected.into_iter().filter(|one| *one == version).collect()))
+    }
+}
+
 impl FromRequest for ExpectedVersion {
     type Error = Fault;
     type Future = Ready<Result<Self, Fault>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let versions = request.headers().get_all(IF_MATCH).map(versions).collect::<Option<Vec<_>>>();
-        ready(match versions {
-            Some(lines) if lines.is_empty() || lines.contains(&AllowedVersions::Any) => Ok(Self(None)),
-            Some(lines) => Ok(Self(Some(lines.into_iter().flat_map(AllowedVersions::listed).collect()))),
-            None => {
+        ready(match EntityTags::of(request.headers(), &IF_MATCH) {
+            Ok(None | Some(EntityTags::Any)) => Ok(Self(None)),
+            Ok(Some(EntityTags::These(tags))) if tags.iter().all(|tag| tag.is_weak) => Err(Fault::WeakIfMatch),
+            Ok(Some(EntityTags::These(tags))) => Ok(Self(Some(tags.iter().filter_map(version).collect()))),
+            Err(()) => {
                 let detail = "Send If-Match as the ETag of the version that you read, in quotation marks.";
                 Err(Fault::Malformed { code: "malformed_if_match", detail: detail.into() })
             }
@@ -196,35 +232,11 @@ impl FromRequest for ExpectedVersion {
     }
 }
 
-#[derive(PartialEq)]
-enum AllowedVersions {
-    Any,
-    These(Vec<i64>),
-}
-
-impl AllowedVersions {
-    fn listed(self) -> Vec<i64> {
-        match self {
-            Self::Any => Vec::new(),
-            Self::These(versions) => versions,
-        }
-    }
-}
-
-/// One line of `If-Match`; `None` if it is malformed. actix would drop the tags that it cannot read.
-fn versions(line: &HeaderValue) -> Option<AllowedVersions> {
-    let line = line.to_str().ok()?.trim();
-    if line == "*" {
-        return Some(AllowedVersions::Any);
-    }
-    let tags: Vec<EntityTag> = line.split(',').map(|tag| tag.trim().parse().ok()).collect::<Option<_>>()?;
-    Some(AllowedVersions::These(tags.iter().filter_map(version).collect()))
-}
-
 /// The version that a tag names. If-Match compares strongly, so a weak tag matches nothing; nor does one that we never
 /// gave.
 fn version(tag: &EntityTag) -> Option<i64> {
-    tag.tag().parse::<i64>().ok().filter(|version| !tag.weak && version.to_string() == tag.tag())
+    let text = std::str::from_utf8(&tag.opaque).ok()?;
+    text.parse::<i64>().ok().filter(|version| !tag.is_weak && version.to_string() == text)
 }
 
 impl paperclip::v2::schema::Apiv2Schema for ExpectedVersion {}
@@ -260,7 +272,7 @@ pub async fn list(
 pub async fn create(
     service: web::Data<Service>,
     permit: Permit<WritePages>,
-    body: Json<PageRequest, { body::PAGE }>,
+    body: Json<PageCreateRequest, { body::PAGE }>,
 ) -> Result<Reply<PageResponse, 201>, Fault> {
     let page = service.create_page(permit.0, NewPage { title: body.0.title, body: body.0.body }).await?;
     let location = format!("/page/{}", page.id);
@@ -288,8 +300,9 @@ pub async fn replace(
     expected: ExpectedVersion,
     body: Json<PageRequest, { body::PAGE }>,
 ) -> Result<Reply<PageResponse>, Fault> {
+    let expected = expected.and(body.0.version)?;
     let edit = PageEdit { title: Some(body.0.title), body: Some(body.0.body) };
-    Ok(reply(service.edit_page(permit.0, id.0, edit, expected.0).await?))
+    Ok(reply(service.edit_page(permit.0, id.0, edit, expected).await?))
 }
 
 /// Change a page
@@ -303,8 +316,9 @@ pub async fn edit(
     expected: ExpectedVersion,
     body: Json<PagePatch, { body::PAGE }>,
 ) -> Result<Reply<PageResponse>, Fault> {
+    let expected = expected.and(body.0.version)?;
     let edit = PageEdit { title: body.0.title, body: body.0.body };
-    Ok(reply(service.edit_page(permit.0, id.0, edit, expected.0).await?))
+    Ok(reply(service.edit_page(permit.0, id.0, edit, expected).await?))
 }
 
 /// Delete a page
@@ -316,7 +330,8 @@ pub async fn delete(
     permit: Permit<WritePages>,
     id: PathId<PageId>,
     expected: ExpectedVersion,
+    query: Query<DeleteQuery>,
 ) -> Result<NoContent, Fault> {
-    service.delete_page(permit.0, id.0, expected.0).await?;
+    service.delete_page(permit.0, id.0, expected.and(query.0.version)?).await?;
     Ok(NoContent)
 }

@@ -1,6 +1,5 @@
 //! Users: registration, and administration.
 
-use chrono::{DateTime, Utc};
 use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +9,7 @@ use super::principal::{Anybody, Permit, ReadUsers, WriteUsers};
 use super::problem::Fault;
 use super::reply::{NoContent, Reply};
 use super::{fields, list};
+use crate::clock::Timestamp;
 use crate::domain::id::UserId;
 use crate::domain::password::Password;
 use crate::domain::role::Role;
@@ -62,9 +62,9 @@ pub struct UserResponse {
     /// Whether the user may not sign in
     disabled: bool,
     /// When the user registered
-    created_at: DateTime<Utc>,
+    created_at: Timestamp,
     /// When the user last changed
-    updated_at: DateTime<Utc>,
+    updated_at: Timestamp,
 }
 
 impl From<User> for UserResponse {
@@ -77,8 +77,8 @@ impl From<User> for UserResponse {
             website: user.website,
             role: user.role.name(),
             disabled: user.disabled_at.is_some(),
-            created_at: user.created_at.utc(),
-            updated_at: user.updated_at.utc(),
+            created_at: user.created_at,
+            updated_at: user.updated_at,
         }
     }
 }

@@ -86,7 +86,7 @@ impl IssueRequest {
     fn digest(&self) -> Digest {
         let mut scopes = self.key.scopes.clone();
         scopes.sort_unstable();
-        // The same moment is the same, however it is written.
+        // The same moment is the same, however it is written. This form is part of digests that are stored.
         let moment = |text: &String| Timestamp::parse(text).map_or_else(|| text.clone(), |end| end.utc().to_rfc3339());
         let expires_at = self.key.expires_at.as_ref().map(moment);
         let mut canonical = json!([self.key.name, scopes, expires_at, self.order, self.metadata, self.delivery.name()]);

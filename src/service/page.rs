@@ -19,6 +19,8 @@ pub const BODY_MAX: usize = 64 * 1024;
 pub const SIZE_MAX: i64 = 100;
 /// Items on one page of the list unless asked otherwise.
 pub const SIZE_DEFAULT: i64 = 20;
+/// The highest version that a caller may name: the highest integer that every JSON library keeps.
+pub const VERSION_MAX: i64 = (1 << 53) - 1;
 /// How many pages a page number may skip. The work grows with it; that of `after` does not.
 pub const OFFSET_MAX: i64 = 10_000;
 

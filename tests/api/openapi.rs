@@ -161,6 +161,51 @@ specify! {
         assert_eq!(seen, all, "every operation has been tried");
     }
 
+    async fn every_time_in_an_answer_has_six_digits_of_a_second(app: App) {
+        fn check(value: &Value, seen: &mut usize) {
+            match value {
+                Value::Object(members) => for (name, value) in members {
+                    if let Some(time) = value.as_str().filter(|_| name == "at" || name.ends_with("_at")) {
+                        assert!(time.len() == 27 && time.get(19..20) == Some(".") && time.ends_with('Z'), "{name}: {time}");
+                        *seen += 1;
+                    }
+                    check(value, seen);
+                },
+                Value::Array(items) => items.iter().for_each(|item| check(item, seen)),
+                _ => {}
+            }
+        }
+        let root = app.admin("root@example.org").await;
+        app.key_of(&root, &[]).await;
+        app.post("/keys", &root, &json!({ "name": "k", "scopes": [], "delivery": "claim" })).await;
+        app.post("/page/", &root, &json!({ "title": "t", "body": "b" })).await;
+        // Whole seconds, and a tenth: what is left out otherwise.
+        let (whole, tenth) = ("'2030-01-01 00:00:00'", "'2030-01-01 00:00:00.1'");
+        for table in ["users", "pages"] {
+            app.database.execute(format!("UPDATE {table} SET created_at = {whole}, updated_at = {tenth}")).await;
+        }
+        app.database.execute(format!(
+            "UPDATE api_keys SET created_at = {whole}, expires_at = {tenth}, last_used_at = {whole}, previous_expires_at = {tenth}, \
+             revoked_at = {whole}, claim_expires_at = {tenth}, claimed_at = {whole}"
+        )).await;
+        app.database.execute(format!(
+            "INSERT INTO audit_entries (at, actor, user_id, credential, scopes, action, target, changed, outcome) \
+             VALUES ({whole}, 'user:1', 1, 'token:1', '', 'page.update', 'page:1', '', 'success')"
+        )).await;
+        for (path, least) in [
+            ("/me", 2), ("/users", 2), ("/users/1", 2), ("/page/", 2), ("/page/1", 2), ("/page/1/history", 2), ("/me/keys", 4),
+            ("/me/keys/1", 4), ("/keys", 7), ("/keys/2", 7), ("/audit", 6), ("/me/activity", 6),
+        ] {
+            let (answer, mut seen) = (app.get(path, &root).await, 0);
+            check(&answer.body, &mut seen);
+            assert!(answer.status == 200 && seen >= least, "{path} shows {seen} times: {answer:?}");
+        }
+        let lines = app.request("GET", "/audit").credential(&root).header("Accept", "application/x-ndjson").send().await;
+        let mut seen = 0;
+        lines.text.lines().for_each(|line| check(&serde_json::from_str(line).unwrap(), &mut seen));
+        assert!(seen >= 6, "{lines:?}");
+    }
+
     async fn the_document_has_no_holes(app: App) {
         fn holes(value: &Value, path: &str, found: &mut Vec<String>) {
             match value {

@@ -169,6 +169,7 @@ specify! {
     async fn what_names_no_page_is_not_found(app: App) {
         let ada = app.user("ada@example.org").await;
         app.post("/page/", &ada, &json!({ "title": "One", "body": "" })).await;
+        assert_eq!(app.get("/page/%31", &ada).await.status, 200, "an escaped digit is the digit");
         let body = json!({ "title": "t", "body": "" });
         for id in ["2", "0", "-1", "01", "+1", "1.0", "x", "9223372036854775807", "9223372036854775808", "%31%00", "1e0"] {
             let path = format!("/page/{id}");
@@ -185,10 +186,13 @@ specify! {
             app.request("PUT", "/page/1").credential(&ada).header("If-Match", tag).json(&json!({ "title": title, "body": "" }))
         };
         assert_eq!(put("\"1\"", "Two").send().await.status, 200);
-        for stale in ["\"1\"", "\"3\"", "W/\"2\"", "\"02\"", "\"x\"", "\"1\", \"3\""] {
+        for stale in ["\"1\"", "\"3\"", "W/\"2\", \"1\"", "\"02\"", "\"x\"", "\"1\", \"3\"", "\"1,2\"", "\"\"", "\"\\2\""] {
             put(stale, "Lost").send().await.assert_error(412, "stale");
         }
-        for malformed in ["2", "two words", "garbage, \"2\"", "\"2\", *", ""] {
+        for weak in ["W/\"2\"", "W/\"2\", W/\"1\""] {
+            put(weak, "Lost").send().await.assert_error(412, "weak_if_match");
+        }
+        for malformed in ["2", "two words", "garbage, \"2\"", "\"2\", *", "", ",", "w/\"2\"", "W/ \"2\"", "\"2\" \"3\""] {
             put(malformed, "Lost").send().await.assert_error(400, "malformed_if_match");
         }
         assert_eq!(app.get("/page/1", &ada).await.body["title"], "Two");
@@ -198,6 +202,40 @@ specify! {
         stale.assert_error(412, "stale");
         let fresh = app.request("DELETE", "/page/1").credential(&ada).header("If-Match", "\"4\"").send().await;
         assert_eq!(fresh.status, 204, "{fresh:?}");
+    }
+
+    async fn a_version_in_the_body_or_query_does_what_if_match_does(app: App) {
+        let ada = app.user("ada@example.org").await;
+        app.post("/page/", &ada, &json!({ "title": "One", "body": "" })).await;
+        let change = |method: &'static str, version: serde_json::Value| {
+            app.request(method, "/page/1").credential(&ada).json(&json!({ "title": "t", "body": "", "version": version }))
+        };
+        for (method, version) in [("PUT", 1_i64), ("PATCH", 2)] {
+            let changed = change(method, json!(version)).send().await;
+            assert_eq!((changed.status, &changed.body["version"]), (200, &json!(version + 1)), "{changed:?}");
+            for stale in [version, version + 2, 9_007_199_254_740_991] {
+                change(method, json!(stale)).send().await.assert_error(412, "stale");
+            }
+            for wrong in [json!("2"), json!(null), json!(1.5), json!(0), json!(-1), json!(9_007_199_254_740_992_i64)] {
+                change(method, wrong).send().await.assert_error(422, "invalid");
+            }
+        }
+        // Both conditions have to hold.
+        for (tag, version) in [("\"3\"", 2), ("\"2\"", 3)] {
+            change("PUT", json!(version)).header("If-Match", tag).send().await.assert_error(412, "stale");
+        }
+        assert_eq!(change("PUT", json!(3)).header("If-Match", "\"2\", \"3\"").send().await.status, 200);
+        let only = app.request("PATCH", "/page/1").credential(&ada).json(&json!({ "version": 4 })).send().await;
+        only.assert_error(422, "invalid");
+        let created = app.post("/page/", &ada, &json!({ "title": "t", "body": "", "version": 1 })).await;
+        created.assert_error(422, "invalid");
+        for stale in ["3", "5"] {
+            app.delete(&format!("/page/1?version={stale}"), &ada).await.assert_error(412, "stale");
+        }
+        for wrong in ["", "x", "0", "4&version=4"] {
+            app.delete(&format!("/page/1?version={wrong}"), &ada).await.assert_error(422, "invalid");
+        }
+        assert_eq!(app.delete("/page/1?version=4", &ada).await.status, 204);
     }
 
     async fn title_and_body_have_exact_bounds(app: App) {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::super::audit::NDJSON;
 use super::super::body;
 use super::{bound, merge, operations};
+use crate::clock::Timestamp;
 use crate::config::{AuthSettings, HttpSettings, StatusProfile};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email;
@@ -18,12 +19,13 @@ const NO_NUL: &str = r"^[^\u0000]*$";
 const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
 const SCOPE_LIST: &str = r"^[!#-\[\]-~]+( [!#-\[\]-~]+)*$";
-const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-+.-~-]*"( *, *(W/)?"[!#-+.-~-]*")*)$"#;
+const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#;
 
 /// Request bodies and parameters with their bounds. What they do not name is refused.
 pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &AuthSettings) {
     let title = json!({ "minLength": 1, "maxLength": page::TITLE_MAX, "pattern": NO_NUL });
     let body = json!({ "maxLength": page::BODY_MAX, "pattern": NO_NUL });
+    let version = json!({ "minimum": 1, "maximum": page::VERSION_MAX });
     let name = json!({ "minLength": user::NAME_MIN, "maxLength": user::TEXT_MAX, "pattern": NO_CONTROL });
     let surname = json!({ "maxLength": user::TEXT_MAX, "pattern": NO_CONTROL });
     let email = json!({ "maxLength": email::MAX_LENGTH, "format": "email" });
@@ -67,8 +69,9 @@ pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &Auth
             }),
         ),
         ("ClaimRequest", json!({ "claim": { "maxLength": body::SMALL, "pattern": NO_NUL } })),
-        ("PageRequest", json!({ "title": title, "body": body })),
-        ("PagePatch", json!({ "title": title, "body": body })),
+        ("PageCreateRequest", json!({ "title": title, "body": body })),
+        ("PageRequest", json!({ "title": title, "body": body, "version": version })),
+        ("PagePatch", json!({ "title": title, "body": body, "version": version })),
     ] {
         bound(&mut schemas[schema], bounds);
         schemas[schema]["additionalProperties"] = json!(false);
@@ -124,6 +127,7 @@ pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &Auth
 fn parameter_bounds(operation: &str, name: &str) -> Value {
     match (operation, name) {
         (_, "id") => json!({ "minimum": 1 }),
+        ("deletePage", "version") => json!({ "minimum": 1, "maximum": page::VERSION_MAX }),
         ("authorize", "scope") => json!({ "pattern": SCOPE_LIST }),
         // Without a default, which generated clients would send beside `after`.
         ("listPages", "page") => json!({ "minimum": 1, "maximum": page::OFFSET_MAX + 1 }),
@@ -171,6 +175,9 @@ pub(super) fn of_responses(document: &mut Value) {
             .map(|(member, rules)| {
                 if !required.iter().any(|required| required == member) {
                     rules["nullable"] = json!(true);
+                }
+                if rules["format"] == "date-time" {
+                    merge(rules, json!({ "pattern": Timestamp::PATTERN, "example": "2026-11-25T20:00:00.000000Z" }));
                 }
                 json!(member)
             })
