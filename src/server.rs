@@ -115,6 +115,7 @@ impl Server {
             () = certified => Ok(()),
             () = service.keep_key_usage() => Ok(()),
             () = service.keep_purging() => Ok(()),
+            () = service.keep_cleaning_up() => Ok(()),
         };
         if let Some(handle) = metrics_handle {
             handle.stop(false).await;

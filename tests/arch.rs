@@ -104,7 +104,8 @@ fn times_are_written_in_one_form() {
 #[test]
 fn changes_reach_the_database_through_the_audit_trail_alone() {
     // That a key was used, or that what is dead is removed, is no change of anybody's.
-    let allowed = ["trail.rs", "key_usage.rs", "purge.rs"];
+    // What follows in the background from a change that has its entry has entries, too.
+    let allowed = ["trail.rs", "key_usage.rs", "purge.rs", "cleanup.rs"];
     let writes = |code: &str| code.split_whitespace().collect::<String>().contains("db.write(");
     let above = sources().into_iter().filter(|(path, _)| layer(path) != "db");
     let writers: Vec<PathBuf> = above.filter(|(_, code)| writes(code)).map(|(path, _)| path).collect();
@@ -123,12 +124,52 @@ fn no_program_is_started_and_no_query_is_put_together() {
     }
 }
 
+/// Lines of the database layer that name this table in a query, without those that insert, update or delete.
+fn queries_of(table: &str) -> Vec<(String, String)> {
+    let in_db = sources().into_iter().filter(|(path, _)| layer(path) == "db");
+    let mut found = Vec::new();
+    for (path, code) in in_db {
+        let file = path.file_name().unwrap().to_string_lossy().into_owned();
+        let begins = |line: &str| {
+            let writes = ["insert_into(", "update(", "delete("].iter().any(|word| line.contains(word));
+            !writes && names(line, &format!("{table}::table"))
+        };
+        found.extend(code.lines().filter(|line| begins(line)).map(|line| (file.clone(), line.trim().to_owned())));
+    }
+    found
+}
+
+#[test]
+fn whoever_looks_for_users_keys_or_pages_sees_none_of_a_deleted_user_and_no_ended_key_as_live() {
+    let files = |table: &str, expected: &[(&str, usize)]| {
+        let found = queries_of(table);
+        for (file, count) in expected {
+            let lines: Vec<&str> =
+                found.iter().filter(|(name, _)| name == file).map(|(_, line)| line.as_str()).collect();
+            assert_eq!(
+                lines.len(),
+                *count,
+                "begin with `existing()`, or change this number: {table} in {file}: {lines:#?}"
+            );
+        }
+        let known = |name: &str| expected.iter().any(|(file, _)| *file == name);
+        assert!(found.iter().all(|(name, _)| known(name)), "{table} is read elsewhere: {found:#?}");
+    };
+    // `existing`, the ids of admins, and up to which key those of a locked user ended; the joins of tokens and keys, which
+    // look at `deleted_at`; and the users whose pages are hidden.
+    files("users", &[("users.rs", 3), ("access_tokens.rs", 1), ("api_keys.rs", 1), ("pages.rs", 2)]);
+    // `existing`; six that count or end keys of a user whose row is locked; and claims that expired long ago.
+    files("api_keys", &[("api_keys.rs", 8)]);
+    // `existing`; where a list stops to look; the texts of listed pages; and the pages of a user who is being removed.
+    files("pages", &[("pages.rs", 4)]);
+}
+
 #[test]
 fn only_connections_and_migrations_tell_the_databases_apart() {
     for (path, code) in sources() {
         let dialect = ["PRAGMA", "BEGIN IMMEDIATE", "pg_advisory", "Conn::Postgres", "Conn::Sqlite"];
         let dialect = dialect.iter().any(|text| code.contains(text));
-        let files = ["conn.rs", "feed.rs", "migrate.rs", "transaction.rs", "user_search.rs"];
+        let files = ["conn.rs", "erase.rs", "feed.rs", "migrate.rs", "transaction.rs", "user_search.rs"];
         let allowed = files.iter().any(|name| path.ends_with(Path::new("db").join(name)));
         assert!(!dialect || allowed, "{} speaks a dialect", path.display());
     }

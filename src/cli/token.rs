@@ -7,7 +7,9 @@ use super::{Outcome, Output, explain, user_named};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::domain::audit::Call;
+use crate::domain::id::UserId;
 use crate::server::open_service;
+use crate::service::Service;
 
 #[derive(Subcommand)]
 pub(super) enum TokenCommand {
@@ -37,8 +39,21 @@ pub(super) async fn token(settings: &Settings, command: TokenCommand, output: Ou
             output.show(&json!({ "revoked": i32::from(ended) }), line)
         }
         None => {
-            let ended = service.revoke_all_tokens(Call::command_line()).await.map_err(explain)?;
+            let ended = revoke_all(&service).await?;
             output.show(&json!({ "revoked": ended }), format_args!("ended {ended} tokens"))
         }
     }
+}
+
+/// Ends the tokens of all users, part by part; how many there were.
+async fn revoke_all(service: &Service) -> Result<usize, String> {
+    let (mut ended, mut next) = (0, Some(UserId(0)));
+    while let Some(after) = next {
+        let part = service.revoke_tokens_after(Call::command_line(), after).await;
+        let (some, more) =
+            part.map_err(|error| format!("{}; {ended} tokens were ended before that", explain(error)))?;
+        ended += some;
+        next = more;
+    }
+    Ok(ended)
 }

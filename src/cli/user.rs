@@ -10,6 +10,7 @@ use super::{Outcome, Output, explain, user_named};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::domain::audit::Call;
+use crate::domain::id::UserId;
 use crate::domain::password::Password;
 use crate::domain::role::Role;
 use crate::domain::user::User;
@@ -131,12 +132,15 @@ fn show(user: User, output: Output) -> Outcome {
 
 async fn administer(service: &Service, email: &str, set: Administration, output: Output) -> Outcome {
     let user = user_named(service, email).await?;
-    show(service.administer_user(Call::command_line(), user.id, set).await.map_err(explain)?, output)
+    let changed = service.administer_user(Call::command_line(), user.id, set).await.map_err(explain)?;
+    announce_cleanup(service, user.id).await?;
+    show(changed, output)
 }
 
 async fn set_password(service: &Service, email: &str, revoke_keys: bool, output: Output) -> Outcome {
     let user = user_named(service, email).await?;
     service.reset_password(Call::command_line(), user.id, read_password()?, revoke_keys).await.map_err(explain)?;
+    announce_cleanup(service, user.id).await?;
     let ended = if revoke_keys { "the token and the user's own keys are ended" } else { "the token is ended" };
     output.show(&UserResponse::from(user), format_args!("changed the password of {email}; {ended}"))
 }
@@ -144,7 +148,21 @@ async fn set_password(service: &Service, email: &str, revoke_keys: bool, output:
 async fn delete(service: &Service, email: &str, output: Output) -> Outcome {
     let user = user_named(service, email).await?;
     service.delete_user(Call::command_line(), user.id).await.map_err(explain)?;
+    announce_cleanup(service, user.id).await?;
+    if !service.erase().await.map_err(explain)? {
+        eprintln!("latchkey: other programs read the database, so the next server that runs erases the last traces");
+    }
     output.show(&json!({ "id": user.id.0, "deleted": true }), format_args!("deleted {email}"))
+}
+
+/// Says so if the change has left something to a server: what has ended has ended, but not every row says so.
+async fn announce_cleanup(service: &Service, user: UserId) -> Outcome {
+    if service.has_cleanup(user).await.map_err(explain)? {
+        eprintln!(
+            "latchkey: done; the account owns so much that a running server records and removes the rest in the background"
+        );
+    }
+    Ok(())
 }
 
 /// From the terminal without echo, twice; or all of standard input but the final line break.

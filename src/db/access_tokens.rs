@@ -84,7 +84,7 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
     let row: Option<Row> = access_tokens::table
         .inner_join(users::table)
         .filter(access_tokens::access_token.eq(digest.to_hex()))
-        .filter(users::disabled_at.is_null())
+        .filter(users::disabled_at.is_null().and(users::deleted_at.is_null()))
         .select((
             users::id,
             users::name,
@@ -119,9 +119,13 @@ pub fn delete_of(conn: &mut Conn, user: UserId) -> Result<bool, AppError> {
     Ok(diesel::delete(access_tokens::table.find(user.0)).execute(conn)? > 0)
 }
 
-/// Removes the tokens of all users; how many there were.
-pub fn delete_all(conn: &mut Conn) -> Result<usize, AppError> {
-    Ok(diesel::delete(access_tokens::table).execute(conn)?)
+/// Removes the tokens of at most `limit` users with higher ids than `after`; how many, and the last of these users.
+pub fn delete_some(conn: &mut Conn, after: UserId, limit: i64) -> Result<(usize, Option<UserId>), AppError> {
+    let some = access_tokens::table.filter(access_tokens::user_id.gt(after.0)).order(access_tokens::user_id);
+    let users: Vec<i64> = some.limit(limit).select(access_tokens::user_id).load(conn)?;
+    let last = users.last().copied().map(UserId);
+    let ended = diesel::delete(access_tokens::table.filter(access_tokens::user_id.eq_any(users))).execute(conn)?;
+    Ok((ended, last))
 }
 
 /// Removes at most `limit` tokens that had expired at `end`, except those that somebody else is changing; how many.

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use chrono::NaiveDateTime;
+use diesel::dsl::{max, sql};
+use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
@@ -52,7 +54,7 @@ pub struct ApiKey {
     pub last_used_at: Option<NaiveDateTime>,
     /// From where.
     pub last_used_ip: Option<String>,
-    /// When it was revoked; issued keys only.
+    /// When it was revoked, or ended with others of its owner's; issued keys only.
     pub revoked_at: Option<NaiveDateTime>,
     /// The shop's own name for the purchase.
     pub order_id: Option<String>,
@@ -72,6 +74,28 @@ impl ApiKey {
     /// What it was granted.
     pub fn grant(&self) -> Grant {
         Grant::from_stored(&self.scopes, &self.foreign_scopes)
+    }
+}
+
+/// Which issued keys of a user have ended, whether or not their rows say so already.
+#[derive(Clone, Copy, Debug, Queryable, Selectable)]
+#[diesel(table_name = users)]
+struct Endings {
+    issued_ended_through: i64,
+    issued_ended_at: Option<NaiveDateTime>,
+    acting_ended_through: i64,
+    acting_ended_at: Option<NaiveDateTime>,
+}
+
+impl Endings {
+    /// The key as it is: one that ended with others is revoked.
+    fn apply(self, mut key: ApiKey) -> ApiKey {
+        if key.issued && key.revoked_at.is_none() {
+            let issued = self.issued_ended_at.filter(|_| key.id.0 <= self.issued_ended_through);
+            let acts = key.id.0 <= self.acting_ended_through && !key.scopes.is_empty();
+            key.revoked_at = [issued, self.acting_ended_at.filter(|_| acts)].into_iter().flatten().min();
+        }
+        key
     }
 }
 
@@ -208,19 +232,32 @@ pub struct Resolved {
     pub expires_at: Option<Timestamp>,
 }
 
+/// All keys of users who exist, with what their owners' rows say of them. Every query for keys begins here, or it would
+/// miss what has ended (`tests/arch.rs`).
+#[diesel::dsl::auto_type]
+fn existing() -> _ {
+    api_keys::table.inner_join(users::table).filter(users::deleted_at.is_null())
+}
+
+/// What such a query selects.
+type Found = (ApiKey, Endings);
+
+fn found((key, endings): Found) -> ApiKey {
+    endings.apply(key)
+}
+
 /// The live or expired key with a secret of this digest, and its owner unless disabled: one query, each side of the OR
 /// by its index.
 pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppError> {
     let digest = digest.to_hex();
-    let row: Option<(ApiKey, String, String, String)> = api_keys::table
-        .inner_join(users::table)
+    let row: Option<(Found, String, String, String)> = existing()
         .filter(api_keys::digest.eq(&digest).or(api_keys::previous_digest.eq(&digest)))
-        .filter(api_keys::revoked_at.is_null())
         .filter(users::disabled_at.is_null())
-        .select((ApiKey::as_select(), users::name, users::email, users::role))
+        .select((Found::as_select(), users::name, users::email, users::role))
         .get_result(conn)
         .optional()?;
-    Ok(row.map(|(key, owner_name, owner_email, role)| {
+    let row = row.map(|(key, name, email, role)| (found(key), name, email, role));
+    Ok(row.filter(|(key, ..)| key.revoked_at.is_none()).map(|(key, owner_name, owner_email, role)| {
         let replaced = key.digest.as_ref() != Some(&digest);
         let ends = [key.expires_at, key.previous_expires_at.filter(|_| replaced)];
         Resolved {
@@ -249,70 +286,101 @@ pub fn insert(conn: &mut Conn, new: &NewKey) -> Result<ApiKey, AppError> {
 
 /// The key with this id.
 pub fn find(conn: &mut Conn, id: KeyId) -> Result<Option<ApiKey>, AppError> {
-    Ok(api_keys::table.find(id.0).select(ApiKey::as_select()).get_result(conn).optional()?)
+    let by_id = existing().filter(api_keys::id.eq(id.0));
+    Ok(by_id.select(Found::as_select()).get_result(conn).optional()?.map(found))
 }
 
 /// The key that this claim code is for.
 pub fn find_by_claim(conn: &mut Conn, code: Digest) -> Result<Option<ApiKey>, AppError> {
-    let by_code = api_keys::table.filter(api_keys::claim_digest.eq(code.to_hex()));
-    Ok(by_code.select(ApiKey::as_select()).get_result(conn).optional()?)
+    let by_code = existing().filter(api_keys::claim_digest.eq(code.to_hex()));
+    Ok(by_code.select(Found::as_select()).get_result(conn).optional()?.map(found))
 }
 
 /// The key that this owner issued for this order.
 pub fn find_by_order(conn: &mut Conn, owner: UserId, order: &str) -> Result<Option<ApiKey>, AppError> {
-    let by_order = api_keys::table.filter(api_keys::owner_id.eq(owner.0)).filter(api_keys::order_id.eq(order));
-    Ok(by_order.select(ApiKey::as_select()).get_result(conn).optional()?)
+    let by_order = existing().filter(api_keys::owner_id.eq(owner.0)).filter(api_keys::order_id.eq(order));
+    Ok(by_order.select(Found::as_select()).get_result(conn).optional()?.map(found))
 }
 
-/// Which keys.
-#[derive(Clone, Copy, Debug)]
-pub enum Selection {
-    /// Those that a user made for themselves.
-    OwnedBy(UserId),
-    /// Those that a user issued to others.
-    IssuedBy(UserId),
-    /// Those that a user issued to others and that live.
-    LiveIssuedBy(UserId),
-    /// Those of them that hold scopes of Latchkey's own, and so act on its data on the user's account.
-    ActingFor(UserId),
-    /// All of a user's.
-    Of(UserId),
-    /// All.
-    Everyone,
+/// The keys of a user, those that were issued or the others, after `after`, by id, at most `limit`.
+pub fn list_of(
+    conn: &mut Conn,
+    owner: UserId,
+    issued: bool,
+    after: KeyId,
+    limit: i64,
+) -> Result<Vec<ApiKey>, AppError> {
+    let rows = existing()
+        .filter(api_keys::owner_id.eq(owner.0))
+        .filter(api_keys::issued.eq(issued))
+        .filter(api_keys::id.gt(after.0));
+    let rows: Vec<Found> = rows.order(api_keys::id).limit(limit).select(Found::as_select()).load(conn)?;
+    Ok(rows.into_iter().map(found).collect())
 }
 
-type Condition = Box<dyn BoxableExpression<api_keys::table, <Conn as Connection>::Backend, SqlType = Bool>>;
-
-impl Selection {
-    fn condition(self) -> Condition {
-        let live = api_keys::issued.eq(true).and(api_keys::revoked_at.is_null());
-        match self {
-            Self::OwnedBy(user) => Box::new(api_keys::owner_id.eq(user.0).and(api_keys::issued.eq(false))),
-            Self::IssuedBy(user) => Box::new(api_keys::owner_id.eq(user.0).and(api_keys::issued.eq(true))),
-            Self::LiveIssuedBy(user) => Box::new(api_keys::owner_id.eq(user.0).and(live)),
-            Self::ActingFor(user) => Box::new(api_keys::owner_id.eq(user.0).and(live).and(api_keys::scopes.ne(""))),
-            Self::Of(user) => Box::new(api_keys::owner_id.eq(user.0)),
-            Self::Everyone => Box::new(api_keys::id.gt(0)),
-        }
-    }
+/// All keys after `after`, by id, at most `limit`.
+pub fn list(conn: &mut Conn, after: KeyId, limit: i64) -> Result<Vec<ApiKey>, AppError> {
+    let rows = existing().filter(api_keys::id.gt(after.0)).order(api_keys::id).limit(limit);
+    let rows: Vec<Found> = rows.select(Found::as_select()).load(conn)?;
+    Ok(rows.into_iter().map(found).collect())
 }
 
-/// The keys after `after`, by id, at most `limit`.
-pub fn list(conn: &mut Conn, which: Selection, after: KeyId, limit: i64) -> Result<Vec<ApiKey>, AppError> {
-    let rows = api_keys::table.filter(which.condition()).filter(api_keys::id.gt(after.0));
-    Ok(rows.order(api_keys::id).limit(limit).select(ApiKey::as_select()).load(conn)?)
+/// How many keys a user has made for themselves.
+pub fn count_own(conn: &mut Conn, owner: UserId) -> Result<i64, AppError> {
+    let own = api_keys::table.filter(api_keys::owner_id.eq(owner.0)).filter(api_keys::issued.eq(false));
+    Ok(own.count().get_result(conn)?)
 }
 
-/// The ids of the keys.
-pub fn ids(conn: &mut Conn, which: Selection) -> Result<Vec<KeyId>, AppError> {
-    let ids: Vec<i64> =
-        api_keys::table.filter(which.condition()).order(api_keys::id).select(api_keys::id).load(conn)?;
+/// A key that a user issued, as far as its end goes.
+pub struct IssuedKey {
+    /// Which one.
+    pub id: KeyId,
+    /// Whether it was not revoked yet by itself.
+    pub live: bool,
+}
+
+/// In the words of the index that holds such keys alone.
+#[diesel::dsl::auto_type]
+fn acting() -> _ {
+    let holds_own_scopes: SqlLiteral<Bool> = sql::<Bool>("issued AND scopes <> ''");
+    api_keys::table.filter(holds_own_scopes)
+}
+
+/// The id of the last key that a user issued, of those with scopes of Latchkey's own if `acts`; 0 if there is none.
+pub fn last_issued(conn: &mut Conn, owner: UserId, acts: bool) -> Result<KeyId, AppError> {
+    let last: Option<i64> = if acts {
+        acting().filter(api_keys::owner_id.eq(owner.0)).select(max(api_keys::id)).get_result(conn)?
+    } else {
+        let issued = api_keys::table.filter(api_keys::owner_id.eq(owner.0)).filter(api_keys::issued.eq(true));
+        issued.select(max(api_keys::id)).get_result(conn)?
+    };
+    Ok(KeyId(last.unwrap_or(0)))
+}
+
+/// The keys that a user issued after the first of `range` up to the second, likewise; by id, at most `limit`.
+pub fn issued_within(
+    conn: &mut Conn,
+    owner: UserId,
+    acts: bool,
+    (after, through): (KeyId, KeyId),
+    limit: i64,
+) -> Result<Vec<IssuedKey>, AppError> {
+    let within = api_keys::owner_id.eq(owner.0).and(api_keys::id.gt(after.0)).and(api_keys::id.le(through.0));
+    let columns = (api_keys::id, api_keys::revoked_at.is_null());
+    let rows: Vec<(i64, bool)> = if acts {
+        acting().filter(within).order(api_keys::id).limit(limit).select(columns).load(conn)?
+    } else {
+        let issued = api_keys::table.filter(within).filter(api_keys::issued.eq(true));
+        issued.order(api_keys::id).limit(limit).select(columns).load(conn)?
+    };
+    Ok(rows.into_iter().map(|(id, live)| IssuedKey { id: KeyId(id), live }).collect())
+}
+
+/// The ids of the keys that a user made for themselves, of which there are few.
+pub fn own_ids(conn: &mut Conn, owner: UserId) -> Result<Vec<KeyId>, AppError> {
+    let own = api_keys::table.filter(api_keys::owner_id.eq(owner.0)).filter(api_keys::issued.eq(false));
+    let ids: Vec<i64> = own.order(api_keys::id).select(api_keys::id).load(conn)?;
     Ok(ids.into_iter().map(KeyId).collect())
-}
-
-/// How many keys there are.
-pub fn count(conn: &mut Conn, which: Selection) -> Result<i64, AppError> {
-    Ok(api_keys::table.filter(which.condition()).count().get_result(conn)?)
 }
 
 /// Changes a key and answers what it has become.
@@ -330,17 +398,20 @@ pub fn delete(conn: &mut Conn, id: KeyId) -> Result<(), AppError> {
 }
 
 /// Removes keys.
-pub fn delete_all(conn: &mut Conn, which: Selection) -> Result<(), AppError> {
-    diesel::delete(api_keys::table.filter(which.condition())).execute(conn)?;
+pub fn delete_all(conn: &mut Conn, ids: &[KeyId]) -> Result<(), AppError> {
+    diesel::delete(api_keys::table.filter(api_keys::id.eq_any(numbers(ids)))).execute(conn)?;
     Ok(())
 }
 
-/// Ends keys and keeps their rows.
-pub fn revoke_all(conn: &mut Conn, which: Selection, now: Timestamp) -> Result<(), AppError> {
-    diesel::update(api_keys::table.filter(which.condition()))
-        .set(api_keys::revoked_at.eq(now.naive()))
-        .execute(conn)?;
+/// Writes into the rows of keys when they ended.
+pub fn revoke_all(conn: &mut Conn, ids: &[KeyId], at: NaiveDateTime) -> Result<(), AppError> {
+    let live = api_keys::table.filter(api_keys::id.eq_any(numbers(ids))).filter(api_keys::revoked_at.is_null());
+    diesel::update(live).set(api_keys::revoked_at.eq(at)).execute(conn)?;
     Ok(())
+}
+
+fn numbers(ids: &[KeyId]) -> impl Iterator<Item = i64> {
+    ids.iter().map(|id| id.0)
 }
 
 /// Notes that a key was used, unless a later use is known.

@@ -1,5 +1,7 @@
 //! The `audit_entries` table: it only ever grows.
 
+use std::sync::Arc;
+
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
@@ -9,6 +11,9 @@ use super::schema::audit_entries;
 use crate::clock::Timestamp;
 use crate::domain::audit::{By, Entry, Event, Filter, Origin, Outcome};
 use crate::domain::id::{EntryId, UserId};
+use crate::domain::principal::Level;
+use crate::domain::role::Role;
+use crate::domain::scope::ScopeSet;
 use crate::error::AppError;
 
 #[derive(Insertable)]
@@ -45,6 +50,18 @@ pub fn insert(
     let id: i64 =
         diesel::insert_into(audit_entries::table).values(entry).returning(audit_entries::id).get_result(conn)?;
     Ok(EntryId(id))
+}
+
+/// By whom and from where the change was made that this entry tells of; `None` if somebody has removed it.
+pub fn maker(conn: &mut Conn, id: EntryId) -> Result<Option<(By, Origin)>, AppError> {
+    let row: Option<Row> = audit_entries::table.find(id.0).select(Row::as_select()).get_result(conn).optional()?;
+    Ok(row.map(|row| {
+        let scopes = ScopeSet::from_stored(&row.scopes);
+        let level = row.role.as_deref().and_then(Role::named).map(|role| Level { role, scopes });
+        let by = By { actor: row.actor, user: row.user_id.map(UserId), credential: row.credential, level };
+        let client = row.client.and_then(|client| client.parse().ok());
+        (by, Origin { client, request_id: row.request_id.map(Arc::from) })
+    }))
 }
 
 /// Appends entries about things that went along with a change.

@@ -92,8 +92,10 @@ impl Manager {
 pub(super) const SQLITE_PATIENCE: &str = "PRAGMA busy_timeout = 1500;";
 
 /// After the patience, because the change to WAL may have to wait. FULL: a commit that was acknowledged survives a power
-/// cut. Foreign keys are off unless asked for.
-const SQLITE_SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;";
+/// cut. Foreign keys are off unless asked for. Secure deletion overwrites what is removed, instead of only forgetting where
+/// it is.
+const SQLITE_SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+     PRAGMA secure_delete = ON;";
 
 /// A statement that takes too long is ended by the server, before its caller gives up.
 const POSTGRES_SETUP: &str = "SET TIME ZONE 'UTC'; SET statement_timeout = '1500ms'; SET lock_timeout = '1200ms';

@@ -4,9 +4,11 @@
 //! may hold one, least of all while a password is hashed.
 
 pub mod access_tokens;
+pub mod account_cleanups;
 pub mod api_keys;
 pub mod audit_entries;
 mod conn;
+mod erase;
 pub mod feed;
 pub mod issue_requests;
 pub mod known_networks;
@@ -33,6 +35,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::conn::Manager;
 pub use self::conn::{Conn, purging_is_ours};
+pub use self::erase::empty_log;
 use self::feed::Feed;
 pub use self::lease::LOST_AFTER;
 use self::lease::Leases;

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use chrono::NaiveDateTime;
+use diesel::dsl::{exists, select};
 use diesel::prelude::*;
 
 use super::Conn;
 use super::conn::{on_backend, one_locked};
-use super::schema::pages;
+use super::schema::{pages, users};
 use crate::clock::Timestamp;
 use crate::domain::id::{PageId, UserId};
 use crate::domain::page::ListedPage;
@@ -83,6 +84,17 @@ pub struct PageChange<'a> {
     pub updated_by: i64,
 }
 
+/// Pages of deleted users that one look at the list passes over.
+const PASSED_MAX: i64 = 5_000;
+
+/// All pages but those of deleted users, which are about to be removed. Every query for pages begins here
+/// (`tests/arch.rs`).
+#[diesel::dsl::auto_type]
+fn existing() -> _ {
+    let deleted = users::table.filter(users::deleted_at.is_not_null()).select(users::id);
+    pages::table.filter(pages::owner_id.ne_all(deleted))
+}
+
 /// Stores a page.
 pub fn insert(conn: &mut Conn, new: &PageRow<'_>) -> Result<Page, AppError> {
     Ok(on_backend!(conn => diesel::insert_into(pages::table)
@@ -93,12 +105,31 @@ pub fn insert(conn: &mut Conn, new: &PageRow<'_>) -> Result<Page, AppError> {
 
 /// The page with this id.
 pub fn find(conn: &mut Conn, id: PageId) -> Result<Option<Page>, AppError> {
-    Ok(pages::table.find(id.0).select(Page::as_select()).get_result(conn).optional()?)
+    Ok(existing().filter(pages::id.eq(id.0)).select(Page::as_select()).get_result(conn).optional()?)
 }
 
 /// The page with this id, which stays as found until the transaction ends.
 pub fn lock(conn: &mut Conn, id: PageId) -> Result<Option<Page>, AppError> {
-    Ok(one_locked!(conn => pages::table.find(id.0).select(Page::as_select()))?)
+    Ok(one_locked!(conn => existing().filter(pages::id.eq(id.0)).select(Page::as_select()))?)
+}
+
+/// Where a look at the pages after `after` ends that is to find `wanted` of them, so that it passes over a bounded number
+/// of pages of deleted users. `None` if it need not end before the last page.
+fn scan_end(conn: &mut Conn, after: PageId, wanted: i64) -> Result<Option<PageId>, AppError> {
+    let deleted = users::table.filter(users::deleted_at.is_not_null());
+    if !select(exists(deleted)).get_result::<bool>(conn)? {
+        return Ok(None);
+    }
+    let ids = pages::table.filter(pages::id.gt(after.0)).order(pages::id).select(pages::id);
+    Ok(ids.offset(wanted + PASSED_MAX).limit(1).get_result::<i64>(conn).optional()?.map(PageId))
+}
+
+/// After the one page, up to the other.
+#[diesel::dsl::auto_type]
+fn within(after: PageId, end: Option<PageId>) -> _ {
+    let after: i64 = after.0;
+    let end: i64 = end.map_or(i64::MAX, |end| end.0);
+    pages::id.gt(after).and(pages::id.le(end))
 }
 
 diesel::define_sql_function! {
@@ -128,14 +159,15 @@ pub fn list(conn: &mut Conn, after: PageId, limit: i64) -> Result<ListPart, AppE
         pages::updated_by,
         octet_length(pages::body),
     );
-    let rows = pages::table.filter(pages::id.gt(after.0)).order(pages::id);
+    let end = scan_end(conn, after, limit)?;
+    let rows = existing().filter(within(after, end)).order(pages::id);
     // One more tells whether the list continues.
     let mut rows: Vec<Row> = rows.limit(limit + 1).select(columns).load(conn)?;
     let continues = i64::try_from(rows.len()).is_ok_and(|found| found > limit);
     if continues {
         rows.pop();
     }
-    let next = rows.last().filter(|_| continues).map(|row| PageId(row.0));
+    let next = if continues { rows.last().map(|row| PageId(row.0)) } else { end };
     let listed = |(id, owner, title, version, created_at, updated_at, updated_by, bytes): Row| {
         let page = ListedPage {
             id: PageId(id),
@@ -157,8 +189,9 @@ pub fn last_of_first(conn: &mut Conn, offset: i64) -> Result<Option<PageId>, App
     if offset == 0 {
         return Ok(Some(PageId(0)));
     }
-    let ids = pages::table.order(pages::id).select(pages::id).offset(offset - 1);
-    Ok(ids.limit(1).get_result::<i64>(conn).optional()?.map(PageId))
+    let end = scan_end(conn, PageId(0), offset)?;
+    let ids = existing().filter(within(PageId(0), end)).order(pages::id).select(pages::id).offset(offset - 1);
+    Ok(ids.limit(1).get_result::<i64>(conn).optional()?.map(PageId).or(end))
 }
 
 /// The texts of these pages.
@@ -169,13 +202,15 @@ pub fn bodies(conn: &mut Conn, ids: &[PageId]) -> Result<HashMap<PageId, String>
     Ok(rows.into_iter().map(|(id, body)| (PageId(id), body)).collect())
 }
 
-/// How many pages there are; `None` if there are more than `most`.
+/// How many pages there are; `None` if there are more than `most`, or too many of deleted users to count the others.
 pub fn count_up_to(conn: &mut Conn, most: i64) -> Result<Option<i64>, AppError> {
     // Without an order, so that the smallest index answers.
-    if pages::table.select(pages::id).offset(most).limit(1).get_result::<i64>(conn).optional()?.is_some() {
+    let end = scan_end(conn, PageId(0), most)?;
+    let found = existing().filter(within(PageId(0), end)).select(pages::id).offset(most);
+    if end.is_some() || found.limit(1).get_result::<i64>(conn).optional()?.is_some() {
         return Ok(None);
     }
-    Ok(Some(pages::table.count().get_result(conn)?))
+    Ok(Some(existing().count().get_result(conn)?))
 }
 
 /// Changes a page and answers what it has become.
@@ -186,14 +221,22 @@ pub fn update(conn: &mut Conn, id: PageId, change: &PageChange<'_>) -> Result<Pa
         .get_result(conn))?)
 }
 
-/// The ids and versions of all pages of a user, by id.
-pub fn versions_of(conn: &mut Conn, owner: UserId) -> Result<Vec<(PageId, i64)>, AppError> {
+/// The ids and versions of pages of a user after `after`, by id, at most `limit`, deleted or not.
+pub fn versions_of(conn: &mut Conn, owner: UserId, after: PageId, limit: i64) -> Result<Vec<(PageId, i64)>, AppError> {
     let rows: Vec<(i64, i64)> = pages::table
         .filter(pages::owner_id.eq(owner.0))
+        .filter(pages::id.gt(after.0))
         .order(pages::id)
+        .limit(limit)
         .select((pages::id, pages::version))
         .load(conn)?;
     Ok(rows.into_iter().map(|(id, version)| (PageId(id), version)).collect())
+}
+
+/// Removes pages.
+pub fn delete_all(conn: &mut Conn, ids: impl Iterator<Item = PageId>) -> Result<(), AppError> {
+    diesel::delete(pages::table.filter(pages::id.eq_any(ids.map(|id| id.0)))).execute(conn)?;
+    Ok(())
 }
 
 /// Removes a page.

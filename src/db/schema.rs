@@ -13,6 +13,11 @@ diesel::table! {
         updated_at -> Timestamp,
         role -> Text,
         disabled_at -> Nullable<Timestamp>,
+        deleted_at -> Nullable<Timestamp>,
+        issued_ended_through -> BigInt,
+        issued_ended_at -> Nullable<Timestamp>,
+        acting_ended_through -> BigInt,
+        acting_ended_at -> Nullable<Timestamp>,
     }
 }
 
@@ -72,6 +77,22 @@ diesel::table! {
         name -> Text,
         request_digest -> Text,
         key_id -> BigInt,
+        created_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    account_cleanups (id) {
+        id -> BigInt,
+        user_id -> BigInt,
+        kind -> Text,
+        entry_id -> BigInt,
+        ended_at -> Timestamp,
+        key_after -> BigInt,
+        page_after -> BigInt,
+        key_through -> BigInt,
+        keys -> BigInt,
+        pages -> BigInt,
     }
 }
 

@@ -9,6 +9,7 @@ use diesel::{PgConnection, SqliteConnection};
 
 use super::Conn;
 use super::schema::users;
+use super::users::existing;
 use crate::domain::id::UserId;
 use crate::error::AppError;
 
@@ -57,7 +58,7 @@ impl Texts {
 
 /// The texts of the users after `after`, by id, at most `limit`.
 pub fn texts(conn: &mut Conn, after: UserId, limit: i64) -> Result<Vec<Texts>, AppError> {
-    let rows = users::table.filter(users::id.gt(after.0)).order(users::id).limit(limit);
+    let rows = existing().filter(users::id.gt(after.0)).order(users::id).limit(limit);
     Ok(rows.select(Texts::as_select()).load(conn)?)
 }
 
@@ -92,7 +93,7 @@ fn on_sqlite(conn: &mut SqliteConnection, text: &str, after: UserId, limit: i64)
             .bind::<BigInt, _>(BATCH)
             .load(conn)?;
         let ids: Vec<i64> = candidates.iter().map(|candidate| candidate.id).collect();
-        let rows = users::table.filter(users::id.eq_any(&ids)).order(users::id).select(Texts::as_select());
+        let rows = existing().filter(users::id.eq_any(&ids)).order(users::id).select(Texts::as_select());
         let rows: Vec<Texts> = rows.load(conn)?;
         found.extend(rows.iter().filter(|texts| texts.contain(text)).map(|texts| texts.id));
         found.truncate(limit);
@@ -130,7 +131,7 @@ struct IsThere {
 fn on_postgres(conn: &mut PgConnection, text: &str, after: UserId, limit: i64) -> Result<Matches, AppError> {
     const INDEX: &str = "SELECT to_regclass('users_search') IS NOT NULL AS is_there";
     const MATCHES: &str = "SELECT id FROM users
-         WHERE id > $1 AND user_search_text(name, surname, email, email_key) LIKE user_search_fold($2) ESCAPE '\\'
+         WHERE id > $1 AND deleted_at IS NULL AND user_search_text(name, surname, email, email_key) LIKE user_search_fold($2) ESCAPE '\\'
          LIMIT $3";
     let index: IsThere = diesel::sql_query(INDEX).get_result(conn)?;
     if !index.is_there {

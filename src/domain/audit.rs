@@ -164,6 +164,7 @@ actions! {
     Disable = "user.disable": "The user may not sign in any more",
     Enable = "user.enable": "The user may sign in again",
     DeleteUser = "user.delete": "The account was removed with all that belongs to it",
+    CleanUp = "user.cleanup": "All that an earlier change of the account ended has its entries, and is counted",
     RevokeToken = "token.revoke": "An operator ended sign-in tokens, or whoever held one ended it",
     CreateKey = "key.create": "A user made a key for themselves",
     IssueKey = "key.issue": "A key was issued to somebody else",
@@ -181,8 +182,11 @@ actions! {
 impl Action {
     /// Whether it leaves alone whatever a credential is good for that was there before.
     pub const fn spares_credentials(self) -> bool {
-        use Action::{CreateKey, CreatePage, DeletePage, EditPage, Forward, IssueKey, Register, Request};
-        matches!(self, CreateKey | CreatePage | DeletePage | EditPage | Forward | IssueKey | Register | Request)
+        use Action::{CleanUp, CreateKey, CreatePage, DeletePage, EditPage, Forward, IssueKey, Register, Request};
+        matches!(
+            self,
+            CleanUp | CreateKey | CreatePage | DeletePage | EditPage | Forward | IssueKey | Register | Request
+        )
     }
 }
 

@@ -128,11 +128,11 @@ impl Service {
             not_their_own("new_password", &new, [&row.email, &row.name, &row.surname])?;
             failures::forget_all(change.conn, &row)?;
             users::set_password(change.conn, user, &hash, change.now)?;
-            let ended = end_after_new_password(change, user, revoke_keys)?;
-            change.record(|event| event.changed(vec!["password"]).detail(ended)).map(drop)
+            end_after_new_password(change, user, revoke_keys)
         });
         let changed = changed.await;
         drop(confirmed);
+        self.wake_cleanup();
         changed
     }
 

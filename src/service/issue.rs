@@ -13,7 +13,7 @@ use super::throttle::Act;
 use super::token::generate;
 use super::trail::Change;
 use crate::clock::Timestamp;
-use crate::db::api_keys::{self, ApiKey, KeyChange, NewKey, Selection};
+use crate::db::api_keys::{self, ApiKey, KeyChange, NewKey};
 use crate::db::{issue_requests, users};
 use crate::domain::audit::{Action, By, Call, Event, Target};
 use crate::domain::id::{KeyId, UserId};
@@ -189,7 +189,7 @@ impl Service {
             };
             let key = api_keys::insert(change.conn, &new)?;
             if let Some(name) = &request.idempotency_key {
-                issue_requests::insert(change.conn, owner, name, &request_digest, key.id)?;
+                issue_requests::insert(change.conn, owner, name, &request_digest, key.id, change.now)?;
             }
             change.is_on(Target::Key(key.id));
             change.record(|event| event.detail(terms.grant.to_string()))?;
@@ -255,7 +255,7 @@ impl Service {
                     let found = api_keys::find_by_order(conn, owner, order)?;
                     Ok(found.into_iter().filter(|key| key.id.0 > query.after).collect())
                 }
-                None => api_keys::list(conn, Selection::IssuedBy(owner), KeyId(query.after), query.limit + 1),
+                None => api_keys::list_of(conn, owner, true, KeyId(query.after), query.limit + 1),
             })
             .await?;
         let (items, next) = super::first_of(rows, limit, |key| key.id);
@@ -316,7 +316,7 @@ fn known(
     if let Some(key) = &found {
         same(change, key, key.request_digest.as_deref())?;
         if let Some(name) = &request.idempotency_key {
-            issue_requests::insert(change.conn, owner, name, request_digest, key.id)?;
+            issue_requests::insert(change.conn, owner, name, request_digest, key.id, change.now)?;
         }
     }
     Ok(found)

@@ -8,7 +8,7 @@ use super::rules::{broken, no_control_characters};
 use super::token::generate;
 use super::trail::Change;
 use crate::clock::Timestamp;
-use crate::db::api_keys::{self, ApiKey, KeyChange, NewKey, Selection};
+use crate::db::api_keys::{self, ApiKey, KeyChange, NewKey};
 use crate::db::{Conn, users};
 use crate::domain::audit::{Action, Call, Event, Target};
 use crate::domain::id::{KeyId, UserId};
@@ -56,8 +56,8 @@ pub struct FreshKey {
 impl Service {
     /// The keys that the caller made for themselves: all of them, by id.
     pub async fn keys(&self, call: &Call) -> Result<Vec<Key>, AppError> {
-        let which = Selection::OwnedBy(call.user()?.user_id);
-        let rows = self.db.read(move |conn| api_keys::list(conn, which, KeyId(0), KEYS_MAX)).await?;
+        let owner = call.user()?.user_id;
+        let rows = self.db.read(move |conn| api_keys::list_of(conn, owner, false, KeyId(0), KEYS_MAX)).await?;
         Ok(rows.into_iter().map(Key::from).collect())
     }
 
@@ -80,7 +80,7 @@ impl Service {
         let created = self.change(call, Event::of(Action::CreateKey).owned_by(owner), move |change| {
             may_give(change, &terms, Foreign::Refused, role)?;
             // The owner's row is locked, so parallel creations count one after the other.
-            if api_keys::count(change.conn, Selection::OwnedBy(owner))? >= KEYS_MAX {
+            if api_keys::count_own(change.conn, owner)? >= KEYS_MAX {
                 let detail = "A user has at most 100 keys. Delete one first.";
                 return Err(AppError::Conflict { code: "key_limit", detail });
             }
@@ -205,10 +205,21 @@ impl Service {
 
     /// Keys after `after`, of one user or of all, at most `limit`, for operators.
     pub async fn all_keys(&self, of: Option<UserId>, after: KeyId, limit: i64) -> Result<Vec<Key>, AppError> {
-        let which = of.map_or(Selection::Everyone, Selection::Of);
-        let rows = self.db.read(move |conn| api_keys::list(conn, which, after, limit)).await?;
-        Ok(rows.into_iter().map(Key::from).collect())
+        let rows = self.db.read(move |conn| match of {
+            Some(owner) => all_of(conn, owner, after, limit),
+            None => api_keys::list(conn, after, limit),
+        });
+        Ok(rows.await?.into_iter().map(Key::from).collect())
     }
+}
+
+/// The keys of a user, of both kinds, by id: each kind by its index.
+fn all_of(conn: &mut Conn, owner: UserId, after: KeyId, limit: i64) -> Result<Vec<ApiKey>, AppError> {
+    let mut keys = api_keys::list_of(conn, owner, false, after, limit)?;
+    keys.extend(api_keys::list_of(conn, owner, true, after, limit)?);
+    keys.sort_by_key(|key| key.id);
+    keys.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(keys)
 }
 
 fn own_key(key: Option<ApiKey>, owner: UserId) -> Result<ApiKey, AppError> {
@@ -269,14 +280,11 @@ pub(super) fn revoke(change: &mut Change<'_>, key: &ApiKey) -> Result<(), AppErr
     change.record(|event| event).map(drop)
 }
 
-/// Ends all keys of a selection that belong to `owner`, whose row is locked; how many there were.
-pub(super) fn end_keys(change: &mut Change<'_>, owner: UserId, which: Selection) -> Result<usize, AppError> {
-    let ended = api_keys::ids(change.conn, which)?;
+/// Ends all keys that a user has made for themselves, whose row is locked; how many there were.
+pub(super) fn end_own_keys(change: &mut Change<'_>, owner: UserId) -> Result<usize, AppError> {
+    let ended = api_keys::own_ids(change.conn, owner)?;
     let event = |id: &KeyId| Event::of(Action::RevokeKey).on(Target::Key(*id)).owned_by(owner);
     change.record_each(&ended.iter().map(event).collect::<Vec<_>>())?;
-    match which {
-        Selection::OwnedBy(_) => api_keys::delete_all(change.conn, which)?,
-        _ => api_keys::revoke_all(change.conn, which, change.now)?,
-    }
+    api_keys::delete_all(change.conn, &ended)?;
     Ok(ended.len())
 }

@@ -5,6 +5,7 @@ mod attempts;
 pub mod audit;
 pub mod auth;
 pub mod authz;
+pub mod cleanup;
 mod failures;
 pub mod follow;
 pub mod grant;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use self::attempts::Attempts;
 use self::authz::ForwardPolicy;
+use self::cleanup::Cleanups;
 use self::failures::LockoutPolicy;
 use self::hasher::Hasher;
 use self::identity_cache::{CacheCounts, IdentityCache};
@@ -76,6 +78,7 @@ pub struct Service {
     settings: AuthSettings,
     constant_key: Option<Digest>,
     key_usage: KeyUsage,
+    cleanups: Cleanups,
     cache: Arc<IdentityCache>,
     lookups: Arc<Lookups>,
     turns: Turns,
@@ -108,6 +111,7 @@ impl Service {
             settings: auth.clone(),
             constant_key,
             key_usage: KeyUsage::default(),
+            cleanups: Cleanups::default(),
             cache,
             turns: Turns::default(),
             stages: Stages::default(),

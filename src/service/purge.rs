@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Service;
 use super::failures::LockoutPolicy;
 use crate::clock::Timestamp;
-use crate::db::{self, Conn, access_tokens, api_keys, known_networks, sign_in_failures};
+use crate::db::{self, Conn, access_tokens, api_keys, issue_requests, known_networks, sign_in_failures};
 use crate::error::AppError;
 
 /// When somebody first looks for what is to be removed, and how often after that.
@@ -27,6 +27,8 @@ const STOPPED_REST: i64 = 30 * 86_400;
 const NETWORK_REST: i64 = 90 * 86_400;
 /// Seconds that the code of a claim is known after it has expired, so that whoever comes too late is told so: 30 days.
 const CLAIM_REST: i64 = 30 * 86_400;
+/// Seconds that the name of a request is known (`Idempotency-Key`): a week.
+const REQUEST_REST: i64 = 7 * 86_400;
 
 impl Service {
     /// Removes what becomes due, for ever.
@@ -35,7 +37,9 @@ impl Service {
         loop {
             match self.purge().await {
                 Ok(0) => {}
-                Ok(removed) => log::info!("removed {removed} expired tokens, claim codes and old failures"),
+                Ok(removed) => {
+                    log::info!("removed {removed} expired tokens, claim codes, names of requests and old failures");
+                }
                 Err(error) => log::warn!("cannot remove what has expired: {error}"),
             }
             tokio::time::sleep(INTERVAL).await;
@@ -68,5 +72,6 @@ fn purge_batch(conn: &mut Conn, now: Timestamp, stop: i64) -> Result<usize, AppE
     let (failed, stopped) = (now.plus_seconds(-FAILURES_REST), now.plus_seconds(-STOPPED_REST));
     let failures = sign_in_failures::forget_old(conn, failed, stopped, stop, BATCH)?;
     let networks = known_networks::forget_old(conn, now.plus_seconds(-NETWORK_REST), BATCH)?;
-    Ok(tokens + claims + failures + networks)
+    let requests = issue_requests::forget_old(conn, now.plus_seconds(-REQUEST_REST), BATCH)?;
+    Ok(tokens + claims + failures + networks + requests)
 }

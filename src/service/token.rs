@@ -1,12 +1,13 @@
 //! Sign-in tokens: made by a password, ended by signing out or by an operator.
 
 use super::Service;
+use super::cleanup::{self, Begun};
 use super::failures::{self, Attempt, AttemptedAccount};
-use super::key::end_keys;
+use super::key::end_own_keys;
 use super::throttle::Act;
 use super::trail::Change;
 use crate::db::access_tokens::{self, AccessToken};
-use crate::db::api_keys::Selection;
+use crate::db::account_cleanups::Kind;
 use crate::db::{Conn, users};
 use crate::domain::audit::{Action, By, Call, Event, Target};
 use crate::domain::email::EmailAddress;
@@ -17,6 +18,8 @@ use crate::domain::scope::ScopeSet;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::error::{AppError, Denial, FieldError, Reason};
 
+/// Tokens that one transaction ends.
+const TOKENS_AT_ONCE: i64 = 500;
 /// How often a sign-in starts again because the user's hash changed under it.
 const ATTEMPTS: usize = 3;
 
@@ -179,13 +182,14 @@ impl Service {
         .await
     }
 
-    /// Ends the tokens of all users; how many there were.
-    pub async fn revoke_all_tokens(&self, call: Call) -> Result<usize, AppError> {
+    /// Ends the tokens of some users with higher ids than `after`; how many, and after which user to go on, if there are
+    /// more. Each part has an entry of its own.
+    pub async fn revoke_tokens_after(&self, call: Call, after: UserId) -> Result<(usize, Option<UserId>), AppError> {
         let attempt = Event::of(Action::RevokeToken).on(Target::AllTokens);
-        self.change(call, attempt, |change| {
-            let ended = access_tokens::delete_all(change.conn)?;
+        self.change(call, attempt, move |change| {
+            let (ended, last) = access_tokens::delete_some(change.conn, after, TOKENS_AT_ONCE)?;
             change.record(|event| event.detail(format!("{ended} tokens")))?;
-            Ok(ended)
+            Ok((ended, last.filter(|_| ended >= TOKENS_AT_ONCE.try_into().unwrap_or(usize::MAX))))
         })
         .await
     }
@@ -228,12 +232,29 @@ impl Confirmed {
     }
 }
 
-/// Ends what a user can act by: the token, the keys that they made for themselves, and `issued` ones. In words.
-pub(super) fn end_credentials(change: &mut Change<'_>, user: UserId, issued: Selection) -> Result<String, AppError> {
-    let token = if access_tokens::delete_of(change.conn, user)? { "1 token" } else { "no token" };
-    let own = end_keys(change, user, Selection::OwnedBy(user))?;
-    let issued = end_keys(change, user, issued)?;
-    Ok(format!("{token}, {own} own keys, {issued} issued keys"))
+/// What was ended of what a user can act by.
+pub(super) struct Ended {
+    token: bool,
+    own_keys: usize,
+    rest: Begun,
+}
+
+impl Ended {
+    /// Records the change with what it ended.
+    pub(super) fn record(self, change: &mut Change<'_>, tell: impl FnOnce(Event) -> Event) -> Result<(), AppError> {
+        let token = if self.token { "1 token" } else { "no token" };
+        let detail = format!("{token}, {} own keys, {}", self.own_keys, self.rest.counts());
+        let entry = change.record(|event| tell(event).detail(detail))?;
+        self.rest.store(change, entry)
+    }
+}
+
+/// Ends what a user can act by, whose row is locked: the token, the keys that they made for themselves, and what else
+/// `kind` says.
+pub(super) fn end_credentials(change: &mut Change<'_>, user: UserId, kind: Kind) -> Result<Ended, AppError> {
+    let token = access_tokens::delete_of(change.conn, user)?;
+    let own_keys = end_own_keys(change, user)?;
+    Ok(Ended { token, own_keys, rest: cleanup::begin(change, user, kind)? })
 }
 
 /// A new secret; only the operating system's random source can fail.

@@ -81,7 +81,7 @@ impl Story {
 
 /// The log line of an entry: the trail in the log, for those who ship logs. What the command line does is seen by
 /// whoever does it.
-fn log_entry(by: &By, event: &Event, outcome: Outcome, origin: &Origin) {
+pub(super) fn log_entry(by: &By, event: &Event, outcome: Outcome, origin: &Origin) {
     let Some(request_id) = &origin.request_id else {
         return;
     };

@@ -9,9 +9,9 @@ use super::throttle::Act;
 use super::token::end_credentials;
 use super::trail::Change;
 use super::{Service, Total, user_search};
-use crate::db::api_keys::Selection;
+use crate::db::account_cleanups::Kind;
 use crate::db::users::{self, NewUser};
-use crate::db::{access_tokens, known_networks, pages, sign_in_failures};
+use crate::db::{access_tokens, known_networks, sign_in_failures};
 use crate::domain::audit::{Action, Call, Event, Target};
 use crate::domain::email::{self, EmailAddress};
 use crate::domain::id::UserId;
@@ -187,15 +187,19 @@ impl Service {
                     .record(|event| Event { action: Action::SetRole, ..event.changed(vec!["role"]).detail(detail) })?;
             }
             if disabled != was_disabled {
-                let ended =
-                    if disabled { Some(end_credentials(change, id, Selection::LiveIssuedBy(id))?) } else { None };
-                let action = if disabled { Action::Disable } else { Action::Enable };
-                change.record(|event| Event { action, detail: ended, ..event.changed(vec!["disabled"]) })?;
+                let tell = |action| move |event: Event| Event { action, ..event.changed(vec!["disabled"]) };
+                if disabled {
+                    end_credentials(change, id, Kind::IssuedKeys)?.record(change, tell(Action::Disable))?;
+                } else {
+                    change.record(tell(Action::Enable))?;
+                }
             }
             let disabled_at = disabled.then(|| user.disabled_at.unwrap_or(change.now.naive()));
             users::administer(change.conn, id, role, disabled_at, change.now)
         });
-        changed.await.map(User::from)
+        let changed = changed.await.map(User::from);
+        self.wake_cleanup();
+        changed
     }
 
     /// Gives a user a new password and ends their sign-in token, and the keys that act for them if `revoke_keys`.
@@ -209,14 +213,15 @@ impl Service {
         self.check_password("password", &password)?;
         let hash = self.hasher.create(call.origin.client, password.clone()).await?;
         let attempt = Event::of(Action::SetPassword).on(Target::User(id));
-        self.administer(call, attempt, id, move |change, user, _| {
+        let changed = self.administer(call, attempt, id, move |change, user, _| {
             not_their_own("password", &password, [&user.email, &user.name, &user.surname])?;
             failures::forget_all(change.conn, &user)?;
             users::set_password(change.conn, id, &hash, change.now)?;
-            let ended = end_after_new_password(change, id, revoke_keys)?;
-            change.record(|event| event.changed(vec!["password"]).detail(ended)).map(drop)
-        })
-        .await
+            end_after_new_password(change, id, revoke_keys)
+        });
+        let changed = changed.await;
+        self.wake_cleanup();
+        changed
     }
 
     /// Removes a user with all that belongs to them. Their id stays in the audit trail.
@@ -224,23 +229,18 @@ impl Service {
     /// Errors: [`AppError::NotFound`]; [`AppError::Conflict`] if no enabled admin would be left.
     pub async fn delete_user(&self, call: Call, id: UserId) -> Result<(), AppError> {
         let attempt = Event::of(Action::DeleteUser).on(Target::User(id));
-        self.administer(call, attempt, id, move |change, user, admins| {
+        let deleted = self.administer(call, attempt, id, move |change, user, admins| {
             may_administer(change, id)?;
             if user.is_enabled_admin() && admins == 0 {
                 return Err(last_admin());
             }
-            let pages = pages::versions_of(change.conn, id)?;
-            let gone = pages.into_iter().map(|(page, version)| {
-                Event::of(Action::DeletePage).on(Target::Page(page)).owned_by(id).versions(Some(version), None)
-            });
-            change.record_each(&gone.collect::<Vec<_>>())?;
-            end_credentials(change, id, Selection::LiveIssuedBy(id))?;
             failures::forget_all(change.conn, &user)?;
             known_networks::forget(change.conn, id)?;
-            users::delete(change.conn, id)?;
-            change.record(|event| event).map(drop)
-        })
-        .await
+            end_credentials(change, id, Kind::Account)?.record(change, |event| event)
+        });
+        let deleted = deleted.await;
+        self.wake_erasure();
+        deleted
     }
 
     /// The address of a registration, or all that is wrong with it at once.
@@ -291,18 +291,15 @@ pub(super) fn check_email(given: &str) -> Result<EmailAddress, FieldError> {
     })
 }
 
-/// Ends what a new password ends: the token, and if `revoke_keys`, the keys that act on Latchkey's data on the user's
+/// Ends and records what a new password ends: the token, and if `revoke_keys`, the keys that act on Latchkey's data on the user's
 /// account. Keys that were issued to others with scopes of the shop's own stay: they belong to whoever holds them.
-pub(super) fn end_after_new_password(
-    change: &mut Change<'_>,
-    user: UserId,
-    revoke_keys: bool,
-) -> Result<String, AppError> {
+pub(super) fn end_after_new_password(change: &mut Change<'_>, user: UserId, revoke_keys: bool) -> Result<(), AppError> {
     if revoke_keys {
-        return end_credentials(change, user, Selection::ActingFor(user));
+        let ended = end_credentials(change, user, Kind::ActingKeys)?;
+        return ended.record(change, |event| event.changed(vec!["password"]));
     }
     access_tokens::delete_of(change.conn, user)?;
-    Ok("keys kept".to_owned())
+    change.record(|event| event.changed(vec!["password"]).detail("keys kept")).map(drop)
 }
 
 pub(super) fn email_taken() -> AppError {

@@ -84,7 +84,7 @@ specify! {
             "user:1 token:2 admin user.role user:2 2 - - role success admin to member",
             "user:1 token:2 admin user.disable user:2 2 - - disabled success no token, 0 own keys, 0 issued keys",
             "user:1 token:2 admin user.enable user:2 2 - - disabled success -",
-            "user:1 token:2 admin user.delete user:2 2 - -  success -",
+            "user:1 token:2 admin user.delete user:2 2 - -  success no token, 0 own keys, 0 issued keys, 0 pages",
             "user:1 token:2 admin user.sign_out token-of-user:1 1 - -  success -",
             "user:1 password admin user.sign_in user:1 1 - -  success -",
         ]);
@@ -214,7 +214,7 @@ specify! {
             let expected = match number {
                 2 => vec![own, acting, foreign, "user.disable user:2".to_owned()],
                 3 => vec![own, acting, "user.password user:3".to_owned()],
-                _ => vec![format!("page.delete page:{}", number - 1), own, acting, foreign, "user.delete user:4".to_owned()],
+                _ => vec![own, format!("page.delete page:{}", number - 1), acting, foreign, "user.delete user:4".to_owned()],
             };
             assert_eq!(told, expected);
         }

@@ -113,9 +113,13 @@ specify_database! {
 #[tokio::test]
 async fn sqlite_connections_are_set_up_to_be_safe() {
     let database = crate::support::database::Database::create(Backend::Sqlite).unwrap();
-    for (pragma, value) in
-        [("journal_mode", "wal"), ("synchronous", "2"), ("foreign_keys", "1"), ("busy_timeout", "1500")]
-    {
+    for (pragma, value) in [
+        ("journal_mode", "wal"),
+        ("synchronous", "2"),
+        ("foreign_keys", "1"),
+        ("secure_delete", "1"),
+        ("busy_timeout", "1500"),
+    ] {
         let column = if pragma == "busy_timeout" { "timeout" } else { pragma };
         let rows = database.rows(format!("SELECT CAST({column} AS TEXT) AS row FROM pragma_{pragma}")).await;
         assert_eq!(rows, [value], "{pragma}");

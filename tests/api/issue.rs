@@ -224,4 +224,15 @@ specify! {
             app.get(&format!("/keys?{query}"), &shop).await.assert_error(422, "invalid");
         }
     }
+
+    async fn a_key_remembers_a_bounded_number_of_names_of_requests(app: App) {
+        let (shop, _) = app.key_of(&app.admin("shop@example.org").await, &["keys:issue"]).await;
+        let body = json!({ "name": "k", "scopes": [], "order": "A-1" });
+        for name in 0..103 {
+            let request = app.request("POST", "/keys").credential(&shop).header("Idempotency-Key", &format!("name-{name}"));
+            let answer = request.json(&body).send().await;
+            assert_eq!((answer.status, &answer.body["order"]), (if name == 0 { 201 } else { 200 }, &json!("A-1")));
+        }
+        assert_eq!(app.database.number("SELECT count(*) FROM issue_requests").await, 100);
+    }
 }

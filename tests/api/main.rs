@@ -14,6 +14,7 @@ mod authz;
 mod browser;
 mod cache;
 mod canary;
+mod cleanup;
 mod cli;
 mod clock;
 mod connections;

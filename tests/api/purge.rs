@@ -102,6 +102,28 @@ specify! {
     }
 }
 
+specify! {
+    async fn the_names_of_requests_are_forgotten_after_a_week_and_orders_are_not(app: App) {
+        let (shop, _) = app.key_of(&app.admin("shop@example.org").await, &["keys:issue"]).await;
+        let plain = json!({ "name": "k", "scopes": [] });
+        let order = json!({ "name": "k", "scopes": [], "order": "A-1" });
+        let issue = async |name: &str, body: &serde_json::Value| {
+            app.request("POST", "/keys").credential(&shop).header("Idempotency-Key", name).json(body).send().await
+        };
+        let (named, ordered) = (issue("first", &plain).await, issue("second", &order).await);
+        assert_eq!((named.status, ordered.status), (201, 201));
+        assert_eq!(issue("first", &plain).await.body["id"], named.body["id"]);
+        app.clock.advance(7 * DAY - 10);
+        assert_eq!(purge(&app).await, 1, "the token of the shop's owner");
+        assert_eq!(issue("first", &plain).await.body["id"], named.body["id"]);
+        app.clock.advance(10);
+        assert_eq!(purge(&app).await, 2);
+        assert_eq!(issue("first", &plain).await.status, 201, "it is a new name now");
+        let again = issue("second", &order).await;
+        assert_eq!((again.status, &again.body["id"]), (200, &ordered.body["id"]));
+    }
+}
+
 #[tokio::test]
 async fn many_are_removed_in_batches_that_leave_room_for_others() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
