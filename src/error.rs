@@ -52,12 +52,24 @@ pub enum AppError {
     /// Not now: the database is away or a queue is full. Worth another try.
     #[error("{0}")]
     Busy(Source),
+    /// Not until an operator has mended something: nothing was done.
+    #[error("{}", .0.detail)]
+    NotReady(NotReady),
     /// The database did not say whether it stored a change, so nobody can tell whether it happened.
     #[error("it is unknown whether the change was stored; look before you repeat it: {0}")]
     OutcomeUnknown(Source),
     /// A defect or a broken installation.
     #[error("{0}")]
     Internal(Source),
+}
+
+/// Why something cannot be done, and why the server is not ready, in words for everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotReady {
+    /// Stable, for programs.
+    pub code: &'static str,
+    /// For people.
+    pub detail: &'static str,
 }
 
 /// The cause of a failure: for the log only, never for the caller.

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock::Clock;
 use crate::config::{ServerSettings, Settings};
 use crate::db::Db;
+use crate::db::migrate::{SchemaState, newer_schema};
 use crate::error::AppError;
 use crate::http;
 use crate::service::Service;
@@ -28,6 +29,9 @@ pub enum StartError {
     /// The schema is old and may not be touched.
     #[error("the database schema is not up to date: run `latchkey migrate up`, or set database.migrate_on_start")]
     NotMigrated,
+    /// The schema is another program's.
+    #[error("{0}")]
+    NewerSchema(String),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
@@ -59,7 +63,7 @@ impl Server {
     pub async fn start(settings: &Settings, clock: Clock) -> Result<Self, StartError> {
         let certificate = Certificate::load(&settings.tls)?;
         let tls = certificate.as_ref().map(Certificate::server_config).transpose()?;
-        let service = Arc::new(open_service(settings, clock).await?);
+        let service = Arc::new(service_for_serving(settings, clock).await?);
         let address = settings.server.listen;
         let settings = &within_file_limit(settings.clone());
         service.follow_changes().map_err(StartError::Other)?;
@@ -93,6 +97,11 @@ impl Server {
 
     /// Serves until SIGTERM or SIGINT.
     pub async fn run(self) -> std::io::Result<()> {
+        self.run_until(Signals::listen()?).await
+    }
+
+    /// Serves until one of the signals.
+    pub async fn run_until(self, signals: Signals) -> std::io::Result<()> {
         let Self { running, metrics, service, certificate, settings, .. } = self;
         let handle = running.handle();
         let metrics_handle = metrics.as_ref().map(http::RunningServer::handle);
@@ -111,7 +120,7 @@ impl Server {
         let ended = tokio::select! {
             ended = running => ended,
             ended = measured => ended,
-            ended = stop_when_told(&service, &handle, &settings) => ended,
+            () = stop_when_told(signals, &service, &handle, &settings) => Ok(()),
             () = certified => Ok(()),
             () = service.keep_key_usage() => Ok(()),
             () = service.keep_purging() => Ok(()),
@@ -131,23 +140,42 @@ impl Server {
 /// What is left of the time to stop for the last writes.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
+/// SIGTERM and SIGINT, of which none is lost from the moment that somebody listens.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end the process by themselves.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for either.
+    pub async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Waits for SIGTERM, then stops step by step; for SIGINT, or a second SIGTERM, and stops at once.
 async fn stop_when_told(
+    mut signals: Signals,
     service: &Service,
     handle: &http::ServerHandle,
     settings: &ServerSettings,
-) -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+) {
     tokio::select! {
-        _ = terminate.recv() => log::info!("stopping, for at most {} s", settings.shutdown_timeout),
-        _ = interrupt.recv() => return Ok(()),
+        _ = signals.terminate.recv() => log::info!("stopping, for at most {} s", settings.shutdown_timeout),
+        _ = signals.interrupt.recv() => return,
     }
     tokio::select! {
         () = stop(service, handle, settings) => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = signals.any() => {}
     }
-    Ok(())
 }
 
 /// First it is not ready, so that nobody sends more; then it takes no more connections; at half-time it waits for no
@@ -189,19 +217,38 @@ fn within_file_limit(mut settings: Settings) -> Settings {
     settings
 }
 
-/// The use cases on a database whose schema is up to date.
+/// The use cases on a database whose schema is up to date. The database must be there.
 pub async fn open_service(settings: &Settings, clock: Clock) -> Result<Service, StartError> {
-    let refused = |cause| StartError::Database { url: settings.database.url.to_string(), cause };
-    let db = Db::open(&settings.database).map_err(refused)?;
+    let db = open_database(settings, Duration::ZERO).await?;
+    Service::new(db, clock, settings).map_err(StartError::Other)
+}
+
+/// The same, after a database that is not there yet was waited for; and it must take all that serving does.
+async fn service_for_serving(settings: &Settings, clock: Clock) -> Result<Service, StartError> {
+    let db = open_database(settings, Duration::from_secs(settings.database.start_timeout)).await?;
+    db.check_for_serving().await.map_err(|cause| refused(settings, cause))?;
+    Service::new(db, clock, settings).map_err(StartError::Other)
+}
+
+fn refused(settings: &Settings, cause: AppError) -> StartError {
+    StartError::Database { url: settings.database.url.to_string(), cause }
+}
+
+async fn open_database(settings: &Settings, wait: Duration) -> Result<Db, StartError> {
+    let refused = |cause| refused(settings, cause);
+    let db = Db::open_within(&settings.database, wait).await.map_err(refused)?;
     if settings.database.migrate_on_start {
         for name in db.migrate_up().await.map_err(refused)? {
             log::info!("applied migration {name}");
         }
-    } else if !db.is_migrated().await.map_err(refused)? {
-        return Err(StartError::NotMigrated);
+    }
+    match db.schema_state().await.map_err(refused)? {
+        SchemaState::Current => {}
+        SchemaState::Outdated(_) => return Err(StartError::NotMigrated),
+        SchemaState::Unknown(unknown) => return Err(StartError::NewerSchema(newer_schema(&unknown))),
     }
     if settings.auth.api_key_token.get().is_some_and(|key| key.len() < 32) {
         log::warn!("auth.api_key_token has fewer than 32 characters: a short constant key can be guessed");
     }
-    Service::new(db, clock, settings).map_err(StartError::Other)
+    Ok(db)
 }

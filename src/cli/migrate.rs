@@ -5,6 +5,7 @@ use clap::Subcommand;
 use super::{Outcome, print};
 use crate::config::Settings;
 use crate::db::Db;
+use crate::db::migrate::{SchemaState, newer_schema, state};
 
 #[derive(Subcommand)]
 pub(super) enum Migrate {
@@ -12,7 +13,7 @@ pub(super) enum Migrate {
     Up,
     /// Revert the latest migration, and lose what only it holds
     Down,
-    /// List all migrations; fails if one is pending
+    /// List all migrations; fails if one is pending, or unknown to this version
     Status,
 }
 
@@ -33,10 +34,19 @@ pub(super) async fn migrate(settings: &Settings, command: &Migrate) -> Outcome {
         Migrate::Status => {
             let migrations = db.migration_status().await?;
             for migration in &migrations {
-                print(format_args!("{} {}\n", if migration.applied { "applied" } else { "pending" }, migration.name))?;
+                let state = match (migration.known, migration.applied) {
+                    (false, _) => "unknown",
+                    (true, true) => "applied",
+                    (true, false) => "pending",
+                };
+                print(format_args!("{state} {}\n", migration.name))?;
             }
-            if migrations.iter().any(|migration| !migration.applied) {
-                return Err("the schema is not up to date: run `latchkey migrate up`".into());
+            match state(&migrations) {
+                SchemaState::Current => {}
+                SchemaState::Outdated(_) => {
+                    return Err("the schema is not up to date: run `latchkey migrate up`".into());
+                }
+                SchemaState::Unknown(unknown) => return Err(newer_schema(&unknown).into()),
             }
         }
     }

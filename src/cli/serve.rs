@@ -3,11 +3,18 @@
 use super::Outcome;
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::server::Server;
+use crate::server::{Server, Signals};
 
 pub(super) async fn serve(settings: &Settings) -> Outcome {
-    let server = Server::start(settings, Clock::default()).await?;
-    server.run().await?;
+    let mut signals = Signals::listen()?;
+    let server = tokio::select! {
+        started = Server::start(settings, Clock::default()) => started?,
+        () = signals.any() => {
+            log::info!("stopped before the server had started");
+            return Ok(());
+        }
+    };
+    server.run_until(signals).await?;
     log::info!("stopped");
     Ok(())
 }

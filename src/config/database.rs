@@ -19,6 +19,8 @@ pub struct DatabaseSettings {
     pub url: DatabaseUrl,
     /// Connections at most.
     pub pool_size: u32,
+    /// Seconds that the server waits at start for a database that is not there yet.
+    pub start_timeout: u64,
     /// Apply pending migrations at start.
     pub migrate_on_start: bool,
     /// What a connection to another machine takes.
@@ -51,6 +53,7 @@ impl DatabaseSettings {
     /// `environment` is what libpq falls back on where the address is silent. Errors name the key.
     pub(super) fn check(&self, environment: &HashMap<String, String>) -> Result<(), ConfigError> {
         within("database.pool_size", self.pool_size, 2, 1024)?;
+        within("database.start_timeout", self.start_timeout, 0, 600)?;
         match &self.url {
             DatabaseUrl::Postgres(uri) if self.tls == DatabaseTls::Verify && !is_safe(uri, environment) => {
                 Err(ConfigError(NOT_SAFE.to_owned()))

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// Parameters that say which database it is, by whom and how safely. No other is printed: its value may be a secret,
 /// and its name a piece of one that holds a `&`.
@@ -61,10 +61,18 @@ impl PostgresUri {
 
     /// The URI for libpq, with more parameters, except where it states its own.
     pub fn with_defaults(&self, defaults: &[(&str, &str)]) -> String {
-        let own = self.parameters.iter().map(|(name, value)| format!("{name}={value}"));
+        self.with(&[], defaults)
+    }
+
+    /// The same, with the parameters of `set` in the place of its own.
+    pub fn with(&self, set: &[(&str, &str)], defaults: &[(&str, &str)]) -> String {
+        let is_set = |name: &str| set.iter().any(|(other, _)| *other == name);
+        let own = self.parameters.iter().filter(|(name, _)| !is_set(&decoded(name)));
+        let own = own.map(|(name, value)| format!("{name}={value}"));
+        let set = set.iter().map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)));
         let others = defaults.iter().filter(|(name, _)| self.parameter(name).is_none());
         let others = others.map(|(name, value)| format!("{name}={value}"));
-        with_query(&self.address, own.chain(others))
+        with_query(&self.address, own.chain(set).chain(others))
     }
 
     /// The value of a parameter. Of several, libpq takes the last.

@@ -1,12 +1,16 @@
 //! Two kinds of connection behind one type, and all that differs between them.
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
+use super::diagnosis::{self, Diagnosis, Meaning};
+use super::postgres::{self, ConnectError, Mark, Pooler};
 use super::transaction::is_mid_transaction;
 use crate::config::DatabaseUrl;
 use crate::error::AppError;
@@ -78,13 +82,28 @@ pub(super) use free_locked;
 #[derive(Clone, Debug)]
 pub(super) struct Manager {
     url: DatabaseUrl,
-    /// Of its connections, in all.
-    failures: Arc<AtomicU64>,
+    shared: Shared,
+    pooler: Pooler,
+    /// The connection that showed that the address is right, for the first who needs one.
+    first: Arc<Mutex<Option<Pooled>>>,
 }
 
-impl Manager {
-    pub(super) fn new(url: DatabaseUrl) -> Self {
-        Self { url, failures: Arc::default() }
+/// What all connections of a manager have in common.
+#[derive(Clone, Debug, Default)]
+struct Shared {
+    /// Failures of its connections, in all.
+    failures: Arc<AtomicU64>,
+    diagnosis: Arc<Diagnosis>,
+}
+
+impl Shared {
+    fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Has every connection asked whether it lives before it is used again.
+    fn recheck_connections(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -97,116 +116,205 @@ pub(super) const SQLITE_PATIENCE: &str = "PRAGMA busy_timeout = 1500;";
 const SQLITE_SETUP: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
      PRAGMA secure_delete = ON;";
 
-/// A statement that takes too long is ended by the server, before its caller gives up.
-const POSTGRES_SETUP: &str = "SET TIME ZONE 'UTC'; SET statement_timeout = '1500ms'; SET lock_timeout = '1200ms';
-     SET idle_in_transaction_session_timeout = '10s';";
-
-/// So that a vanished server is noticed: seconds, and milliseconds for the last.
-const POSTGRES_TIMEOUTS: [(&str, &str); 5] = [
-    ("connect_timeout", "2"),
-    ("keepalives_idle", "5"),
-    ("keepalives_interval", "2"),
-    ("keepalives_count", "2"),
-    ("tcp_user_timeout", "5000"),
-];
-
 /// How long after its last answer a connection is taken for alive without being asked.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// What tells a session or a file from another one.
+#[derive(Debug)]
+enum Proof {
+    /// A session of PostgreSQL that is ours alone.
+    Mark(Mark),
+    /// A session that is another one in each transaction.
+    None,
+    /// The SQLite file that is open.
+    File(PathBuf, FileId),
+}
 
 /// A connection of the pool. It is taken for alive if it has just answered and no other one has failed since.
 pub(super) struct Pooled {
     conn: Conn,
+    proof: Proof,
     answered: Instant,
     /// How many had failed by then.
     failures: u64,
-    all_failures: Arc<AtomicU64>,
+    shared: Shared,
+}
+
+impl std::fmt::Debug for Pooled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pooled").field("proof", &self.proof).finish_non_exhaustive()
+    }
 }
 
 impl Pooled {
     /// Does `work`. If it fails because of the database, all connections are asked whether they live before they are
     /// used again: a server that is restarted ends all of them.
     pub(super) fn run<T>(&mut self, work: impl FnOnce(&mut Conn) -> Result<T, AppError>) -> Result<T, AppError> {
-        // Before the work: one that fails meanwhile leaves this one in doubt, too.
-        let failures = self.all_failures.load(Ordering::Relaxed);
+        // Before the work: one that fails meanwhile has this one rechecked, too.
+        let failures = self.shared.failures();
+        self.check_file()?;
         let answer = work(&mut self.conn);
-        match answer {
+        match &answer {
             Err(AppError::Busy(_) | AppError::OutcomeUnknown(_) | AppError::Internal(_)) => {
-                self.all_failures.fetch_add(1, Ordering::Relaxed);
+                self.shared.recheck_connections();
             }
             _ => (self.answered, self.failures) = (Instant::now(), failures),
         }
-        answer
+        answer.map_err(|error| self.explained(error))
+    }
+
+    /// The error, or what is wrong until somebody mends it, if that may be its cause.
+    fn explained(&mut self, error: AppError) -> AppError {
+        let (AppError::Busy(source) | AppError::Internal(source)) = &error else {
+            return error;
+        };
+        let Some(DieselError::DatabaseError(kind, told)) = source.downcast_ref::<DieselError>() else {
+            return error;
+        };
+        match diagnosis::sqlite_error(told.message()) {
+            Some(Meaning::Damaged) => self.shared.diagnosis.is_damaged(told.message()),
+            Some(Meaning::ReadOnly) => self.shared.diagnosis.is_read_only(told.message()),
+            _ => {}
+        }
+        let may_last = matches!(kind, DatabaseErrorKind::Unknown | DatabaseErrorKind::ReadOnlyTransaction);
+        if !may_last || is_mid_transaction(&mut self.conn) {
+            return error;
+        }
+        match self.shared.diagnosis.of_error(&mut self.conn) {
+            Ok(Some(defect)) => AppError::Internal(format!("{}: {error}", defect.cause).into()),
+            _ => error,
+        }
+    }
+
+    /// The connection itself, for whoever keeps it.
+    pub(super) fn into_conn(self) -> Conn {
+        self.conn
     }
 
     fn is_fresh(&self) -> bool {
-        self.answered.elapsed() < FRESH && self.failures == self.all_failures.load(Ordering::Relaxed)
+        self.answered.elapsed() < FRESH && self.failures == self.shared.failures()
+    }
+
+    /// Whether the file that is open is still the one that the address names.
+    fn check_file(&self) -> Result<(), AppError> {
+        if let Proof::File(path, id) = &self.proof
+            && FileId::of(path).as_ref() != Some(id)
+        {
+            self.shared.diagnosis.is_replaced();
+        }
+        match self.shared.diagnosis.lasting() {
+            Some(defect) if defect.told == diagnosis::REPLACED => Err(AppError::Internal(defect.cause.into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the file system calls a file, whatever its name.
+#[derive(Debug, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        #[cfg(unix)]
+        return Some(Self(
+            std::os::unix::fs::MetadataExt::dev(&metadata),
+            std::os::unix::fs::MetadataExt::ino(&metadata),
+        ));
+        #[cfg(not(unix))]
+        return Some(Self(0, u64::from(metadata.is_file())));
     }
 }
 
 impl Manager {
+    /// One that has made a connection.
+    pub(super) fn connected(url: DatabaseUrl) -> Result<Self, ConnectError> {
+        let manager = Self { url, shared: Shared::default(), pooler: Pooler::default(), first: Arc::default() };
+        let first = manager.open()?;
+        *manager.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
+        Ok(manager)
+    }
+
     /// Counts a failure, as if one of the connections had had it.
     pub(super) fn recheck_connections(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.shared.recheck_connections();
+    }
+
+    /// Whether a pooler stands in front of PostgreSQL.
+    pub(super) fn pooler(&self) -> &Pooler {
+        &self.pooler
+    }
+
+    /// What is wrong until somebody mends it.
+    pub(super) fn diagnosis(&self) -> &Arc<Diagnosis> {
+        &self.shared.diagnosis
     }
 
     /// A new connection, with our settings.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-    pub(super) fn open(&self) -> Result<Conn, ConnectionError> {
-        let (mut conn, setup): (Conn, &[&str]) = match &self.url {
+    pub(super) fn open(&self) -> Result<Pooled, ConnectError> {
+        let failures = self.shared.failures();
+        let (conn, proof) = match &self.url {
             DatabaseUrl::Sqlite(path) => {
-                let path =
-                    path.to_str().ok_or_else(|| ConnectionError::BadConnection("the path is not UTF-8".into()))?;
-                (Conn::Sqlite(SqliteConnection::establish(path)?), &[SQLITE_PATIENCE, SQLITE_SETUP])
+                let conn = open_file(path)?;
+                let id = FileId::of(path).ok_or_else(|| ConnectError::permanent("the file is gone"))?;
+                (Conn::Sqlite(conn), Proof::File(path.clone(), id))
             }
             DatabaseUrl::Postgres(uri) => {
-                let uri = uri.with_defaults(&POSTGRES_TIMEOUTS);
-                let conn = PgConnection::establish(&uri).map_err(without_secrets)?;
-                (Conn::Postgres(conn), &[POSTGRES_SETUP])
+                let (conn, mark) = postgres::connect(uri, &self.pooler)?;
+                (Conn::Postgres(conn), mark.map_or(Proof::None, Proof::Mark))
             }
         };
-        for step in setup {
-            conn.batch_execute(step).map_err(ConnectionError::CouldntSetupConfiguration)?;
-        }
-        Ok(conn)
+        Ok(Pooled { conn, proof, answered: Instant::now(), failures, shared: self.shared.clone() })
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place for SQLite")]
+fn open_file(path: &Path) -> Result<SqliteConnection, ConnectError> {
+    let name = path.to_str().ok_or_else(|| ConnectError::permanent("the path is not UTF-8"))?;
+    let mut conn = SqliteConnection::establish(name).map_err(|error| ConnectError::permanent(error.to_string()))?;
+    for step in [SQLITE_PATIENCE, SQLITE_SETUP] {
+        conn.batch_execute(step).map_err(|error| ConnectError::permanent(error.to_string()))?;
+    }
+    Ok(conn)
 }
 
 impl r2d2::ManageConnection for Manager {
     type Connection = Pooled;
-    type Error = ConnectionError;
+    type Error = ConnectError;
 
-    fn connect(&self) -> Result<Pooled, ConnectionError> {
-        let all_failures = Arc::clone(&self.failures);
-        let failures = all_failures.load(Ordering::Relaxed);
-        Ok(Pooled { conn: self.open()?, answered: Instant::now(), failures, all_failures })
+    fn connect(&self) -> Result<Pooled, ConnectError> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.map_or_else(|| self.open(), Ok)
     }
 
-    fn is_valid(&self, pooled: &mut Pooled) -> Result<(), ConnectionError> {
+    fn is_valid(&self, pooled: &mut Pooled) -> Result<(), ConnectError> {
         if pooled.is_fresh() {
             return Ok(());
         }
-        let ask = |conn: &mut Conn| Ok(conn.batch_execute("SELECT 1")?);
-        pooled.run(ask).map_err(|error| ConnectionError::BadConnection(error.to_string()))
+        let is_ours = match (&mut pooled.conn, &pooled.proof) {
+            (Conn::Postgres(conn), Proof::Mark(mark)) => mark.is_on(conn),
+            (Conn::Postgres(conn), _) => conn.batch_execute("SELECT 1").map(|()| true),
+            (Conn::Sqlite(conn), _) => conn.batch_execute("SELECT 1").map(|()| true),
+        };
+        match is_ours {
+            Ok(true) => {
+                (pooled.answered, pooled.failures) = (Instant::now(), self.shared.failures());
+                Ok(())
+            }
+            Ok(false) => {
+                self.pooler.is_found("a session is another one than before");
+                Err(ConnectError::temporary("a session is another one than before"))
+            }
+            Err(error) => {
+                self.recheck_connections();
+                Err(ConnectError::temporary(error.to_string()))
+            }
+        }
     }
 
     fn has_broken(&self, pooled: &mut Pooled) -> bool {
         std::thread::panicking() || is_mid_transaction(&mut pooled.conn)
     }
-}
-
-/// libpq's words about a server that it could not reach. Its words about an address that it could not read quote
-/// pieces of it, and so, it may be, of the password.
-fn without_secrets(error: ConnectionError) -> ConnectionError {
-    let said = error.to_string();
-    if said.starts_with("connection to server") {
-        return error;
-    }
-    let reason = if said.contains("could not translate host name") {
-        "the name of the server's host cannot be resolved"
-    } else {
-        "libpq cannot read the address: look at its parameters, and write special characters as %XX"
-    };
-    ConnectionError::BadConnection(reason.to_owned())
 }
 
 /// Any number will do, so long as nothing else on that database takes the same advisory lock. For each schema by itself.

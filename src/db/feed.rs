@@ -55,7 +55,10 @@ struct Name {
 impl Feed {
     /// Starts to listen. What changed before is not told.
     pub(super) fn open(manager: &Manager) -> Result<Self, AppError> {
-        let mut conn = manager.open().map_err(|error| AppError::Busy(error.into()))?;
+        let mut conn = manager.open()?.into_conn();
+        if manager.pooler().is_present() {
+            return Err(AppError::Busy("a pooler in transaction mode passes no LISTEN on".into()));
+        }
         let mut feed = match &mut conn {
             Conn::Postgres(listener) => {
                 listener.batch_execute("SET application_name = 'latchkey-follower'; LISTEN latchkey")?;

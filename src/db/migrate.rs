@@ -22,44 +22,59 @@ const POSTGRES_LOCK: &str = "SET LOCAL lock_timeout = '60s'; SET LOCAL statement
 /// One replica may wait for another's whole migration.
 const SQLITE_LONG_PATIENCE: &str = "PRAGMA busy_timeout = 60000;";
 
-/// One migration and whether it has been applied.
+/// One migration of this program or of the database.
+#[derive(Clone, Debug)]
 pub struct Status {
-    /// Timestamp and name.
+    /// Timestamp and name; of one that this program does not know, the timestamp alone.
     pub name: String,
     /// Whether the database has it.
     pub applied: bool,
+    /// Whether this program has it.
+    pub known: bool,
+}
+
+/// What the database's schema is to this program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaState {
+    /// The one that it was built for.
+    Current,
+    /// An older one: these migrations are pending.
+    Outdated(Vec<String>),
+    /// Another one: these were applied by a newer program.
+    Unknown(Vec<String>),
 }
 
 impl Db {
-    /// Applies all pending migrations; their names.
+    /// Applies all pending migrations; their names. Errors: the database has migrations that this program does not know.
     pub async fn migrate_up(&self) -> Result<Vec<String>, AppError> {
         self.migrate(run_pending).await
     }
 
-    /// Reverts the latest migration; its name, or `None` if there is none.
+    /// Reverts the latest migration; its name, or `None` if there is none. Errors as above.
     pub async fn migrate_down(&self) -> Result<Option<String>, AppError> {
         self.migrate(revert_last).await
     }
 
-    /// Every migration of this program, in order.
+    /// Every migration of this program and of the database, in order.
     pub async fn migration_status(&self) -> Result<Vec<Status>, AppError> {
-        self.read(|conn| status(conn).map_err(AppError::Busy)).await
+        self.read(|conn| status(conn).map_err(read_error)).await
     }
 
     /// Whether the schema is the one this program was built for.
-    pub async fn is_migrated(&self) -> Result<bool, AppError> {
-        Ok(self.migration_status().await?.iter().all(|migration| migration.applied))
+    pub async fn schema_state(&self) -> Result<SchemaState, AppError> {
+        Ok(state(&self.migration_status().await?))
     }
 
     async fn migrate<T: Send + 'static>(
         &self,
         run: impl FnOnce(&mut Conn) -> Result<T, Source> + Send + 'static,
     ) -> Result<T, AppError> {
-        self.without_timeout(|conn| {
+        let pooler = self.pool.manager().pooler().clone();
+        self.without_timeout(move |conn| {
             if let Conn::Sqlite(conn) = conn {
                 conn.batch_execute(SQLITE_LONG_PATIENCE)?;
             }
-            let answer = write_transaction(conn, &CommitGate::new(None), |conn| {
+            let answer = write_transaction(conn, &pooler, &CommitGate::new(None), |conn| {
                 if let Conn::Postgres(conn) = conn {
                     conn.batch_execute(POSTGRES_LOCK)?;
                 }
@@ -74,8 +89,45 @@ impl Db {
     }
 }
 
+/// An error of the database stays what it is.
+fn read_error(error: Source) -> AppError {
+    match error.downcast::<diesel::result::Error>() {
+        Ok(error) => (*error).into(),
+        Err(error) => AppError::Internal(error),
+    }
+}
+
+/// What a schema with these migrations is to this program.
+pub fn state(migrations: &[Status]) -> SchemaState {
+    let names = |chosen: fn(&Status) -> bool| -> Vec<String> {
+        migrations.iter().filter(|one| chosen(one)).map(|one| one.name.clone()).collect()
+    };
+    let (unknown, pending) = (names(|one| !one.known), names(|one| !one.applied));
+    match (unknown.is_empty(), pending.is_empty()) {
+        (false, _) => SchemaState::Unknown(unknown),
+        (true, false) => SchemaState::Outdated(pending),
+        (true, true) => SchemaState::Current,
+    }
+}
+
+/// What to tell of a schema with these unknown migrations.
+pub fn newer_schema(unknown: &[String]) -> String {
+    format!(
+        "the database schema was migrated by a newer version of this program, which knows {}: run that version",
+        unknown.join(", ")
+    )
+}
+
+fn known_schema(conn: &mut Conn) -> Result<Vec<Status>, Source> {
+    let migrations = status(conn)?;
+    match state(&migrations) {
+        SchemaState::Unknown(unknown) => Err(newer_schema(&unknown).into()),
+        _ => Ok(migrations),
+    }
+}
+
 fn run_pending(conn: &mut Conn) -> Result<Vec<String>, Source> {
-    let before = status(conn)?;
+    let before = known_schema(conn)?;
     match conn {
         Conn::Postgres(conn) => conn.run_pending_migrations(POSTGRES)?,
         Conn::Sqlite(conn) => conn.run_pending_migrations(SQLITE)?,
@@ -84,7 +136,7 @@ fn run_pending(conn: &mut Conn) -> Result<Vec<String>, Source> {
 }
 
 fn revert_last(conn: &mut Conn) -> Result<Option<String>, Source> {
-    let Some(last) = status(conn)?.into_iter().rfind(|migration| migration.applied) else {
+    let Some(last) = known_schema(conn)?.into_iter().rfind(|migration| migration.applied) else {
         return Ok(None);
     };
     match conn {
@@ -99,8 +151,15 @@ fn status(conn: &mut Conn) -> Result<Vec<Status>, Source> {
         Conn::Postgres(_) => names::<diesel::pg::Pg>(&POSTGRES)?,
         Conn::Sqlite(_) => names::<diesel::sqlite::Sqlite>(&SQLITE)?,
     };
-    let applied = applied(conn)?;
-    Ok(known.into_iter().map(|(version, name)| Status { applied: applied.contains(&version), name }).collect())
+    let mut applied = applied(conn)?;
+    let mut all: Vec<Status> = Vec::with_capacity(known.len());
+    for (version, name) in known {
+        let found = applied.iter().position(|one| *one == version);
+        all.push(Status { name, applied: found.map(|at| applied.swap_remove(at)).is_some(), known: true });
+    }
+    applied.sort();
+    all.extend(applied.into_iter().map(|version| Status { name: version, applied: true, known: false }));
+    Ok(all)
 }
 
 diesel::table! {

@@ -8,6 +8,7 @@ pub mod account_cleanups;
 pub mod api_keys;
 pub mod audit_entries;
 mod conn;
+mod diagnosis;
 mod erase;
 pub mod feed;
 pub mod issue_requests;
@@ -16,6 +17,7 @@ mod lease;
 pub mod migrate;
 pub mod pages;
 mod pool;
+mod postgres;
 mod request;
 mod schema;
 mod shares;
@@ -35,17 +37,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::conn::Manager;
 pub use self::conn::{Conn, purging_is_ours};
+use self::diagnosis::Meaning;
+pub use self::diagnosis::{Defect, GRANTS};
 pub use self::erase::empty_log;
 use self::feed::Feed;
 pub use self::lease::LOST_AFTER;
 use self::lease::Leases;
 use self::pool::{CHECKOUT_WAIT, Pool};
+use self::postgres::{ConnectError, Pooler};
 use self::request::REQUEST_BUDGET;
 pub use self::request::{Caller, caller, for_one_request, set_caller};
 pub use self::shares::Shares;
-use self::transaction::{CommitGate, read_transaction, too_late, write_transaction};
+use self::transaction::{CommitGate, on_its_own, read_transaction, too_late, write_transaction};
 use crate::config::{DatabaseSettings, DatabaseUrl};
-use crate::error::AppError;
+use crate::error::{AppError, NotReady};
 use crate::metrics::Durations;
 
 /// How long a connection may take to be had or to say that it lives, a little longer than the pool tries: after that the
@@ -55,6 +60,8 @@ const STUCK_AFTER: Duration = Duration::from_millis(1_050);
 const WRITE_WAIT: Duration = Duration::from_millis(1_500);
 /// How long the outcome of a commit is waited for that had begun when the time of its request was over.
 const COMMIT_WAIT: Duration = Duration::from_secs(2);
+/// Between two tries to reach a server that is not there yet.
+const START_PAUSE: Duration = Duration::from_millis(250);
 /// Work of one caller that is under way at once, at least.
 const SMALLEST_SHARE: usize = 2;
 /// From so many connections on, one is kept for what the process does for itself: health, cleanup.
@@ -72,16 +79,18 @@ pub struct Db {
     /// SQLite has one writer at a time. To queue here is fair; to queue in SQLite is to sleep and hope.
     single_writer: Option<Arc<Semaphore>>,
     waits: Durations,
+    /// How long whoever is no request waits for a connection.
+    connect_wait: Duration,
 }
 
 impl Db {
     /// A pool for `settings`, after one connection has been made: a wrong address fails here, with its cause.
     pub fn open(settings: &DatabaseSettings) -> Result<Self, AppError> {
         if let DatabaseUrl::Sqlite(path) = &settings.url {
-            create_private(path).map_err(|error| AppError::Busy(format!("cannot create the file: {error}").into()))?;
+            create_private(path)
+                .map_err(|error| AppError::Internal(format!("cannot create the file: {error}").into()))?;
         }
-        let manager = Manager::new(settings.url.clone());
-        manager.open().map_err(|error| AppError::Busy(error.into()))?;
+        let manager = Manager::connected(settings.url.clone())?;
         let permits = usize::try_from(settings.pool_size).unwrap_or(Semaphore::MAX_PERMITS);
         let reserved = usize::from(permits >= RESERVE_FROM);
         let single_writer = matches!(settings.url, DatabaseUrl::Sqlite(_)).then(|| Arc::new(Semaphore::new(1)));
@@ -93,7 +102,33 @@ impl Db {
             shares: Shares::new(SMALLEST_SHARE.max(permits / 4)),
             single_writer,
             waits: Durations::default(),
+            connect_wait: connect_wait(&settings.url),
         })
+    }
+
+    /// The same, after a server that is not there yet has been waited for.
+    pub async fn open_within(settings: &DatabaseSettings, limit: Duration) -> Result<Self, AppError> {
+        let began = Instant::now();
+        let mut has_told = false;
+        loop {
+            let settings = settings.clone();
+            let opened = tokio::task::spawn_blocking(move || Self::open(&settings)).await;
+            match opened.unwrap_or_else(|error| Err(AppError::Internal(error.into()))) {
+                Ok(db) => {
+                    if has_told {
+                        log::info!("the database is there after {:.1} s", began.elapsed().as_secs_f32());
+                    }
+                    return Ok(db);
+                }
+                Err(AppError::Busy(cause)) if began.elapsed() + START_PAUSE < limit => {
+                    if !std::mem::replace(&mut has_told, true) {
+                        log::warn!("waits up to {} s for the database: {cause}", limit.as_secs());
+                    }
+                    tokio::time::sleep(START_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Runs `query` on a connection, outside any transaction.
@@ -105,7 +140,8 @@ impl Db {
         self.in_time(async {
             let share = self.shares.take().await;
             let permits = self.connection_permits().await?;
-            self.on_lease((permits, share), query).await
+            let pooler = self.pooler();
+            self.on_lease((permits, share), move |conn| on_its_own(conn, &pooler, query)).await
         })
         .await
     }
@@ -116,7 +152,13 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.read(|conn| read_transaction(conn, query)).await
+        self.in_time(async {
+            let share = self.shares.take().await;
+            let permits = self.connection_permits().await?;
+            let pooler = self.pooler();
+            self.on_lease((permits, share), move |conn| read_transaction(conn, &pooler, query)).await
+        })
+        .await
     }
 
     /// Runs `change` in one transaction: all of it is stored when this answers `Ok`, and none of it otherwise, unless the
@@ -140,9 +182,9 @@ impl Db {
     {
         let limit = self.time_left();
         let gate = Arc::new(CommitGate::new(Some(Instant::now() + limit)));
-        let entered = Arc::clone(&gate);
+        let (entered, pooler) = (Arc::clone(&gate), self.pooler());
         let transaction = move |conn: &mut Conn| {
-            let answer = write_transaction(conn, &entered, change);
+            let answer = write_transaction(conn, &pooler, &entered, change);
             then();
             answer
         };
@@ -206,12 +248,36 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.on_lease(self.connection_permits().await?, work).await
+        let pooler = self.pooler();
+        self.on_lease(self.connection_permits().await?, move |conn| on_its_own(conn, &pooler, work)).await
+    }
+
+    /// What is wrong with the database until somebody mends it, if anything is.
+    pub async fn defect(&self) -> Result<Option<Defect>, AppError> {
+        let diagnosis = Arc::clone(self.pool.manager().diagnosis());
+        if let Some(lasting) = diagnosis.lasting() {
+            return Ok(Some(lasting));
+        }
+        self.read(move |conn| diagnosis.ask(conn)).await
+    }
+
+    /// Whether all that serving takes can be done: rights, tables and columns are there, and changes are taken.
+    ///
+    /// Errors: the cause, and what to do.
+    pub async fn check_for_serving(&self) -> Result<(), AppError> {
+        if let Some(defect) = self.defect().await? {
+            return Err(AppError::Internal(defect.cause.into()));
+        }
+        self.write(|_| Ok(())).await
+    }
+
+    fn pooler(&self) -> Pooler {
+        self.pool.manager().pooler().clone()
     }
 
     /// How long an answer is waited for: as long as the current request has left, or if there is none, as long as one has.
     fn time_left(&self) -> Duration {
-        request::time_left().unwrap_or(REQUEST_BUDGET)
+        request::time_left().unwrap_or_else(|| REQUEST_BUDGET.max(REQUEST_BUDGET + self.connect_wait - CHECKOUT_WAIT))
     }
 
     /// A permit to use a connection; a request needs another one, so that it never gets the last connection.
@@ -290,9 +356,14 @@ impl Db {
         let connections = self.pool.current();
         let (lends, mut lent) = oneshot::channel();
         let from = Arc::clone(&connections);
+        // The address may say that a connection takes longer; a request has no time for that.
+        let (wait, stuck_after) = match request::time_left() {
+            Some(_) => (CHECKOUT_WAIT, STUCK_AFTER),
+            None => (self.connect_wait, self.connect_wait + STUCK_AFTER - CHECKOUT_WAIT),
+        };
         let task = tokio::task::spawn_blocking(move || {
             let _held = held;
-            match from.get() {
+            match from.get_timeout(wait) {
                 Ok(mut pooled) => match lends.send(()) {
                     Ok(()) => pooled.run(work),
                     Err(()) => Err(Stuck.into()),
@@ -300,7 +371,7 @@ impl Db {
                 Err(error) => Err(AppError::Busy(error.into())),
             }
         });
-        match tokio::time::timeout(STUCK_AFTER, &mut lent).await {
+        match tokio::time::timeout(stuck_after, &mut lent).await {
             Ok(Ok(())) => {}
             // Others may have connections that live, and find none free.
             Ok(Err(_)) if connections.state().connections > 0 => {}
@@ -316,6 +387,24 @@ impl Db {
             }
         }
         Ok(task.await.unwrap_or_else(|error| Err(AppError::Internal(error.into()))))
+    }
+}
+
+/// How long whoever is no request waits for a connection: as long as the address lets libpq try, if it says so.
+fn connect_wait(url: &DatabaseUrl) -> Duration {
+    let DatabaseUrl::Postgres(uri) = url else { return CHECKOUT_WAIT };
+    let stated = uri.parameter("connect_timeout").and_then(|seconds| seconds.parse::<u64>().ok());
+    // libpq takes 0 for no limit.
+    let seconds = stated.map(|seconds| if seconds == 0 { LONGEST_CONNECT } else { seconds.min(LONGEST_CONNECT) });
+    seconds.map_or(CHECKOUT_WAIT, |seconds| CHECKOUT_WAIT.max(Duration::from_secs(seconds)))
+}
+
+/// Seconds that a connection is waited for at most, whatever the address says.
+const LONGEST_CONNECT: u64 = 600;
+
+impl From<ConnectError> for AppError {
+    fn from(error: ConnectError) -> Self {
+        if error.is_temporary { Self::Busy(error.into()) } else { Self::Internal(error.into()) }
     }
 }
 
@@ -377,10 +466,23 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     }
 }
 
+const DISK_FULL: NotReady = NotReady {
+    code: "disk_full",
+    detail: "The disk of the database is full, so nothing was stored. Try again when the operator has made room.",
+};
+
 /// A failed query, in the words of the house. Constraint violations that have a meaning are caught where the meaning
 /// is known, so one that arrives here is a defect; everything else is a database in trouble.
 impl From<DieselError> for AppError {
     fn from(error: DieselError) -> Self {
+        if let DieselError::DatabaseError(_, told) = &error
+            && let Some(meaning) = diagnosis::sqlite_error(told.message())
+        {
+            return match meaning {
+                Meaning::Full => Self::NotReady(DISK_FULL),
+                Meaning::Damaged | Meaning::ReadOnly | Meaning::Schema => Self::Internal(error.into()),
+            };
+        }
         match error {
             DieselError::DatabaseError(
                 DatabaseErrorKind::Unknown

@@ -6,9 +6,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use diesel::ConnectionError;
-
 use super::conn::Manager;
+use super::postgres::ConnectError;
 
 /// How long a request waits for a connection before it is told to come back (standards: F12).
 pub(super) const CHECKOUT_WAIT: Duration = Duration::from_secs(1);
@@ -67,8 +66,8 @@ fn connections(manager: &Manager, size: u32) -> Connections {
 #[derive(Debug)]
 struct LogPoolError;
 
-impl r2d2::HandleError<ConnectionError> for LogPoolError {
-    fn handle_error(&self, error: ConnectionError) {
+impl r2d2::HandleError<ConnectError> for LogPoolError {
+    fn handle_error(&self, error: ConnectError) {
         // Whoever waits for the connection gets this error, too, and reports it.
         log::debug!("database connection: {error}");
     }

@@ -8,6 +8,7 @@ use diesel::prelude::*;
 use diesel::result::Error as DieselError;
 
 use super::conn::{Conn, on_backend};
+use super::postgres::{Pooler, TRANSACTION_SETUP};
 use crate::error::AppError;
 
 /// The one moment at which a change is decided. Its caller is told "not done, try again" only if the commit has not
@@ -50,10 +51,11 @@ impl CommitGate {
 /// timeout (DESIGN, decision 4).
 pub(super) fn write_transaction<T>(
     conn: &mut Conn,
+    pooler: &Pooler,
     gate: &CommitGate,
     change: impl FnOnce(&mut Conn) -> Result<T, AppError>,
 ) -> Result<T, AppError> {
-    begin(conn, "BEGIN", "BEGIN IMMEDIATE")?;
+    begin(conn, pooler, "BEGIN;", "BEGIN IMMEDIATE")?;
     match change(conn) {
         Ok(value) if gate.enter() => commit(conn).map(|()| value),
         Ok(_) => {
@@ -70,13 +72,27 @@ pub(super) fn write_transaction<T>(
 /// Runs `query` on one snapshot of the database.
 pub(super) fn read_transaction<T>(
     conn: &mut Conn,
+    pooler: &Pooler,
     query: impl FnOnce(&mut Conn) -> Result<T, AppError>,
 ) -> Result<T, AppError> {
-    begin(conn, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN")?;
+    begin(conn, pooler, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;", "BEGIN")?;
     let answer = query(conn);
     // There is nothing to keep, and so nothing that could fail.
     roll_back(conn);
     answer
+}
+
+/// Runs `work` outside any transaction of its own: each statement by itself, or where sessions are not ours, in one that
+/// sees what each statement by itself would see.
+pub(super) fn on_its_own<T>(
+    conn: &mut Conn,
+    pooler: &Pooler,
+    work: impl FnOnce(&mut Conn) -> Result<T, AppError>,
+) -> Result<T, AppError> {
+    match conn {
+        Conn::Postgres(_) if pooler.is_present() => write_transaction(conn, pooler, &CommitGate::new(None), work),
+        _ => work(conn),
+    }
 }
 
 /// The error of whoever had no time left, and whose change is not stored.
@@ -84,12 +100,21 @@ pub(super) fn too_late() -> AppError {
     AppError::Busy("the database takes too long to answer".into())
 }
 
-fn begin(conn: &mut Conn, postgres: &str, sqlite: &str) -> Result<(), AppError> {
-    match conn {
-        Conn::Postgres(conn) => AnsiTransactionManager::begin_transaction_sql(conn, postgres)?,
-        Conn::Sqlite(conn) => AnsiTransactionManager::begin_transaction_sql(conn, sqlite)?,
+fn begin(conn: &mut Conn, pooler: &Pooler, postgres: &str, sqlite: &str) -> Result<(), AppError> {
+    let begun = match conn {
+        Conn::Postgres(conn) if pooler.is_present() => {
+            AnsiTransactionManager::begin_transaction_sql(conn, &[postgres, TRANSACTION_SETUP].concat())
+        }
+        Conn::Postgres(conn) => AnsiTransactionManager::begin_transaction_sql(conn, postgres),
+        Conn::Sqlite(conn) => AnsiTransactionManager::begin_transaction_sql(conn, sqlite),
+    };
+    if begun.is_err()
+        && let Conn::Postgres(conn) = conn
+    {
+        // It may have begun before it failed.
+        AnsiTransactionManager::transaction_manager_status_mut(conn).set_in_error();
     }
-    Ok(())
+    Ok(begun?)
 }
 
 /// A connection that cannot roll back is thrown away by the pool, and the server rolls back then.

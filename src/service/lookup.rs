@@ -50,8 +50,9 @@ struct Asked {
     kind: SecretKind,
     digest: Digest,
     since: Instant,
-    /// A connection has failed over it; the next one tells whether it was the connection's fault.
-    again: bool,
+    /// Connections have failed over it: after one, the next one tells whether it was the connection's fault; after two it
+    /// is answered with the error.
+    failures: u8,
     answer: oneshot::Sender<Found>,
 }
 
@@ -74,7 +75,7 @@ impl Lookups {
         let found = async {
             let _share = self.shares.take().await;
             let (answer, found) = oneshot::channel();
-            if let Some(shift) = self.join(Asked { kind, digest, since: Instant::now(), again: false, answer })? {
+            if let Some(shift) = self.join(Asked { kind, digest, since: Instant::now(), failures: 0, answer })? {
                 // On its own: whoever asked first may go away while others wait.
                 tokio::spawn(Arc::clone(self).work(shift));
             }
@@ -133,14 +134,9 @@ impl Lookups {
                 continue;
             }
             match identify(conn, asked.kind, asked.digest) {
-                Err(AppError::Busy(cause)) if !asked.again => {
-                    self.waiting().line.push_front(Asked { again: true, ..asked });
-                    return Err(AppError::Busy(cause));
-                }
                 Err(AppError::Busy(cause)) => {
-                    let said = cause.to_string();
-                    drop(asked.answer.send(Err(AppError::Busy(cause))));
-                    return Err(AppError::Busy(said.into()));
+                    self.waiting().line.push_front(Asked { failures: asked.failures + 1, ..asked });
+                    return Err(AppError::Busy(cause));
                 }
                 found => drop(asked.answer.send(found.map(|found| found.map(Arc::new)))),
             }
@@ -166,13 +162,19 @@ impl Lookups {
     /// connections that are at work; if there are none, they are turned away rather than left to wait in vain.
     fn goes_on_after(&self, shift: Shift, error: &AppError) -> bool {
         let mut waiting = self.waiting();
-        if waiting.line.front().is_some_and(|first| first.again) {
-            return true;
+        match waiting.line.front().map_or(0, |first| first.failures) {
+            0 => {}
+            1 => return true,
+            _ => {
+                if let Some(first) = waiting.line.pop_front() {
+                    drop(first.answer.send(Err(copy(error))));
+                }
+            }
         }
         waiting.shifts.remove(&shift);
         if waiting.shifts.is_empty() {
             for asked in waiting.line.drain(..) {
-                drop(asked.answer.send(Err(AppError::Busy(error.to_string().into()))));
+                drop(asked.answer.send(Err(copy(error))));
             }
         }
         false
@@ -180,5 +182,13 @@ impl Lookups {
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The same error for another who waits.
+fn copy(error: &AppError) -> AppError {
+    match error {
+        AppError::Internal(cause) => AppError::Internal(cause.to_string().into()),
+        error => AppError::Busy(error.to_string().into()),
     }
 }

@@ -18,6 +18,7 @@ pub mod key_usage;
 mod lookup;
 pub mod page;
 pub mod purge;
+mod readiness;
 pub mod revoke;
 mod rules;
 mod stage;
@@ -38,6 +39,7 @@ use self::hasher::Hasher;
 use self::identity_cache::{CacheCounts, IdentityCache};
 use self::key_usage::KeyUsage;
 use self::lookup::Lookups;
+use self::readiness::Readiness;
 use self::stage::Stages;
 use self::throttle::Throttle;
 use self::turns::Turns;
@@ -88,6 +90,7 @@ pub struct Service {
     forwarding: ForwardPolicy,
     metrics: Arc<Metrics>,
     stages: Stages,
+    readiness: Readiness,
 }
 
 impl Service {
@@ -115,6 +118,7 @@ impl Service {
             cache,
             turns: Turns::default(),
             stages: Stages::default(),
+            readiness: Readiness::default(),
         })
     }
 
@@ -131,16 +135,12 @@ impl Service {
         text.map_err(|error| AppError::Internal(error.into()))
     }
 
-    /// Whether requests can be served: the process stays, the database answers and its schema is ours.
+    /// Whether requests can be served: the process stays, the database answers, takes changes, and its schema is ours.
     pub async fn ready(&self) -> Result<(), AppError> {
         if self.is_leaving() {
-            return Err(AppError::Busy("the server is about to stop".into()));
+            return Err(AppError::NotReady(readiness::STOPPING));
         }
-        if self.db.is_migrated().await? {
-            Ok(())
-        } else {
-            Err(AppError::Busy("the database schema is not up to date, run `latchkey migrate up`".into()))
-        }
+        self.readiness.check(&self.db).await
     }
 }
 

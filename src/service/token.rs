@@ -63,7 +63,9 @@ impl Service {
         self.metrics.sign_in(match &answer {
             Ok(_) => "success",
             Err(AppError::TooMany { .. }) => "throttled",
-            Err(AppError::Busy(_) | AppError::OutcomeUnknown(_) | AppError::Internal(_)) => "unavailable",
+            Err(AppError::Busy(_) | AppError::NotReady(_) | AppError::OutcomeUnknown(_) | AppError::Internal(_)) => {
+                "unavailable"
+            }
             Err(_) => "failure",
         });
         answer

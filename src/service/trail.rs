@@ -336,6 +336,10 @@ fn outcome(error: &AppError) -> Option<(Outcome, String)> {
         AppError::Invalid(errors) => failure(errors.first().map_or("invalid", |error| error.code)),
         AppError::Unauthenticated(Reason::BadPassword) => failure("wrong_password"),
         AppError::Unauthenticated(_) => failure("invalid_token"),
-        AppError::TooMany { .. } | AppError::Busy(_) | AppError::OutcomeUnknown(_) | AppError::Internal(_) => None,
+        AppError::TooMany { .. }
+        | AppError::Busy(_)
+        | AppError::NotReady(_)
+        | AppError::OutcomeUnknown(_)
+        | AppError::Internal(_) => None,
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use latchkey::config::DatabaseUrl;
+use latchkey::db::migrate::SchemaState;
 
 use crate::support::{Backend, specify_database};
 
@@ -66,10 +67,10 @@ specify_database! {
 
     async fn migrations_go_up_down_and_up_again(database: Database) {
         let db = database.open();
-        assert!(!db.is_migrated().await.unwrap());
+        assert!(matches!(db.schema_state().await.unwrap(), SchemaState::Outdated(_)));
         let applied = db.migrate_up().await.unwrap();
         assert!(!applied.is_empty());
-        assert!(db.is_migrated().await.unwrap());
+        assert_eq!(db.schema_state().await.unwrap(), SchemaState::Current);
         assert!(db.migrate_up().await.unwrap().is_empty(), "nothing is left to do");
         for _ in &applied {
             assert!(db.migrate_down().await.unwrap().is_some());
@@ -78,6 +79,30 @@ specify_database! {
         assert!(migrated(&database).await.is_empty(), "nothing is left behind");
         assert_eq!(db.migrate_up().await.unwrap().len(), applied.len());
         assert!(db.migration_status().await.unwrap().iter().all(|migration| migration.applied));
+    }
+
+    async fn a_schema_of_a_newer_version_is_refused_and_its_migration_named(database: Database) {
+        use crate::support::program::{failure, latchkey, run};
+
+        let newer = "20991231235959";
+        let db = database.open();
+        db.migrate_up().await.unwrap();
+        database.execute(format!("INSERT INTO __diesel_schema_migrations (version) VALUES ('{newer}')")).await;
+        assert_eq!(db.schema_state().await.unwrap(), SchemaState::Unknown(vec![newer.to_owned()]));
+        let place = tempfile::TempDir::new().unwrap();
+        for arguments in
+            [&[][..], &["user", "list"], &["migrate", "up"], &["migrate", "down"], &["migrate", "status"]]
+        {
+            for migrates in ["true", "false"] {
+                let mut command = latchkey(place.path(), arguments);
+                command.env("DATABASE_URL", &database.url).env("LATCHKEY__DATABASE__MIGRATE_ON_START", migrates);
+                let ended = run(&mut command);
+                assert_eq!(ended.status.code(), Some(1), "{arguments:?}");
+                let said = failure(&ended);
+                assert!(said.contains(newer) && said.contains("newer version"), "{arguments:?}: {said}");
+            }
+        }
+        assert_eq!(db.schema_state().await.unwrap(), SchemaState::Unknown(vec![newer.to_owned()]), "nothing was changed");
     }
 
     async fn replicas_that_start_together_migrate_once(database: Database) {
@@ -123,6 +148,19 @@ async fn sqlite_connections_are_set_up_to_be_safe() {
         let column = if pragma == "busy_timeout" { "timeout" } else { pragma };
         let rows = database.rows(format!("SELECT CAST({column} AS TEXT) AS row FROM pragma_{pragma}")).await;
         assert_eq!(rows, [value], "{pragma}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_as_such() {
+    use crate::support::program::{failure, latchkey, run};
+
+    let place = tempfile::TempDir::new().unwrap();
+    std::fs::write(place.path().join("latchkey.db"), "This is no database, but long enough to look at. ".repeat(100))
+        .unwrap();
+    for arguments in [&[][..], &["migrate", "status"]] {
+        let said = failure(&run(&mut latchkey(place.path(), arguments)));
+        assert!(said.contains("file is not a database"), "{said}");
     }
 }
 

@@ -1,4 +1,7 @@
+use serde_json::json;
+
 use crate::support::app::PASSWORD;
+use crate::support::database::Database;
 use crate::support::{App, Backend, Credential, Profile, announce, specify};
 
 specify! {
@@ -12,9 +15,26 @@ specify! {
     async fn an_old_schema_is_live_but_not_ready(app: App) {
         app.database.execute("DELETE FROM __diesel_schema_migrations").await;
         let answer = app.get("/health/ready", &Credential::None).await;
-        answer.assert_error(503, "busy");
+        answer.assert_error(503, "schema_outdated");
         assert_eq!(answer.header("retry-after"), "1");
         assert_eq!(app.get("/health/live", &Credential::None).await.status, 200);
+    }
+
+    async fn a_schema_of_a_newer_version_is_live_but_not_ready(app: App) {
+        app.database.execute("INSERT INTO __diesel_schema_migrations (version) VALUES ('20991231235959')").await;
+        app.get("/health/ready", &Credential::None).await.assert_error(503, "schema_unknown");
+        assert_eq!(app.get("/health/live", &Credential::None).await.status, 200);
+    }
+
+    async fn a_schema_that_was_changed_by_hand_is_no_reason_to_try_again(app: App) {
+        let ada = app.user("ada@example.org").await;
+        app.database.execute("ALTER TABLE pages RENAME COLUMN title TO heading").await;
+        app.get("/page/", &ada).await.assert_error(500, "internal");
+        app.post("/page/", &ada, &json!({ "title": "t", "body": "b" })).await.assert_error(500, "internal");
+        app.get("/health/ready", &Credential::None).await.assert_error(503, "schema_changed");
+        app.database.execute("ALTER TABLE pages RENAME COLUMN heading TO title").await;
+        becomes_ready(&app).await;
+        assert_eq!(app.post("/page/", &ada, &json!({ "title": "t", "body": "b" })).await.status, 201);
     }
 
     async fn nothing_of_the_cause_reaches_the_caller(app: App) {
@@ -32,6 +52,84 @@ specify! {
             }
         }
     }
+}
+
+/// Whoever asks at the same time gets the same answer for a moment.
+async fn becomes_ready(app: &App) {
+    while app.get("/health/ready", &Credential::None).await.status != 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sqlite_file_that_was_replaced_is_not_written_to_any_longer() {
+    let app = App::start(Backend::Sqlite, Profile::Fastapi).await.unwrap();
+    let ada = app.user("ada@example.org").await;
+    let file = app.database.url.strip_prefix("sqlite://").unwrap();
+    let copy = format!("{file}.copy");
+    std::fs::copy(file, &copy).unwrap();
+    std::fs::rename(&copy, file).unwrap();
+    app.post("/page/", &ada, &json!({ "title": "t", "body": "b" })).await.assert_error(500, "internal");
+    app.get("/health/ready", &Credential::None).await.assert_error(503, "database_replaced");
+}
+
+/// A role of the tests' own server that may do what the page on operations grants; its address, if there is a server.
+async fn role(database: &Database, name: &str) -> Option<String> {
+    crate::support::postgres::own_socket()?;
+    let grants = include_str!("../../docs/operations.md").lines().filter(|line| line.starts_with("GRANT "));
+    let grants = grants.collect::<Vec<_>>().join("\n").replace(" TO serve;", &format!(" TO {name};"));
+    let usage = format!("EXECUTE format('GRANT USAGE ON SCHEMA %I TO {name}', current_schema())");
+    database.execute(format!("CREATE ROLE {name} LOGIN; {grants}; DO $$ BEGIN {usage}; END $$")).await;
+    Some(database.url.replace("user=postgres", &format!("user={name}")))
+}
+
+/// What the program says when it refuses to start as this role.
+fn refusal(url: &str) -> String {
+    use crate::support::program::{failure, latchkey, run};
+
+    let place = tempfile::TempDir::new().unwrap();
+    let mut command = latchkey(place.path(), &[]);
+    failure(&run(command.env("DATABASE_URL", url).env("LATCHKEY__DATABASE__MIGRATE_ON_START", "false")))
+}
+
+#[tokio::test]
+async fn a_role_that_lacks_a_privilege_does_not_start_and_is_told_which_grant_it_lacks() {
+    let Some(database) = Database::create(Backend::Postgres) else { return };
+    database.open().migrate_up().await.unwrap();
+    let Some(url) = role(&database, "lacks_a_privilege").await else { return };
+    database.execute("REVOKE UPDATE ON users FROM lacks_a_privilege").await;
+    let said = refusal(&url);
+    assert!(said.contains("GRANT UPDATE ON users TO lacks_a_privilege;"), "{said}");
+    database.execute("GRANT UPDATE ON users TO lacks_a_privilege").await;
+    database.execute("ALTER ROLE lacks_a_privilege SET default_transaction_read_only = on").await;
+    let said = refusal(&url);
+    assert!(said.contains("takes no changes"), "{said}");
+}
+
+#[tokio::test]
+async fn a_privilege_that_is_lost_is_no_reason_to_try_again() {
+    let Some(database) = Database::create(Backend::Postgres) else { return };
+    database.open().migrate_up().await.unwrap();
+    let Some(url) = role(&database, "loses_a_privilege").await else { return };
+    let app = App::start_with(Backend::Postgres, Profile::Fastapi, |settings| {
+        settings.database.url = url.try_into().unwrap();
+        settings.database.migrate_on_start = false;
+    });
+    let app = app.await.unwrap();
+    app.register("ada@example.org").await;
+    app.register("eve@example.org").await;
+    database.execute("UPDATE users SET role = 'admin' WHERE id = 1").await;
+    let ada = Credential::Token(app.new_token_of("ada@example.org").await);
+    assert_eq!(app.get("/health/ready", &Credential::None).await.status, 200);
+    database.execute("REVOKE UPDATE ON users FROM loses_a_privilege").await;
+    app.patch("/users/2", &ada, &json!({ "role": "auditor" })).await.assert_error(500, "internal");
+    while app.get("/health/ready", &Credential::None).await.status == 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    app.get("/health/ready", &Credential::None).await.assert_error(503, "privilege_missing");
+    database.execute("GRANT UPDATE ON users TO loses_a_privilege").await;
+    becomes_ready(&app).await;
+    assert_eq!(app.patch("/users/2", &ada, &json!({ "role": "auditor" })).await.status, 200);
 }
 
 /// PostgreSQL behind a symbolic link to its socket: without the link, and with all sessions ended, it is away.

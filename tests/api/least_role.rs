@@ -29,6 +29,13 @@ async fn the_role_with_the_documented_grants_serves_everything_and_may_do_nothin
     out(&run(latchkey(home.path(), &["migrate", "up"]).env("DATABASE_URL", &database.url)));
     let grants: Vec<&str> = PAGE.lines().filter(|line| line.starts_with("GRANT ")).collect();
     assert!(grants.len() >= 3, "{grants:?}");
+    for (table, privileges) in latchkey::db::GRANTS {
+        let is_granted = |line: &&str| {
+            let (what, tables) = line.trim_start_matches("GRANT ").split_once(" ON ").unwrap();
+            what == privileges && tables.trim_end_matches(" TO serve;").split(", ").any(|name| name == table)
+        };
+        assert!(grants.iter().any(is_granted), "the page grants {privileges} on {table}");
+    }
     database.execute(format!("CREATE ROLE serve LOGIN; {}", grants.join("\n"))).await;
     // On `public` everybody has this.
     let usage = "EXECUTE format('GRANT USAGE ON SCHEMA %I TO serve', current_schema())";

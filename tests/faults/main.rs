@@ -20,10 +20,12 @@ mod hang;
 mod held;
 mod kill;
 mod network;
+mod pooler;
 mod restart;
 mod server;
 mod slow;
 mod soak;
+mod start;
 mod stop;
 mod timing;
 

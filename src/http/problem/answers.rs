@@ -177,6 +177,7 @@ fn app_error(error: &AppError, profile: StatusProfile) -> Answer {
         AppError::Busy(_) => {
             Answer::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "The server cannot do this just now. Try again.")
         }
+        AppError::NotReady(reason) => Answer::new(StatusCode::SERVICE_UNAVAILABLE, reason.code, reason.detail),
         AppError::OutcomeUnknown(_) => {
             let detail = "The server cannot tell whether the change was stored. Look before you repeat it.";
             Answer::new(StatusCode::GATEWAY_TIMEOUT, "outcome_unknown", detail)
