@@ -5,7 +5,7 @@ import subprocess
 
 import requests
 
-from conftest import free_port
+from conftest import free_port, wait_for
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -13,6 +13,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 def test_promtool_has_nothing_to_say_against_the_metrics(start):
     port = free_port()
     latchkey = start(f'[metrics]\nlisten = "127.0.0.1:{port}"\n')
+    wait_for(port, latchkey.process)
 
     def check():
         """What promtool says of the text that is there now."""

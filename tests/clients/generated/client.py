@@ -11,6 +11,7 @@ from latchkey_client.models import (
     KeyCreateRequest,
     KeyCreateRequestScopesItem,
     OAuthError,
+    PageCreateRequest,
     PageRequest,
     Problem,
     RegisterRequest,
@@ -51,7 +52,7 @@ assert token.expires_in == 86400
 edsger = AuthenticatedClient(base_url=url, token=token.access_token, raise_on_unexpected_status=True)
 assert me.sync(client=edsger) == user
 
-page = create_page.sync(client=edsger, body=PageRequest(title="EWD", body="Two or more, use a for"))
+page = create_page.sync(client=edsger, body=PageCreateRequest(title="EWD", body="Two or more, use a for"))
 assert (page.owner, page.version) == (user.id, 1)
 edited = PageRequest(title="EWD 498", body=page.body)
 stale = replace_page.sync_detailed(page.id, client=edsger, body=edited, if_match='"7"')
@@ -59,7 +60,8 @@ assert (stale.status_code, stale.parsed.code) == (412, "stale")
 page = replace_page.sync(page.id, client=edsger, body=edited, if_match='"1"')
 assert (page.title, page.version) == ("EWD 498", 2)
 listed = list_pages.sync(client=edsger, size=1)
-assert (listed.page, listed.size, listed.total, listed.items) == (1, 1, 1, [page])
+assert (listed.page, listed.size, listed.total, listed.next_) == (1, 1, 1, None)
+assert [item.to_dict() for item in listed.items] == [page.to_dict()]
 absurd = list_pages.sync(client=edsger, size=0)
 assert [(one.field, one.code) for one in absurd.errors] == [("size", "range")]
 
@@ -68,8 +70,8 @@ key = create_key.sync(client=edsger, body=wanted)
 assert (key.name, key.scopes, key.expires_at) == ("reader", ["pages:read"], None)
 reader = AuthenticatedClient(base_url=url, token=key.key, prefix="", auth_header_name="Token")
 assert protected_route.sync(client=reader).hello == "Edsger"
-assert list_pages.sync(client=reader).items == [page]
-refused = create_page.sync_detailed(client=reader, body=edited)
+assert list_pages.sync(client=reader).items == listed.items
+refused = create_page.sync_detailed(client=reader, body=PageCreateRequest(title="t", body="b"))
 assert (refused.status_code, refused.parsed.code) == (403, "insufficient_scope")
 assert revoke_key.sync_detailed(key.id, client=edsger).status_code == 204
 dead = protected_route.sync_detailed(client=reader)

@@ -31,7 +31,7 @@ def before_call(context, case, kwargs):
     # A page number and a cursor exclude each other, and numbers do not reach far.
     if case.operation.path == "/page/" and case.meta.generation.mode.is_positive and "page" in case.query:
         case.query.pop("after", None)
-        case.query["page"] = min(case.query["page"], 100)
+        case.query["page"] = min(int(case.query["page"]), 100)
     if not isinstance(case.body, dict):
         return
     body = dict(case.body)
