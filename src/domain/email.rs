@@ -5,6 +5,8 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use validator::ValidateEmail;
 
+use super::text;
+
 /// The longest address in characters (RFC 5321, section 4.5.3.1.3, less the angle brackets).
 pub const MAX_LENGTH: usize = 254;
 /// The longest part before the `@` in bytes (RFC 5321, section 4.5.3.1.1).
@@ -18,8 +20,13 @@ pub struct EmailAddress {
 }
 
 impl EmailAddress {
-    /// Checks `given`; `None` if it is no address (HTML's definition, plus the lengths of RFC 5321).
+    /// Checks `given`; `None` if it is no address (HTML's definition, plus the lengths of RFC 5321). Blanks around it,
+    /// which nobody sees, do not count; what cannot be seen within it is never part of one.
     pub fn parse(given: &str) -> Option<Self> {
+        let given = given.trim_ascii();
+        if given.chars().any(text::is_unseen) {
+            return None;
+        }
         let (local, domain) = given.rsplit_once('@')?;
         let local = canonical_local(local);
         let domain =
@@ -69,6 +76,7 @@ mod tests {
     fn equivalent_spellings_share_one_key() {
         for (one, other) in [
             ("ada@example.org", "ADA@EXAMPLE.ORG"),
+            ("ada@example.org", " ada@example.org\t\r\n"),
             ("caf\u{e9}@example.org", "cafe\u{301}@example.org"),
             ("CAF\u{c9}@example.org", "cafe\u{301}@EXAMPLE.org"),
             ("kelvin@example.org", "\u{212a}elvin@example.org"),
@@ -113,13 +121,21 @@ mod tests {
             "ada@example.org\r\nBcc: eve@example.org",
             "ada\0@example.org",
             "\"ada\"@example.org",
-            "ada@example.org ",
+            "a\u{3164}da@example.org",
+            "ad\u{34f}a@example.org",
+            "ada\u{fe0f}@example.org",
+            "ada\u{e0100}@example.org",
+            "ada@exam\u{ad}ple.org",
+            "ada@exam\u{200b}ple.org",
+            "\u{feff}ada@example.org",
+            "\u{a0}ada@example.org",
             &long_local,
             &long,
         ] {
             assert_eq!(key(given), None, "{given:?}");
         }
         assert!(key(&format!("{}@example.org", "a".repeat(64))).is_some());
+        assert_eq!(EmailAddress::parse(" Ada@example.org ").unwrap().as_given(), "Ada@example.org");
     }
 
     proptest! {

@@ -12,4 +12,5 @@ pub mod principal;
 pub mod role;
 pub mod scope;
 pub mod secret;
+pub mod text;
 pub mod user;

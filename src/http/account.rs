@@ -19,9 +19,9 @@ pub struct AccountPatch {
     name: Option<String>,
     /// Family name; may be empty
     surname: Option<String>,
-    /// E-mail address; unique in any spelling. Takes `current_password`
+    /// E-mail address; unique in any spelling. Blanks around it do not count. Takes `current_password`
     email: Option<String>,
-    /// Any text
+    /// One line of text
     website: Option<String>,
     /// Needed to change the e-mail
     current_password: Option<String>,

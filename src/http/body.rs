@@ -17,6 +17,7 @@ use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use super::distinct::Distinct;
 use super::fields::{UnknownFields, checked};
 use super::header::{self, MediaType};
 use super::problem::Fault;
@@ -166,7 +167,7 @@ fn is_of(headers: &HeaderMap, media_type: &str) -> bool {
     given.essence.eq_ignore_ascii_case(media_type) && given.parameters("charset").all(is_utf8)
 }
 
-/// The fields of a JSON object, and the names that stand in it twice.
+/// The fields of a JSON object, and those that stand in it twice, or hold a member twice.
 struct JsonObject {
     fields: Map<String, Value>,
     repeated: BTreeSet<String>,
@@ -185,8 +186,8 @@ impl<'de> Deserialize<'de> for JsonObject {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonObject, A::Error> {
                 let mut object = JsonObject { fields: Map::new(), repeated: BTreeSet::new() };
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    if object.fields.insert(name.clone(), value).is_some() {
+                while let Some((name, Distinct { value, repeats })) = map.next_entry::<String, Distinct>()? {
+                    if object.fields.insert(name.clone(), value).is_some() || repeats {
                         object.repeated.insert(name);
                     }
                 }

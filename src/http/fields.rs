@@ -27,8 +27,10 @@ where
     T: DeserializeOwned + Apiv2Schema,
 {
     let schema = T::raw_schema();
-    let mut errors: Vec<FieldError> =
-        repeated.iter().map(|name| FieldError::new(name, "repeated", "Send this field once.")).collect();
+    let mut errors: Vec<FieldError> = repeated
+        .iter()
+        .map(|name| FieldError::new(name, "repeated", "Send this field, and each member in it, once."))
+        .collect();
     for name in schema.required.iter().filter(|name| !fields.contains_key(*name)) {
         errors.push(FieldError::new(name, "missing", "This field is required."));
     }

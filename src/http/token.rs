@@ -17,7 +17,7 @@ use crate::service::Service;
 pub struct TokenRequest {
     /// `password`; may be absent in the status profile `fastapi`
     grant_type: Option<String>,
-    /// The e-mail address
+    /// The e-mail address; blanks around it do not count
     username: String,
     /// The password
     password: String,

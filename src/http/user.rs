@@ -24,9 +24,9 @@ pub struct RegisterRequest {
     name: String,
     /// Family name; may be empty
     surname: String,
-    /// E-mail address; unique in any spelling
+    /// E-mail address; unique in any spelling. Blanks around it do not count
     email: String,
-    /// Any text
+    /// One line of text
     website: Option<String>,
     /// Password, taken exactly as it is
     password: String,
@@ -86,7 +86,7 @@ impl From<User> for UserResponse {
 /// Which users.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct UserListQuery {
-    /// A whole e-mail address, or part of an e-mail, a name or a surname, in any case
+    /// A whole e-mail address, or part of an e-mail, a name or a surname, in any case; blanks around it do not count
     search: Option<String>,
     /// What `next` said
     after: Option<i64>,
@@ -140,7 +140,7 @@ pub async fn list(
 ) -> Result<Reply<UserListResponse>, Fault> {
     let UserListQuery { search, after, limit, total } = query.0;
     let query = UserQuery {
-        search: search.unwrap_or_default(),
+        search: search.unwrap_or_default().trim_ascii().to_owned(),
         after: after.unwrap_or(0),
         limit: limit.unwrap_or(LIMIT_DEFAULT),
         with_total: total.unwrap_or(false),

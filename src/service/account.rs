@@ -4,7 +4,7 @@ use validator::{Validate, ValidationError};
 
 use super::Service;
 use super::failures::{self, AttemptedAccount, LockoutPolicy, account_of};
-use super::rules::{TEXT_MAX, broken, no_control_characters, no_nul};
+use super::rules::{TEXT_MAX, broken, readable};
 use super::token::{Confirmed, wrong_password};
 use super::trail::Change;
 use super::user::{NAME_MIN, check_email, email_taken, end_after_new_password, not_their_own};
@@ -23,19 +23,19 @@ pub struct AccountEdit {
     /// First name.
     #[validate(
         length(min = NAME_MIN, max = TEXT_MAX),
-        custom(function = no_control_characters)
+        custom(function = readable)
     )]
     pub name: Option<String>,
     /// Family name; may be empty.
     #[validate(
         length(max = TEXT_MAX),
-        custom(function = no_control_characters)
+        custom(function = readable)
     )]
     pub surname: Option<String>,
     /// Unique by its canonical form.
     pub email: Option<String>,
     /// Any text.
-    #[validate(length(max = TEXT_MAX), custom(function = no_nul))]
+    #[validate(length(max = TEXT_MAX), custom(function = readable))]
     pub website: Option<String>,
     /// Needed to change the e-mail.
     pub current_password: Option<Password>,

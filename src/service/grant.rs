@@ -2,7 +2,7 @@
 
 use validator::Validate;
 
-use super::rules::{TEXT_MAX, broken, no_control_characters};
+use super::rules::{TEXT_MAX, broken, readable};
 use super::trail::Change;
 use crate::clock::Timestamp;
 use crate::db::api_keys::ApiKey;
@@ -26,7 +26,7 @@ pub struct KeyRequest {
     /// What its owner calls it.
     #[validate(
         length(min = 1, max = NAME_MAX),
-        custom(function = no_control_characters)
+        custom(function = readable)
     )]
     pub name: String,
     /// What it may do, each scope once.

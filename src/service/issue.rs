@@ -8,7 +8,7 @@ use validator::{Validate, ValidationError};
 use super::Service;
 use super::grant::{Foreign, KeyRequest, Terms, may_give};
 use super::key::{FreshKey, lock_key, may_change_key, revoke};
-use super::rules::{TEXT_MAX, broken, no_control_characters};
+use super::rules::{TEXT_MAX, broken, readable};
 use super::throttle::Act;
 use super::token::generate;
 use super::trail::Change;
@@ -62,7 +62,7 @@ pub struct IssueRequest {
     /// The shop's own name for the purchase; the same again is the same key.
     #[validate(
         length(min = 1, max = ORDER_MAX),
-        custom(function = no_control_characters)
+        custom(function = readable)
     )]
     pub order: Option<String>,
     /// Whatever the shop wants to remember.

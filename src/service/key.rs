@@ -4,7 +4,7 @@ use validator::{Validate, ValidationError};
 
 use super::Service;
 use super::grant::{Foreign, KeyRequest, NAME_MAX, Terms, may_give, may_take_over, read_expiry, read_scopes};
-use super::rules::{broken, no_control_characters};
+use super::rules::{broken, readable};
 use super::token::generate;
 use super::trail::Change;
 use crate::clock::Timestamp;
@@ -28,7 +28,7 @@ pub struct KeyEdit {
     /// What its owner calls it.
     #[validate(
         length(min = 1, max = NAME_MAX),
-        custom(function = no_control_characters)
+        custom(function = readable)
     )]
     pub name: Option<String>,
     /// What it may do, each scope once.

@@ -2,6 +2,7 @@
 
 use validator::{Validate, ValidationError};
 
+use super::rules::readable;
 use super::trail::Change;
 use super::{ANSWER_BYTES, Service, TOTAL_MAX, Total};
 use crate::db::Conn;
@@ -82,7 +83,7 @@ pub struct PageList {
 #[derive(Debug, Validate)]
 pub struct NewPage {
     /// Its title.
-    #[validate(length(min = 1, max = TITLE_MAX))]
+    #[validate(length(min = 1, max = TITLE_MAX), custom(function = readable))]
     pub title: String,
     /// Its text.
     #[validate(custom(function = at_most_64_kib))]
@@ -94,7 +95,7 @@ pub struct NewPage {
 #[validate(schema(function = something_to_change))]
 pub struct PageEdit {
     /// The new title.
-    #[validate(length(min = 1, max = TITLE_MAX))]
+    #[validate(length(min = 1, max = TITLE_MAX), custom(function = readable))]
     pub title: Option<String>,
     /// The new text.
     #[validate(custom(function = at_most_64_kib))]

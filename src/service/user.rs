@@ -4,7 +4,7 @@ use validator::Validate;
 
 use super::failures::{self, account_of};
 pub use super::rules::TEXT_MAX;
-use super::rules::{broken, no_control_characters, no_nul};
+use super::rules::{broken, code_point, no_nul, readable};
 use super::throttle::Act;
 use super::token::end_credentials;
 use super::trail::Change;
@@ -17,6 +17,7 @@ use crate::domain::email::{self, EmailAddress};
 use crate::domain::id::UserId;
 use crate::domain::password::Password;
 use crate::domain::role::Role;
+use crate::domain::text;
 use crate::domain::user::User;
 use crate::error::{AppError, Denial, FieldError};
 
@@ -35,19 +36,19 @@ pub struct Registration {
     /// First name.
     #[validate(
         length(min = NAME_MIN, max = TEXT_MAX),
-        custom(function = no_control_characters)
+        custom(function = readable)
     )]
     pub name: String,
     /// Family name; may be empty.
     #[validate(
         length(max = TEXT_MAX),
-        custom(function = no_control_characters)
+        custom(function = readable)
     )]
     pub surname: String,
     /// Unique by its canonical form.
     pub email: String,
     /// Any text.
-    #[validate(length(max = TEXT_MAX), custom(function = no_nul))]
+    #[validate(length(max = TEXT_MAX), custom(function = readable))]
     pub website: String,
     /// Its bounds are settings.
     pub password: Password,
@@ -286,7 +287,11 @@ pub(super) fn not_their_own(field: &str, password: &Password, known: [&str; 3]) 
 /// The address that the field `email` holds.
 pub(super) fn check_email(given: &str) -> Result<EmailAddress, FieldError> {
     EmailAddress::parse(given).ok_or_else(|| {
-        let rule = format!("Use a valid e-mail address of at most {} characters.", email::MAX_LENGTH);
+        let unseen = given.trim_ascii().chars().find(|character| text::is_unseen(*character));
+        let rule = match unseen {
+            Some(unseen) => format!("Remove the invisible character {}.", code_point(unseen)),
+            None => format!("Use a valid e-mail address of at most {} characters.", email::MAX_LENGTH),
+        };
         FieldError::new("email", "email", rule)
     })
 }

@@ -11,31 +11,32 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::email;
 use crate::domain::role::Role;
 use crate::domain::scope::Scope;
+use crate::domain::text;
 use crate::service::audit::{self, Order};
 use crate::service::issue::Delivery;
 use crate::service::{grant, issue, key, page, user};
 
 const NO_NUL: &str = r"^[^\u0000]*$";
-const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
 const SCOPE_LIST: &str = r"^[!#-\[\]-~]+( [!#-\[\]-~]+)*$";
 const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#;
 
 /// Request bodies and parameters with their bounds. What they do not name is refused.
 pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &AuthSettings) {
-    let title = json!({ "minLength": 1, "maxLength": page::TITLE_MAX, "pattern": NO_NUL });
+    let (line, line_or_none) = (text::pattern(false), text::pattern(true));
+    let title = json!({ "minLength": 1, "maxLength": page::TITLE_MAX, "pattern": line });
     let body = json!({ "maxLength": page::BODY_MAX, "pattern": NO_NUL });
     let version = json!({ "minimum": 1, "maximum": page::VERSION_MAX });
-    let name = json!({ "minLength": user::NAME_MIN, "maxLength": user::TEXT_MAX, "pattern": NO_CONTROL });
-    let surname = json!({ "maxLength": user::TEXT_MAX, "pattern": NO_CONTROL });
+    let name = json!({ "minLength": user::NAME_MIN, "maxLength": user::TEXT_MAX, "pattern": line });
+    let surname = json!({ "maxLength": user::TEXT_MAX, "pattern": line_or_none });
     let email = json!({ "maxLength": email::MAX_LENGTH, "format": "email" });
-    let website = json!({ "maxLength": user::TEXT_MAX, "pattern": NO_NUL });
+    let website = json!({ "maxLength": user::TEXT_MAX, "pattern": line_or_none });
     let new_password = json!({
         "minLength": auth.password_min_length, "maxLength": auth.password_max_length, "pattern": NO_NUL,
         "format": "password",
     });
     let current_password = json!({ "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" });
-    let key_name = json!({ "minLength": 1, "maxLength": grant::NAME_MAX, "pattern": NO_CONTROL });
+    let key_name = json!({ "minLength": 1, "maxLength": grant::NAME_MAX, "pattern": line });
     let scopes = json!({ "maxItems": grant::SCOPES_MAX, "uniqueItems": true });
     let own_scopes: Vec<&str> = Scope::ALL.iter().map(|scope| scope.name()).collect();
     let moment = json!({ "format": "date-time", "maxLength": body::SMALL });
@@ -63,7 +64,7 @@ pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &Auth
             "KeyIssueRequest",
             json!({
                 "name": key_name, "scopes": scopes, "expires_at": moment,
-                "order": { "minLength": 1, "maxLength": issue::ORDER_MAX, "pattern": NO_CONTROL },
+                "order": { "minLength": 1, "maxLength": issue::ORDER_MAX, "pattern": line },
                 "metadata": { "type": "object", "additionalProperties": true },
                 "delivery": { "enum": Delivery::ALL.map(Delivery::name), "default": Delivery::Secret.name() },
             }),
@@ -89,19 +90,19 @@ pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &Auth
         StatusProfile::Fastapi => json!(["username", "password"]),
         StatusProfile::Rfc => json!(["grant_type", "username", "password"]),
     };
-    let text = json!({ "maxLength": body::SMALL, "pattern": NO_NUL });
+    let any_text = json!({ "maxLength": body::SMALL, "pattern": NO_NUL });
     let filled = json!({ "minLength": 1, "maxLength": body::SMALL, "pattern": NO_NUL });
     let secret = json!({ "minLength": 1, "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" });
     let one_of_ours = format!("({})", own_scopes.join("|"));
     let known_scopes = json!({ "pattern": format!("^({one_of_ours}( {one_of_ours})*)?$") });
-    let token = json!({ "token": secret, "token_type_hint": text });
+    let token = json!({ "token": secret, "token_type_hint": any_text });
     for (path, required, bounds) in [
         (
             "/token",
             sign_in,
             json!({
                 "grant_type": { "enum": ["password"] }, "username": filled, "password": secret, "scope": known_scopes,
-                "client_id": text, "client_secret": { "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" },
+                "client_id": any_text, "client_secret": { "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" },
             }),
         ),
         ("/revoke", json!(["token"]), token.clone()),
