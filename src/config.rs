@@ -1,5 +1,6 @@
-//! Settings: built-in defaults, then a file, then the environment. An unknown key or a value out of range is an error
-//! that names the key.
+//! Settings: built-in defaults, then a file, then the environment. An unknown key or a value that is not possible is an
+//! error that says what is wrong, where it was written, and what to write instead. It never quotes text: that may be a
+//! secret in the wrong place.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,24 +11,27 @@ use serde::{Deserialize, Serialize, Serializer};
 
 mod authz;
 mod database;
+mod files;
 mod limits;
+mod log_filter;
+mod names;
 mod postgres_uri;
 mod proxies;
+mod sources;
 mod tls;
+mod values;
 
 pub use self::authz::{AuthzSettings, ForwardAudit};
 pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl};
 pub use self::limits::{Limit, LimitSettings};
 pub use self::postgres_uri::PostgresUri;
 pub use self::proxies::{ClientHeader, Networks, Origins};
+pub use self::sources::Places;
+use self::sources::Sources;
 pub use self::tls::TlsSettings;
 
 /// The documented defaults, which are the built-in ones.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
-
-const PREFIX: &str = "LATCHKEY__";
-/// Settings that may come from a file named by `<variable>_FILE`.
-const SECRETS: [&str; 2] = ["LATCHKEY__DATABASE__URL", "LATCHKEY__AUTH__API_KEY_TOKEN"];
 
 /// All settings. `config/default.toml` says what each means.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -51,6 +55,9 @@ pub struct Settings {
     pub log: LogSettings,
     /// `[metrics]`
     pub metrics: MetricsSettings,
+    /// Where each of them was written.
+    #[serde(skip)]
+    pub places: Places,
 }
 
 /// `[server]`: where and how to listen.
@@ -58,6 +65,7 @@ pub struct Settings {
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
     /// Address and port; port 0 takes a free one.
+    #[serde(deserialize_with = "values::address")]
     pub listen: SocketAddr,
     /// Threads that serve requests; 0 means one per core.
     pub workers: usize,
@@ -114,7 +122,7 @@ impl TryFrom<String> for StatusProfile {
         match name.as_str() {
             "fastapi" => Ok(Self::Fastapi),
             "rfc" => Ok(Self::Rfc),
-            _ => Err("use \"fastapi\" or \"rfc\""),
+            _ => Err("Write \"fastapi\" or \"rfc\"."),
         }
     }
 }
@@ -173,12 +181,12 @@ impl OptionalAddress {
 }
 
 impl TryFrom<String> for OptionalAddress {
-    type Error = &'static str;
+    type Error = String;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         match text.as_str() {
             "" => Ok(Self(None)),
-            text => text.parse().map(|address| Self(Some(address))).map_err(|_wrong| "use ADDRESS:PORT, or nothing"),
+            text => values::read_address(text).map(|address| Self(Some(address))),
         }
     }
 }
@@ -206,7 +214,7 @@ impl TryFrom<String> for LogFormat {
         match name.as_str() {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            _ => Err("use \"text\" or \"json\""),
+            _ => Err("Write \"text\" or \"json\"."),
         }
     }
 }
@@ -241,10 +249,21 @@ impl Serialize for ConstantKey {
     }
 }
 
-/// Why the settings were refused; names the key.
+/// Why the settings are refused.
 #[derive(Debug, thiserror::Error)]
-#[error("settings: {0}")]
-pub struct ConfigError(String);
+#[error("settings: {subject}: {message}")]
+pub struct ConfigError {
+    /// The key of the setting, the variable or the file, and where it was written.
+    subject: String,
+    /// What is wrong with it, and what to write instead.
+    message: String,
+}
+
+impl ConfigError {
+    fn new(subject: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { subject: subject.into(), message: message.into() }
+    }
+}
 
 impl Settings {
     /// The settings in force: defaults, `file`, then `environment` (variable → value).
@@ -252,21 +271,16 @@ impl Settings {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut builder =
-            config::Config::builder().add_source(config::File::from_str(DEFAULTS, config::FileFormat::Toml));
-        if let Some(file) = file {
-            builder = builder.add_source(config::File::from_str(&readable(file)?, config::FileFormat::Toml));
-        }
         let environment: HashMap<String, String> = environment.into_iter().collect();
-        if let Some(url) = environment.get("DATABASE_URL") {
-            builder = builder.set_override("database.url", url.as_str()).map_err(refused)?;
+        let mut sources = Sources::defaults()?;
+        if let Some(file) = file {
+            sources.read_file(file)?;
         }
-        for (key, value) in overrides(&environment)? {
-            builder = builder.set_override(key, value).map_err(refused)?;
-        }
-        let settings: Self = builder.build().map_err(refused)?.try_deserialize().map_err(refused)?;
-        settings.check()?;
-        settings.database.check(&environment)?;
+        sources.read_environment(&environment)?;
+        let settings = sources.settings()?;
+        let checked = settings.check().and_then(|()| settings.database.check(&environment));
+        checked.map_err(|error| settings.places.locate(error))?;
+        log_filter::check(environment.get(log_filter::VARIABLE).map_or("", String::as_str))?;
         Ok(settings)
     }
 
@@ -295,89 +309,39 @@ impl Settings {
         within("log.access_every", self.log.access_every, 0, 1_000_000)?;
         let key = auth.api_key_token.get().unwrap_or("unset");
         if key.len() > 512 || !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
-            return Err(ConfigError(
-                "auth.api_key_token: use 1 to 512 visible ASCII characters without comma".to_owned(),
+            let rule = "Use 1 to 512 visible ASCII characters, without a comma.";
+            return Err(ConfigError::new("auth.api_key_token", rule));
+        }
+        if self.metrics.listen.address().is_some_and(|address| address == self.server.listen && address.port() != 0) {
+            return Err(ConfigError::new(
+                "metrics.listen",
+                "server.listen has this address, too. Choose another port.",
             ));
         }
-        let public_url = &self.http.public_url;
-        let usable = public_url.is_empty()
-            || url::Url::parse(public_url).is_ok_and(|url| {
-                let has_credentials = !url.username().is_empty() || url.password().is_some();
-                let has_more = has_credentials || url.query().is_some() || url.fragment().is_some();
-                matches!(url.scheme(), "http" | "https") && !has_more
-            });
-        if !usable {
-            return Err(ConfigError(
-                "http.public_url: use http(s)://HOST[/PATH] without credentials, query and fragment".to_owned(),
-            ));
-        }
-        Ok(())
+        proxies::check_public_url(&self.http.public_url)
     }
-}
-
-/// The text of a settings file that is TOML. A parser's own message would quote the line, and so, it may be, a secret.
-fn readable(file: &Path) -> Result<String, ConfigError> {
-    let name = file.display();
-    let text = std::fs::read_to_string(file).map_err(|error| ConfigError(format!("cannot read {name}: {error}")))?;
-    if let Err(error) = text.parse::<toml::Table>() {
-        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        return Err(ConfigError(format!("{name}, line {line}: {}", error.message())));
-    }
-    Ok(text)
 }
 
 fn within<T: PartialOrd + fmt::Display + Copy>(key: &str, value: T, least: T, most: T) -> Result<(), ConfigError> {
     if value < least || value > most {
-        return Err(ConfigError(format!("{key}: {value} is out of range, use {least} to {most}")));
+        return Err(ConfigError::new(key, format!("{value} is out of range. Write {least} to {most}.")));
     }
     Ok(())
 }
 
-/// `LATCHKEY__SECTION__KEY` → (`section.key`, value), with `…_FILE` replaced by what the file holds.
-fn overrides(environment: &HashMap<String, String>) -> Result<Vec<(String, String)>, ConfigError> {
-    let key_of = |variable: &str| variable.strip_prefix(PREFIX).map(|path| path.to_lowercase().replace("__", "."));
-    let mut found = Vec::new();
-    for (variable, value) in environment {
-        let secret = variable.strip_suffix("_FILE").filter(|secret| SECRETS.contains(secret));
-        if let Some(secret) = secret {
-            if environment.contains_key(secret) {
-                return Err(ConfigError(format!("{secret} and {variable} are both set, keep one")));
-            }
-            let held = std::fs::read_to_string(value)
-                // Somebody may have put the secret itself where its file should be named.
-                .map_err(|error| ConfigError(format!("{variable}: cannot read the file that it names: {error}")))?;
-            found.extend(key_of(secret).map(|key| (key, held.trim_end_matches(['\r', '\n']).to_owned())));
-        } else {
-            found.extend(key_of(variable).map(|key| (key, value.clone())));
-        }
-    }
-    Ok(found)
-}
-
-/// Why the settings do not fit, without the value: it may be a secret that stands in the wrong place.
-fn refused(error: config::ConfigError) -> ConfigError {
-    use config::ConfigError::{At, Type};
-    let must_be = |expected: &str| match expected.starts_with("struct ") {
-        true => "this must be a section".to_owned(),
-        false => format!("this must be {expected}"),
-    };
-    ConfigError(match error {
-        Type { key: Some(key), expected, .. } => format!("{key}: {}", must_be(expected)),
-        Type { expected, .. } => must_be(expected),
-        At { key: Some(key), error, .. } => format!("{key}: {}", refused(*error).0),
-        error => {
-            let said = error.to_string();
-            // serde's own words quote the value before they say what was expected.
-            let expected = said.rsplit_once(", expected ").filter(|_| said.starts_with("invalid "));
-            expected.map_or_else(|| said.clone(), |(_, expected)| must_be(expected))
-        }
-    })
-}
-
-/// The settings as TOML, secrets masked.
+/// The settings as TOML, secrets masked, each that is not the default with the place where it was written.
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&toml::to_string(self).map_err(|_unlikely| fmt::Error)?)
+        let text = toml::to_string(self).map_err(|_unlikely| fmt::Error)?;
+        let mut section = "";
+        for line in text.lines() {
+            section = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')).unwrap_or(section);
+            let name = line.split_once(" = ").map_or("", |(name, _)| name);
+            match self.places.of(&format!("{section}.{name}")) {
+                Some(place) => writeln!(f, "{line} # {place}")?,
+                None => writeln!(f, "{line}")?,
+            }
+        }
+        Ok(())
     }
 }

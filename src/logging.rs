@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use env_logger::fmt::Formatter;
-use env_logger::{Builder, Env, Target, WriteStyle};
+use env_logger::{Builder, Target, WriteStyle};
 use log::Record;
 use log::kv::{Error, Key, Value, VisitSource};
 
@@ -52,7 +52,10 @@ pub fn start(format: LogFormat) -> std::io::Result<Log> {
     let lost_too = Arc::clone(&lost);
     thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&lines, &lost_too))?;
 
-    let mut builder = Builder::from_env(Env::default().default_filter_or("info,actix_server=warn,actix_http=off"));
+    // An empty variable is what a template leaves that nobody filled in.
+    let filter = std::env::var("RUST_LOG").ok().filter(|filter| !filter.trim().is_empty());
+    let mut builder = Builder::new();
+    builder.parse_filters(filter.as_deref().unwrap_or("info,actix_server=warn,actix_http=off"));
     let style = if std::io::stderr().is_terminal() { WriteStyle::Always } else { WriteStyle::Never };
     builder.write_style(style).target(Target::Pipe(Box::new(Lines { queue: queue.clone(), lost })));
     if format == LogFormat::Json {

@@ -1,5 +1,6 @@
 //! TLS on the API's own listener, by rustls: TLS 1.2 and 1.3 with forward secrecy and authenticated encryption only.
 
+use std::io::Read;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,6 +17,8 @@ use sha2::{Digest, Sha256};
 
 use crate::config::TlsSettings;
 
+/// The most that is read of a file, in bytes.
+const FILE_MAX: u64 = 1024 * 1024;
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -23,7 +26,7 @@ const LOOK: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("{key}: cannot read {file}: {cause}")]
+    #[error("cannot read {file}: {cause}. Name a file in PEM that this process may read.")]
     File {
         /// The setting that names it.
         key: &'static str,
@@ -33,7 +36,7 @@ pub enum TlsError {
         cause: std::io::Error,
     },
     /// A file does not hold what it should.
-    #[error("{key}: no {wanted} in PEM is in {file}")]
+    #[error("{file} holds no {wanted} in PEM. {hint}")]
     Pem {
         /// The setting that names it.
         key: &'static str,
@@ -41,10 +44,22 @@ pub enum TlsError {
         file: String,
         /// What should be there.
         wanted: &'static str,
+        /// What to do.
+        hint: &'static str,
     },
     /// The files do not belong together, or the key is of a kind that is not known.
-    #[error("tls.certificate and tls.key cannot be used: {0}")]
+    #[error("tls.certificate and tls.key cannot be used: {0}. Name the files of one pair.")]
     Unusable(#[from] rustls::Error),
+}
+
+impl TlsError {
+    /// The setting that it is about, if it is one.
+    pub fn setting(&self) -> Option<&'static str> {
+        match self {
+            Self::File { key, .. } | Self::Pem { key, .. } => Some(key),
+            Self::Unusable(_) => None,
+        }
+    }
 }
 
 /// The server's certificate with its key, read again when its files change.
@@ -99,7 +114,8 @@ impl Certificate {
                 // Files are replaced one after the other, so between two looks they may not belong together.
                 Err(error) if refused != Some(digest) => {
                     refused = Some(digest);
-                    log::warn!("the TLS certificate stays as it is: {error}");
+                    let setting = error.setting().unwrap_or("tls");
+                    log::warn!("the TLS certificate stays as it is: {setting}: {error}");
                 }
                 Err(_) => {}
             }
@@ -122,7 +138,12 @@ struct Files {
 
 fn read(settings: &TlsSettings) -> Result<Files, TlsError> {
     let read = |key, file: &Path| {
-        std::fs::read(file).map_err(|cause| TlsError::File { key, file: file.display().to_string(), cause })
+        let mut bytes = Vec::new();
+        let opened = std::fs::File::open(file).and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes));
+        match opened {
+            Ok(_) => Ok(bytes),
+            Err(cause) => Err(TlsError::File { key, file: file.display().to_string(), cause }),
+        }
     };
     let (certificate, key) = (read("tls.certificate", &settings.certificate)?, read("tls.key", &settings.key)?);
     let digest = Sha256::new().chain_update(&certificate).chain_update(&key).finalize().into();
@@ -131,12 +152,31 @@ fn read(settings: &TlsSettings) -> Result<Files, TlsError> {
 
 impl Files {
     fn load(self, settings: &TlsSettings) -> Result<Loaded, TlsError> {
-        let missing = |key, file: &Path, wanted| TlsError::Pem { key, file: file.display().to_string(), wanted };
-        let no_certificate = || missing("tls.certificate", &settings.certificate, "certificate");
+        let missing = |key, file: &Path, wanted, hint| {
+            let file = file.display().to_string();
+            TlsError::Pem { key, file, wanted, hint }
+        };
+        let holds = |bytes: &[u8], label: &str| String::from_utf8_lossy(bytes).contains(label);
+        let no_certificate = || {
+            let hint = match holds(&self.certificate, "PRIVATE KEY-----") {
+                true => "It holds a private key: that belongs into tls.key.",
+                false => "It must begin with the server's certificate, under the label CERTIFICATE.",
+            };
+            missing("tls.certificate", &settings.certificate, "certificate", hint)
+        };
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
         let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(no_certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key);
-        let key = key.map_err(|_unreadable| missing("tls.key", &settings.key, "private key"))?;
+        let key = key.map_err(|_unreadable| {
+            let hint = if holds(&self.key, "ENCRYPTED") {
+                "It is encrypted: write it without a passphrase (openssl pkey -in FILE -out NEW)."
+            } else if holds(&self.key, "BEGIN CERTIFICATE") {
+                "It holds a certificate: that belongs into tls.certificate."
+            } else {
+                "It must hold the key of the certificate, under the label PRIVATE KEY."
+            };
+            missing("tls.key", &settings.key, "private key", hint)
+        })?;
         Ok(Loaded { key: Arc::new(CertifiedKey::from_der(chain, key, &provider())?), digest: self.digest })
     }
 }

@@ -11,13 +11,14 @@ use crate::db::migrate::{SchemaState, newer_schema, state};
 pub(super) enum Migrate {
     /// Apply all pending migrations
     Up,
-    /// Revert the latest migration, and lose what only it holds
+    /// Revert the latest migration and drop the data that only it holds
     Down,
-    /// List all migrations; fails if one is pending, or unknown to this version
+    /// List all migrations. Fails if one is pending, or unknown to this version
     Status,
 }
 
 pub(super) async fn migrate(settings: &Settings, command: &Migrate) -> Outcome {
+    settings.check_database_file()?;
     let url = &settings.database.url;
     let db = Db::open(&settings.database).map_err(|error| format!("cannot use the database {url}: {error}"))?;
     match command {

@@ -24,8 +24,9 @@ impl AuthzSettings {
     /// Without a proxy that is believed, every request would be refused.
     pub(super) fn check(&self, http: &HttpSettings) -> Result<(), ConfigError> {
         if self.look_at_requests() && http.trusted_proxies.are_none() {
-            let detail = "authz: rules and audit take the word of a proxy, so name it in http.trusted_proxies";
-            return Err(ConfigError(detail.to_owned()));
+            let subject = if self.rules.rules().are_none() { "authz.audit" } else { "authz.rules" };
+            let detail = "This depends on what a proxy says about requests. Name the proxy in http.trusted_proxies.";
+            return Err(ConfigError::new(subject, detail));
         }
         Ok(())
     }
@@ -48,7 +49,7 @@ impl TryFrom<String> for ForwardAudit {
         match name.as_str() {
             "off" => Ok(Self::Off),
             "writes" => Ok(Self::Writes),
-            _ => Err("use \"off\" or \"writes\""),
+            _ => Err("Write \"off\" or \"writes\"."),
         }
     }
 }
@@ -94,7 +95,7 @@ impl TryFrom<Vec<RuleText>> for ForwardRules {
     type Error = String;
 
     fn try_from(written: Vec<RuleText>) -> Result<Self, String> {
-        let read = |(at, text): (usize, &RuleText)| text.read().map_err(|wrong| format!("rule {}: {wrong}", at + 1));
+        let read = |(at, text): (usize, &RuleText)| text.read().map_err(|wrong| format!("rule {}: {wrong}.", at + 1));
         let meant = written.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(Self { written, meant: Rules::new(meant) })
     }
@@ -108,6 +109,9 @@ impl RuleText {
         let methods = methods.collect::<Result<Vec<_>, _>>()?;
         if self.methods.is_some() && methods.is_empty() {
             return Err("methods: leave it out for all methods");
+        }
+        if self.path.as_deref().is_some_and(|path| path.contains(['*', '{', '}'])) {
+            return Err("path: patterns are not supported; a path stands for all below it, so write its beginning");
         }
         let path = self.path.as_deref().map(|path| {
             let plain = Some(path).filter(|path| !path.contains('?')).and_then(PlainPath::read);
@@ -162,6 +166,9 @@ mod tests {
             ("public = true\npath = \"a\"", "path"),
             ("public = true\npath = \"/a/../b\"", "path"),
             ("public = true\npath = \"/a?b\"", "path"),
+            ("public = true\npath = \"/a/*\"", "patterns"),
+            ("public = true\npath = \"/a/{id}\"", "patterns"),
+            ("public = true\nhost = \"*.example.com\"", "host"),
             ("public = true\nport = 1", "port"),
         ] {
             let error = load(&format!("[[authz.rules]]\nscopes = []\n[[authz.rules]]\n{rule}\n")).unwrap_err();

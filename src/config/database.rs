@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::postgres_uri::PostgresUri;
-use super::{ConfigError, within};
+use super::{ConfigError, Settings, within};
 
 /// `[database]`: which database and how many connections.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -44,7 +44,7 @@ impl TryFrom<String> for DatabaseTls {
         match name.as_str() {
             "verify" => Ok(Self::Verify),
             "any" => Ok(Self::Any),
-            _ => Err("use \"verify\" or \"any\""),
+            _ => Err("Write \"verify\" or \"any\"."),
         }
     }
 }
@@ -56,16 +56,48 @@ impl DatabaseSettings {
         within("database.start_timeout", self.start_timeout, 0, 600)?;
         match &self.url {
             DatabaseUrl::Postgres(uri) if self.tls == DatabaseTls::Verify && !is_safe(uri, environment) => {
-                Err(ConfigError(NOT_SAFE.to_owned()))
+                Err(ConfigError::new("database.url", NOT_SAFE))
             }
             _ => Ok(()),
         }
     }
 }
 
-const NOT_SAFE: &str = "database.url: whoever is between here and PostgreSQL on another machine could read and change \
-    everything. Add sslmode=verify-full, and sslrootcert=FILE for a certificate of your own, to its parameters; or set \
-    database.tls = \"any\" if you trust the network";
+impl Settings {
+    /// Whether a SQLite file is there or can be made. Errors say where the directory was looked for.
+    pub fn check_database_file(&self) -> Result<(), ConfigError> {
+        let DatabaseUrl::Sqlite(path) = &self.database.url else {
+            return Ok(());
+        };
+        let refused = |message: String| Err(self.places.error("database.url", message));
+        if path.is_dir() {
+            let file = path.join("latchkey.db");
+            return refused(format!(
+                "{} is a directory. Name a file in it, such as {}.",
+                path.display(),
+                file.display()
+            ));
+        }
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        match directory {
+            Some(directory) if !directory.is_dir() => {
+                let (directory, path) = (directory.display(), path.display());
+                let working = std::env::current_dir().unwrap_or_default();
+                let relative = format!(
+                    " It is relative to {}. For an absolute path write a third slash: sqlite:///{path}.",
+                    working.display()
+                );
+                let hint = if self.database.url.is_absolute() { "" } else { &relative };
+                refused(format!("The directory {directory} does not exist. Create it, or name another.{hint}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+const NOT_SAFE: &str = "The connection to PostgreSQL on another machine would not be verified. Add \
+    ?sslmode=verify-full (and sslrootcert=FILE for a certificate of your own) to the address; or set \
+    database.tls = \"any\" (LATCHKEY__DATABASE__TLS=any) if you trust the network.";
 
 /// Whether the connection stays on this machine, or is safe on its way.
 fn is_safe(uri: &PostgresUri, environment: &HashMap<String, String>) -> bool {
@@ -120,27 +152,36 @@ impl TryFrom<String> for DatabaseUrl {
             "sqlite" => sqlite_file(rest.strip_prefix("//").unwrap_or(rest)),
             // What the diesel command line takes for SQLite, too. A libpq keyword string is not a file name.
             "" if !rest.contains('=') => sqlite_file(rest),
-            _ => Err("use sqlite://FILE, a plain file path, or postgres://USER@HOST/NAME".to_owned()),
+            _ => Err("Write sqlite://FILE, a plain file path, or postgres://USER@HOST/NAME.".to_owned()),
         }
     }
 }
 
-const NOT_READ: &str = "use postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETER=VALUE&…, and within each write @ as %40, \
-    / as %2F, ? as %3F, & as %26, = as %3D, % as %25";
+const NOT_READ: &str = "Write postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETER=VALUE&…, and within each part @ as %40, \
+    / as %2F, ? as %3F, & as %26, = as %3D, % as %25.";
 
 fn sqlite_file(path: &str) -> Result<DatabaseUrl, String> {
     match path {
-        "" => Err("the SQLite file name is missing".to_owned()),
+        "" => Err("The address is empty. Write sqlite://latchkey.db or postgres://USER@HOST/NAME.".to_owned()),
         path if path.contains(":memory:") => {
-            Err("an in-memory SQLite database would differ in every connection".to_owned())
+            Err("An in-memory database is not possible: each connection would have its own. Name a file.".to_owned())
         }
-        path if path.starts_with("file:") => Err("name the SQLite file itself, not a file: URI".to_owned()),
-        path if path.contains(['?', '#']) => Err("a SQLite address takes no parameters".to_owned()),
+        path if path.starts_with("file:") => Err("Name the SQLite file itself, not a file: URI.".to_owned()),
+        path if path.contains(['?', '#']) => {
+            Err("A SQLite address takes no parameters. Name the file only.".to_owned())
+        }
         // Such a name is rather the address of a server, and it would be printed.
         path if path.contains("password=") || path.split_once(':').is_some_and(|(_, rest)| rest.contains('@')) => {
-            Err("a SQLite address names a file, and has no user and no password".to_owned())
+            Err("A SQLite address names a file, and has no user and no password.".to_owned())
         }
         path => Ok(DatabaseUrl::Sqlite(PathBuf::from(path))),
+    }
+}
+
+impl DatabaseUrl {
+    /// Whether a SQLite file is named by its whole path.
+    fn is_absolute(&self) -> bool {
+        matches!(self, Self::Sqlite(path) if path.is_absolute())
     }
 }
 

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::ConfigError;
+
 /// A list, or in an environment variable its members separated by commas.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -45,13 +47,16 @@ impl TryFrom<List> for Networks {
     type Error = String;
 
     fn try_from(list: List) -> Result<Self, String> {
-        let network = |text: String| {
+        let network = |(at, text): (usize, String)| {
             let address = || text.parse::<IpAddr>().map(IpNet::from);
             text.parse().or_else(|_| address()).map_err(|_neither| {
-                format!("{text:?} is no address and no network: use 10.0.0.7, 10.0.0.0/8 or 2001:db8::/32")
+                format!(
+                    "Entry {} is no address and no network. Write such as 10.0.0.7, 10.0.0.0/8 or 2001:db8::/32.",
+                    at + 1
+                )
             })
         };
-        list.members().into_iter().map(network).collect::<Result<_, _>>().map(Self)
+        list.members().into_iter().enumerate().map(network).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -74,7 +79,7 @@ impl TryFrom<String> for ClientHeader {
         match name.as_str() {
             "x-forwarded-for" => Ok(Self::XForwardedFor),
             "forwarded" => Ok(Self::Forwarded),
-            _ => Err("use \"x-forwarded-for\" or \"forwarded\""),
+            _ => Err("Write \"x-forwarded-for\" or \"forwarded\"."),
         }
     }
 }
@@ -95,10 +100,84 @@ impl TryFrom<List> for Origins {
     type Error = String;
 
     fn try_from(list: List) -> Result<Self, String> {
-        let checked = |text: String| match url::Url::parse(&text) {
-            Ok(url) if url.origin().is_tuple() && url.origin().ascii_serialization() == text => Ok(text),
-            _ => Err(format!("{text:?} is no origin: use https://app.example.com, without a path")),
+        let checked = |(at, text): (usize, String)| {
+            origin(&text).map_err(|reason| format!("Entry {}: {reason}", at + 1)).map(|()| text)
         };
-        list.members().into_iter().map(checked).collect::<Result<_, _>>().map(Self)
+        list.members().into_iter().enumerate().map(checked).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Whether `text` is an origin, byte for byte as browsers send it.
+fn origin(text: &str) -> Result<(), String> {
+    if text.contains('*') {
+        return Err("Patterns are not supported. Name each origin, such as https://app.example.com.".to_owned());
+    }
+    let url = url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && has_no_more(url));
+    let Some(url) = url.filter(has_plain_host) else {
+        return Err("This is no origin. Write scheme and host, such as https://app.example.com.".to_owned());
+    };
+    match url.origin().ascii_serialization() {
+        exact if exact == text => Ok(()),
+        exact => Err(format!("Browsers send this origin as {exact}. Write it so, without a path.")),
+    }
+}
+
+/// Errors name the key.
+pub(super) fn check_public_url(text: &str) -> Result<(), ConfigError> {
+    let url = url::Url::parse(text).ok();
+    let is_usable = url.is_some_and(|url| {
+        matches!(url.scheme(), "http" | "https") && has_no_more(&url) && has_plain_host(&url) && !text.contains(' ')
+    });
+    if text.is_empty() || is_usable {
+        return Ok(());
+    }
+    let rule =
+        "Write http(s)://HOST[/PATH], such as https://auth.example.com, without credentials, query and fragment.";
+    Err(ConfigError::new("http.public_url", rule))
+}
+
+/// Whether it has neither credentials nor query nor fragment.
+fn has_no_more(url: &url::Url) -> bool {
+    let has_credentials = !url.username().is_empty() || url.password().is_some();
+    !has_credentials && url.query().is_none() && url.fragment().is_none()
+}
+
+/// Whether the host is a name or an address. URLs may hold other characters, no name does.
+fn has_plain_host(url: &url::Url) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    url.host_str().is_some_and(|host| !host.is_empty() && host.bytes().all(is_plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_written_as_browsers_send_it() {
+        for good in
+            ["https://app.example.com", "http://localhost:3000", "http://[::1]:8080", "https://xn--bcher-kva.example"]
+        {
+            assert_eq!(origin(good), Ok(()), "{good}");
+        }
+        for (bad, says) in [
+            ("*", "Patterns"),
+            ("https://*.example.com", "Patterns"),
+            ("https://App.example.com", "https://app.example.com"),
+            ("https://app.example.com/", "https://app.example.com"),
+            ("https://app.example.com:443", "https://app.example.com"),
+            ("https://app.example.com/path", "https://app.example.com"),
+            ("https://b\u{fc}cher.example", "https://xn--bcher-kva.example"),
+            ("https:app.example.com", "https://app.example.com"),
+            ("https://ada:x@app.example.com", "no origin"),
+            ("https://app.example.com?x", "no origin"),
+            ("https://{tenant}.example.com", "no origin"),
+            ("app.example.com", "no origin"),
+            ("ftp://example.com", "no origin"),
+            ("null", "no origin"),
+            ("https://", "no origin"),
+        ] {
+            let error = origin(bad).unwrap_err();
+            assert!(error.contains(says), "{bad}: {error}");
+        }
     }
 }

@@ -24,11 +24,12 @@ impl TlsSettings {
 
     /// Errors name the key that is missing.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let [without, with] = match (self.is_on(), self.key.as_os_str().is_empty()) {
+        let [missing, present] = match (self.is_on(), self.key.as_os_str().is_empty()) {
             (true, true) => ["tls.key", "tls.certificate"],
             (false, false) => ["tls.certificate", "tls.key"],
             _ => return Ok(()),
         };
-        Err(ConfigError(format!("{without}: name this file, too, or leave {with} empty")))
+        let rule = format!("TLS takes two files. Name {missing}, too, or remove {present}.");
+        Err(ConfigError::new(present, rule))
     }
 }

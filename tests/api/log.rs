@@ -22,7 +22,7 @@ async fn lines_of(every: &str, requests: &[(&str, &str)]) -> Vec<String> {
     for (id, path) in requests {
         http.get(format!("http://{address}{path}")).header("X-Request-Id", *id).send().await.unwrap();
     }
-    serving.signal("-INT");
+    serving.signal("-QUIT");
     serving.child.wait().unwrap();
     let lines = serving.rest().into_iter().filter(|line| line.contains("latchkey::access"));
     lines.map(|line| line.split_once("request_id=").unwrap().1.split(' ').next().unwrap().to_owned()).collect()
@@ -75,7 +75,7 @@ async fn no_request_writes_log_lines_of_its_own() {
         (wire("GET", &format!("/me?{line}"), "", ""), 403),
         (wire("GET", "/health/live", odd_ids, ""), 200),
         (wire("POST", "/token", form_type, &form), 401),
-        (wire("POST", "/register", json_type, &user.to_string()), 201),
+        (wire("POST", "/register", json_type, &user.to_string()), 422),
         // The parser refuses these, and leaves no line.
         (wire("GET", "/nowhere\n[2026-01-01T00:00:00Z\tERROR\tlatchkey]\tforged", "", ""), 400),
         (wire("GET", "/nowhere\u{1b}[31mforged", "", ""), 400),
@@ -90,7 +90,7 @@ async fn no_request_writes_log_lines_of_its_own() {
             let answer = exchange(&address, request).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?} → {answer:?}");
         }
-        serving.signal("-INT");
+        serving.signal("-QUIT");
         serving.child.wait().unwrap();
 
         let log = serving.rest();
@@ -128,7 +128,7 @@ specify_database! {
         assert_eq!(register("whole").await.status, 201);
         let troubles = [
             ("broken", "CREATE UNIQUE INDEX audit_entries_once ON audit_entries (action)", 500, "ERROR", "audit_entries"),
-            ("away", "ALTER TABLE users RENAME TO users_elsewhere", 503, "WARN", "users"),
+            ("away", "ALTER TABLE users RENAME TO users_elsewhere", 500, "ERROR", "users"),
         ];
         for (id, sql, status, _, cause) in troubles {
             database.execute(sql).await;
@@ -136,7 +136,7 @@ specify_database! {
             answer.assert_error(status, if status == 500 { "internal" } else { "busy" });
             assert!(!format!("{answer:?}").contains(cause), "{answer:?}");
         }
-        serving.signal("-INT");
+        serving.signal("-QUIT");
         serving.child.wait().unwrap();
 
         let log = serving.rest();
@@ -173,7 +173,7 @@ specify_database! {
         send("DELETE", "/page/1", &ada, json!({})).await.assert_error(404, "not_found");
         let change = json!({ "current_password": PASSWORD, "new_password": "another password" });
         assert_eq!(send("PUT", "/me/password", &ada, change).await.status, 204);
-        serving.signal("-INT");
+        serving.signal("-QUIT");
         serving.child.wait().unwrap();
 
         let told = |line: &Value, target: &str| {
@@ -214,7 +214,7 @@ specify_database! {
             let key = json!({ "name": "k", "scopes": [], "expires_at": end_in_japan });
             let key = request("POST", "/me/keys").credential(&ada).json(&key).send().await;
             let activity = request("GET", "/me/activity").credential(&ada).send().await;
-            serving.signal("-INT");
+            serving.signal("-QUIT");
             serving.child.wait().unwrap();
 
             for time in [registered.text_of("created_at"), registered.text_of("updated_at"), key.text_of("created_at")] {

@@ -88,7 +88,7 @@ fn a_new_certificate_is_shown_without_a_restart_and_a_broken_one_is_not() {
 
     std::fs::write(&certificate, "not a certificate").unwrap();
     let warning = serving.line("the TLS certificate stays as it is");
-    assert!(warning.contains("tls.certificate: no certificate in PEM is in server.pem"), "{warning}");
+    assert!(warning.contains("tls.certificate: server.pem holds no certificate in PEM"), "{warning}");
     get(&address, "/health/live", &first).unwrap();
 
     let second = certify(&certificate, &key);
@@ -105,12 +105,12 @@ fn files_that_are_no_certificate_with_its_key_refuse_to_start() {
     certify(&file("other.pem"), &file("other.key"));
     std::fs::write(file("empty.pem"), "").unwrap();
     for (certificate, key, complaint) in [
-        ("server.pem", "", "tls.key: name this file, too, or leave tls.certificate empty"),
-        ("", "server.key", "tls.certificate: name this file, too, or leave tls.key empty"),
-        ("nowhere.pem", "server.key", "tls.certificate: cannot read nowhere.pem"),
-        ("server.pem", "nowhere.key", "tls.key: cannot read nowhere.key"),
-        ("empty.pem", "server.key", "tls.certificate: no certificate in PEM is in empty.pem"),
-        ("server.pem", "server.pem", "tls.key: no private key in PEM is in server.pem"),
+        ("server.pem", "", "Name tls.key, too, or remove tls.certificate"),
+        ("", "server.key", "Name tls.certificate, too, or remove tls.key"),
+        ("nowhere.pem", "server.key", "tls.certificate (LATCHKEY__TLS__CERTIFICATE): cannot read nowhere.pem"),
+        ("server.pem", "nowhere.key", "tls.key (LATCHKEY__TLS__KEY): cannot read nowhere.key"),
+        ("empty.pem", "server.key", "empty.pem holds no certificate in PEM"),
+        ("server.pem", "server.pem", "server.pem holds no private key in PEM"),
         ("server.pem", "other.key", "tls.certificate and tls.key cannot be used"),
     ] {
         let mut command = latchkey(home.path(), &[]);

@@ -1,0 +1,58 @@
+//! Files that settings are read from, and files that hold one secret.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::ConfigError;
+
+/// The largest settings file, in bytes.
+const SETTINGS_MAX: u64 = 1024 * 1024;
+/// The largest file with a secret, in bytes.
+const SECRET_MAX: u64 = 64 * 1024;
+
+/// The text of a settings file.
+pub(super) fn settings(file: &Path) -> Result<String, ConfigError> {
+    read(file, SETTINGS_MAX).map_err(|message| {
+        let hint = "The file is the one that --config or LATCHKEY_CONFIG names.";
+        ConfigError::new(file.display().to_string(), format!("{message} {hint}"))
+    })
+}
+
+/// The one line of the file that `variable` names. Messages leave out the name: somebody may have put the secret there.
+pub(super) fn secret(variable: &str, file: &str) -> Result<String, ConfigError> {
+    let refused = |message: String| ConfigError::new(variable, message);
+    let file = file.trim_ascii();
+    if file.is_empty() {
+        return Err(refused("The variable is empty. Name a file, or unset the variable.".to_owned()));
+    }
+    let text = read(Path::new(file), SECRET_MAX).map_err(|message| {
+        let setting = variable.trim_end_matches("_FILE");
+        let hint = format!("This variable takes the name of a file; the value itself goes into {setting}.");
+        refused(format!("{message} {hint}"))
+    })?;
+    let line = text.trim_ascii();
+    match line.lines().count() {
+        0 => Err(refused("The file is empty. Write the value into it, or unset the variable.".to_owned())),
+        1 => Ok(line.to_owned()),
+        lines => Err(refused(format!("The file holds {lines} lines. Leave one, with the value alone."))),
+    }
+}
+
+/// The text of a file of at most `limit` bytes, without a byte order mark.
+fn read(file: &Path, limit: u64) -> Result<String, String> {
+    let cannot = |error: std::io::Error| format!("The file cannot be read: {error}.");
+    if file.is_dir() {
+        return Err("This is a directory, not a file.".to_owned());
+    }
+    let mut bytes = Vec::new();
+    File::open(file).map_err(cannot)?.take(limit + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > limit {
+        return Err(format!("The file is larger than {limit} bytes."));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| match error.as_bytes() {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "The file is in UTF-16. Save it as UTF-8.",
+        _ => "The file is not text in UTF-8.",
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
+}
