@@ -14,37 +14,37 @@ use crate::service::audit::{LIMIT_MAX, Order, Span};
 
 #[derive(Subcommand)]
 pub(super) enum AuditCommand {
-    /// List entries, the newest first
+    /// List entries, newest first
     List(List),
 }
 
 #[derive(Args)]
 pub(super) struct List {
-    /// Who: user:ID, key:ID, command-line, constant-key or anonymous
+    /// Actor: user:ID, key:ID, command-line, constant-key or anonymous
     #[arg(long)]
     actor: Option<String>,
-    /// On whose account: the id of a user
+    /// Only entries about this user's account, by the id of the user
     #[arg(long, value_name = "ID")]
     user: Option<i64>,
-    /// What was done, such as page.update
+    /// Action, such as page.update
     #[arg(long)]
     action: Option<String>,
-    /// To what: user:ID, key:ID, page:ID …
+    /// Target: user:ID, key:ID, page:ID …
     #[arg(long)]
     target: Option<String>,
-    /// success, failure or denied
+    /// Outcome: success, failure or denied
     #[arg(long, value_parser = ending)]
     outcome: Option<Ending>,
-    /// Not before this time (RFC 3339)
+    /// Only entries at or after this time (RFC 3339)
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Timestamp>,
-    /// Before this time (RFC 3339)
+    /// Only entries before this time (RFC 3339)
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Timestamp>,
-    /// The oldest first
+    /// Oldest entries first
     #[arg(long)]
     oldest: bool,
-    /// At most so many
+    /// Maximum number of entries
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
     limit: i64,
 }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Outcome, Output, explain, user_named};
+use super::{Outcome, Output, explain, id, user_named};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::domain::audit::Call;
@@ -22,24 +22,26 @@ const BATCH: i64 = 500;
 
 #[derive(Subcommand)]
 pub(super) enum KeyCommand {
-    /// Issue a key on a user's account; its secret is shown this once
+    /// Issue a key on a user's account and print its secret, once
     Issue(Issue),
-    /// List keys, those that were issued and those that users made for themselves
+    /// List keys: issued keys and users' own keys
     List {
-        /// Only those of the user with this e-mail address
+        /// Only keys of the user with this e-mail address
         #[arg(long, value_name = "EMAIL")]
         user: Option<String>,
     },
-    /// End a key
+    /// Revoke a key
     Revoke {
-        /// Its id
+        /// Id of the key
+        #[arg(value_parser = id)]
         id: i64,
     },
-    /// Give a key a new secret, which is shown this once
+    /// Replace a key's secret and print the new one, once
     Rotate {
-        /// Its id
+        /// Id of the key
+        #[arg(value_parser = id)]
         id: i64,
-        /// Seconds that the old secret works beside the new one
+        /// Seconds for which the old secret stays valid
         #[arg(long, default_value_t = 0)]
         overlap_seconds: i64,
     },
@@ -47,24 +49,24 @@ pub(super) enum KeyCommand {
 
 #[derive(Args)]
 pub(super) struct Issue {
-    /// E-mail address of the user on whose account it acts
+    /// E-mail address of the key's owner
     email: String,
-    /// What the key is called
+    /// Name of the key
     #[arg(long)]
     name: String,
-    /// What it may do; once for each scope
+    /// Scope of the key; repeat for more
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
-    /// The first moment at which it is dead (RFC 3339)
+    /// Time from which the key is invalid (RFC 3339)
     #[arg(long, value_name = "TIME")]
     expires_at: Option<String>,
-    /// Your own name for the purchase; the same again is the same key
+    /// Your id of the purchase. The same id again returns the same key
     #[arg(long)]
     order: Option<String>,
-    /// A JSON object of whatever you want to remember
+    /// JSON object to store with the key
     #[arg(long, value_name = "JSON", default_value = "{}")]
     metadata: String,
-    /// Show a claim code instead of the secret
+    /// Print a claim code instead of the secret
     #[arg(long)]
     claim: bool,
 }

@@ -5,6 +5,7 @@ mod health;
 mod key;
 mod migrate;
 mod openapi;
+mod password;
 mod scan_regex;
 mod serve;
 mod show_config;
@@ -32,14 +33,19 @@ use crate::service::Service;
 /// How long queries that nobody waits for are let go on at the end.
 const LAST_QUERIES: Duration = Duration::from_millis(500);
 
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 failure, 2 wrong arguments, 3 `user create --if-absent` found the \
+    user in another role or disabled";
+/// The exit code of `user create --if-absent` for a user who is there and is not as asked.
+const DIFFERS: u8 = 3;
+
 /// What a command answers: its own words on failure.
 type Outcome = Result<(), Box<dyn Error>>;
 
 /// A self-hosted authentication API in one process.
 #[derive(Parser)]
-#[command(name = "latchkey", version)]
+#[command(name = "latchkey", version, after_help = EXIT_CODES)]
 struct Arguments {
-    /// Settings file (TOML); the environment comes on top of it
+    /// Settings file (TOML). Environment variables override it
     #[arg(long, global = true, env = "LATCHKEY_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -50,7 +56,7 @@ struct Arguments {
 enum Command {
     /// Serve the API (the default)
     Serve,
-    /// Change or show the database schema
+    /// Apply, revert or list migrations
     #[command(subcommand)]
     Migrate(migrate::Migrate),
     /// Manage users
@@ -63,18 +69,18 @@ enum Command {
     Audit(Operation<audit::AuditCommand>),
     /// Print the OpenAPI document
     Openapi,
-    /// Print patterns that find secrets of Latchkey in other people's files, one to a line
+    /// Print regular expressions that find Latchkey's secrets, one per line
     ScanRegex,
-    /// Print the settings in force, secrets masked
+    /// Print the settings in force and where each was set, secrets masked
     Config,
-    /// Ask a running server whether it is ready; the exit code tells
+    /// Check that the running server is ready. Exits with 0 if it is, with 1 if not
     Health,
 }
 
 /// A command on accounts, and how it answers.
 #[derive(Args)]
 struct Operation<C: Subcommand> {
-    /// Answer JSON, one object per line, as the API does
+    /// Print JSON, one object per line, as the API returns it
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -119,6 +125,11 @@ fn explain(error: AppError) -> String {
     }
 }
 
+/// The number of a key.
+fn id(text: &str) -> Result<i64, &'static str> {
+    text.parse().ok().filter(|id| *id > 0).ok_or("use the number that `latchkey key list` shows first")
+}
+
 /// Prints to standard output. Whoever stopped reading has read enough.
 fn print(text: impl Display) -> Outcome {
     match write!(std::io::stdout().lock(), "{text}") {
@@ -129,13 +140,17 @@ fn print(text: impl Display) -> Outcome {
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
+    if std::env::var_os("LATCHKEY_CONFIG").is_some_and(|file| file.is_empty()) {
+        eprintln!("latchkey: LATCHKEY_CONFIG is empty. Name a settings file, or unset the variable.");
+        return ExitCode::FAILURE;
+    }
     let arguments = Arguments::parse();
     match execute(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // libpq ends its messages with a line break.
             eprintln!("latchkey: {}", error.to_string().trim_end());
-            ExitCode::FAILURE
+            if error.is::<user::Differs>() { ExitCode::from(DIFFERS) } else { ExitCode::FAILURE }
         }
     }
 }

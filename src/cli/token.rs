@@ -13,17 +13,17 @@ use crate::service::Service;
 
 #[derive(Subcommand)]
 pub(super) enum TokenCommand {
-    /// End the sign-in token of a user, or of all users
+    /// Revoke the sign-in token of a user, or of all users
     Revoke(Whose),
 }
 
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub(super) struct Whose {
-    /// That of the user with this e-mail address
+    /// The user with this e-mail address
     #[arg(long, value_name = "EMAIL")]
     user: Option<String>,
-    /// Those of all users
+    /// All users
     #[arg(long)]
     all: bool,
 }

@@ -1,19 +1,18 @@
-//! `latchkey user …`: accounts from the command line. A password is asked for, or read from standard input; never an
-//! argument, where other users of the machine would see it.
-
-use std::io::{IsTerminal, Read};
+//! `latchkey user …`: accounts from the command line.
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use serde_json::json;
 
-use super::{Outcome, Output, explain, user_named};
+use super::{Outcome, Output, explain, password, user_named};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::domain::audit::Call;
+use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
-use crate::domain::password::Password;
 use crate::domain::role::Role;
 use crate::domain::user::User;
+use crate::error::AppError;
 use crate::http::user::UserResponse;
 use crate::server::open_service;
 use crate::service::Service;
@@ -21,17 +20,17 @@ use crate::service::user::{Administration, LIMIT_MAX, Registration, UserQuery};
 
 #[derive(Subcommand)]
 pub(super) enum UserCommand {
-    /// Add a user; the password comes from the terminal or from standard input
+    /// Create a user. The password is read from the terminal or from standard input
     Create(Create),
     /// List all users
     List {
-        /// Only those with this in their e-mail, name or surname
+        /// Only users whose e-mail, name or surname contains this text
         #[arg(long, default_value = "")]
         search: String,
     },
     /// Show a user
     Show(Named),
-    /// Give a user another role
+    /// Change a user's role
     SetRole {
         /// E-mail address, in any equivalent spelling
         email: String,
@@ -39,19 +38,19 @@ pub(super) enum UserCommand {
         #[arg(value_parser = role)]
         role: Role,
     },
-    /// Give a user a new password, from the terminal or from standard input, and end their token and their own API keys
+    /// Set a user's password, read as in `create`, and revoke their token and their own API keys
     SetPassword {
         /// E-mail address, in any equivalent spelling
         email: String,
-        /// End the token only
+        /// Revoke the token only
         #[arg(long)]
         keep_keys: bool,
     },
-    /// Keep a user out; their token and all their API keys end for good
+    /// Disable a user and revoke their token and all their API keys, for good
     Disable(Named),
-    /// Let a user sign in again
+    /// Enable a disabled user
     Enable(Named),
-    /// Remove a user with all that belongs to them
+    /// Delete a user with everything that they own
     Delete(Named),
 }
 
@@ -71,12 +70,30 @@ pub(super) struct Create {
     /// Family name
     #[arg(long, default_value = "")]
     surname: String,
-    /// Any text
+    /// One line of text
     #[arg(long, default_value = "")]
     website: String,
     /// member, auditor or admin
     #[arg(long, default_value = "member", value_parser = role)]
     role: Role,
+    /// If the user exists, change nothing: succeed if they are enabled in this role, exit with 3 if not
+    #[arg(long)]
+    if_absent: bool,
+}
+
+/// A user whom `--if-absent` found is not as asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Differs(String);
+
+/// What `--if-absent` answers.
+#[derive(Serialize)]
+struct Ensured {
+    created: bool,
+    /// The fields in which a user who existed is not as asked.
+    differs: Vec<&'static str>,
+    #[serde(flatten)]
+    user: UserResponse,
 }
 
 fn role(name: &str) -> Result<Role, String> {
@@ -105,17 +122,78 @@ pub(super) async fn user(settings: &Settings, command: UserCommand, output: Outp
 }
 
 async fn create(service: &Service, user: Create, output: Output) -> Outcome {
-    let Create { email, name, surname, website, role } = user;
-    let registration = Registration { name, surname, email, website, password: read_password()? };
-    let user = service.register(Call::command_line(), registration, role).await.map_err(explain)?;
-    let line = format!("created {} {} {}", user.role, user.id, user.email);
-    output.show(&UserResponse::from(user), line)
+    if user.if_absent && is_known(service, &user.email).await? {
+        password::discard();
+        return compare(&user, user_named(service, &user.email).await?, output);
+    }
+    let registration = Registration {
+        name: user.name.clone(),
+        surname: user.surname.clone(),
+        email: user.email.clone(),
+        website: user.website.clone(),
+        password: password::read()?,
+    };
+    let created = match service.register(Call::command_line(), registration, user.role).await {
+        // Somebody else has just made the user.
+        Err(AppError::Conflict { .. }) if user.if_absent => {
+            return compare(&user, user_named(service, &user.email).await?, output);
+        }
+        created => created.map_err(explain)?,
+    };
+    let line = format!("created {} {} {}", created.role, created.id, created.email);
+    match user.if_absent {
+        true => output.show(&Ensured { created: true, differs: Vec::new(), user: created.into() }, line),
+        false => output.show(&UserResponse::from(created), line),
+    }
+}
+
+async fn is_known(service: &Service, email: &str) -> Result<bool, String> {
+    // What is no address is explained with the other fields.
+    let Some(address) = EmailAddress::parse(email) else {
+        return Ok(false);
+    };
+    match service.user_by_email(&address).await {
+        Ok(_) => Ok(true),
+        Err(AppError::NotFound(_)) => Ok(false),
+        Err(error) => Err(explain(error)),
+    }
+}
+
+/// Shows a user who existed, and fails if they are disabled or have another role. Names belong to the user, who may have
+/// changed them.
+fn compare(asked: &Create, user: User, output: Output) -> Outcome {
+    let is_other = |asked: &str, known: &str| !asked.is_empty() && asked != known;
+    let differs = [
+        ("role", user.role != asked.role),
+        ("disabled", user.disabled_at.is_some()),
+        ("name", is_other(&asked.name, &user.name)),
+        ("surname", is_other(&asked.surname, &user.surname)),
+        ("website", is_other(&asked.website, &user.website)),
+    ];
+    let differs: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(field, _)| *field).collect();
+    let (id, email, role, asked_role) = (user.id, user.email.clone(), user.role, asked.role);
+    let is_disabled = user.disabled_at.is_some();
+    let note = if differs.is_empty() { String::new() } else { format!(", differs in {}", differs.join(", ")) };
+    let line = format!("exists {role} {id} {email}{note}");
+    output.show(&Ensured { created: false, differs, user: user.into() }, line)?;
+    let mut commands = Vec::new();
+    if role != asked_role {
+        commands.push(format!("the role is {role}, not {asked_role} (latchkey user set-role {email} {asked_role})"));
+    }
+    if is_disabled {
+        commands.push(format!("the user is disabled (latchkey user enable {email})"));
+    }
+    match commands.is_empty() {
+        true => Ok(()),
+        false => Err(Differs(commands.join("; ")).into()),
+    }
 }
 
 async fn list(service: &Service, search: &str, output: Output) -> Outcome {
     let mut after = Some(0);
     while let Some(from) = after {
-        let query = UserQuery { search: search.to_owned(), after: from, limit: LIMIT_MAX, with_total: false };
+        let query =
+            UserQuery { search: search.trim_ascii().to_owned(), after: from, limit: LIMIT_MAX, with_total: false };
         let list = service.users(query).await.map_err(explain)?;
         list.items.into_iter().try_for_each(|user| show(user, output))?;
         after = list.next.map(|id| id.0);
@@ -139,7 +217,7 @@ async fn administer(service: &Service, email: &str, set: Administration, output:
 
 async fn set_password(service: &Service, email: &str, revoke_keys: bool, output: Output) -> Outcome {
     let user = user_named(service, email).await?;
-    service.reset_password(Call::command_line(), user.id, read_password()?, revoke_keys).await.map_err(explain)?;
+    service.reset_password(Call::command_line(), user.id, password::read()?, revoke_keys).await.map_err(explain)?;
     announce_cleanup(service, user.id).await?;
     let ended = if revoke_keys { "the token and the user's own keys are ended" } else { "the token is ended" };
     output.show(&UserResponse::from(user), format_args!("changed the password of {email}; {ended}"))
@@ -163,18 +241,4 @@ async fn announce_cleanup(service: &Service, user: UserId) -> Outcome {
         );
     }
     Ok(())
-}
-
-/// From the terminal without echo, twice; or all of standard input but the final line break.
-fn read_password() -> Result<Password, String> {
-    let failed = |error: std::io::Error| format!("cannot read the password: {error}");
-    if std::io::stdin().is_terminal() {
-        let first = rpassword::prompt_password("Password: ").map_err(failed)?;
-        let second = rpassword::prompt_password("Password again: ").map_err(failed)?;
-        return if first == second { Ok(Password::new(first)) } else { Err("the passwords differ".to_owned()) };
-    }
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).map_err(failed)?;
-    let text = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-    Ok(Password::new(text.to_owned()))
 }
