@@ -12,7 +12,7 @@
 //! | [`db`] | connections, schema, migrations, queries | `domain`; alone: diesel and r2d2 |
 //! | [`domain`] | plain types without I/O | nothing above |
 //!
-//! [`config`], [`clock`], [`error`], [`logging`], [`metrics`] and [`tls`] are for all. `tests/arch.rs` checks these rules.
+//! [`config`], [`clock`], [`error`], [`logging`], [`metrics`], [`signals`] and [`tls`] are for all. `tests/arch.rs` checks these rules.
 
 pub mod cli;
 pub mod clock;
@@ -25,4 +25,5 @@ pub mod logging;
 pub mod metrics;
 pub mod server;
 pub mod service;
+pub mod signals;
 pub mod tls;

@@ -1,18 +1,18 @@
 //! Builds the state and starts the server.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use crate::clock::Clock;
-use crate::config::{ServerSettings, Settings};
+use crate::config::{ConfigError, ServerSettings, Settings};
 use crate::db::Db;
 use crate::db::migrate::{SchemaState, newer_schema};
 use crate::error::AppError;
 use crate::http;
 use crate::service::Service;
+use crate::signals::{Signals, Stop};
 use crate::tls::{Certificate, TlsError};
 
 /// Why the server did not start.
@@ -32,17 +32,12 @@ pub enum StartError {
     /// The schema is another program's.
     #[error("{0}")]
     NewerSchema(String),
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {cause}")]
-    Listen {
-        /// From the settings.
-        address: SocketAddr,
-        /// What the system said.
-        cause: std::io::Error,
-    },
-    /// There is no certificate to show.
+    /// A setting names something that is not there, or that cannot be used.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Settings(#[from] ConfigError),
+    /// The certificate cannot be shown.
+    #[error(transparent)]
+    Tls(TlsError),
     /// Something else that the process needs.
     #[error(transparent)]
     Other(AppError),
@@ -59,21 +54,29 @@ pub struct Server {
 }
 
 impl Server {
-    /// Connects, migrates if it should, and listens.
+    /// Takes the addresses, connects, migrates if it should, and listens.
     pub async fn start(settings: &Settings, clock: Clock) -> Result<Self, StartError> {
-        let certificate = Certificate::load(&settings.tls)?;
-        let tls = certificate.as_ref().map(Certificate::server_config).transpose()?;
+        let unusable = |error| unusable_tls(settings, error);
+        let certificate = Certificate::load(&settings.tls).map_err(unusable)?;
+        let tls = certificate.as_ref().map(Certificate::server_config).transpose().map_err(unusable)?;
+        // A start that must fail because of an address leaves the database as it is.
+        let bind = |setting, address| {
+            let bound = http::connections::bind(address);
+            bound.map_err(|cause| not_listening(settings, setting, address, &cause)).map(|socket| (address, socket))
+        };
+        let (address, socket) = bind("server.listen", settings.server.listen)?;
+        let metrics = settings.metrics.listen.address().map(|address| bind("metrics.listen", address)).transpose()?;
         let service = Arc::new(service_for_serving(settings, clock).await?);
-        let address = settings.server.listen;
         let settings = &within_file_limit(settings.clone());
         service.follow_changes().map_err(StartError::Other)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let started = http::serve(Arc::clone(&service), settings, tls);
-        let (address, running) = started.map_err(|cause| StartError::Listen { address, cause })?;
-        let metrics = match settings.metrics.listen.address() {
-            Some(address) => {
-                let started = http::metrics::serve(Arc::clone(&service), address);
-                let (address, running) = started.map_err(|cause| StartError::Listen { address, cause })?;
+        let started = http::serve(Arc::clone(&service), settings, socket, tls);
+        let (address, running) = started.map_err(|cause| not_listening(settings, "server.listen", address, &cause))?;
+        let metrics = match metrics {
+            Some((address, socket)) => {
+                let started = http::metrics::serve(Arc::clone(&service), socket);
+                let (address, running) =
+                    started.map_err(|cause| not_listening(settings, "metrics.listen", address, &cause))?;
                 log::info!("metrics on http://{address}/metrics");
                 Some(running)
             }
@@ -95,13 +98,13 @@ impl Server {
         self.running.handle()
     }
 
-    /// Serves until SIGTERM or SIGINT.
+    /// Serves until a signal says to stop.
     pub async fn run(self) -> std::io::Result<()> {
         self.run_until(Signals::listen()?).await
     }
 
-    /// Serves until one of the signals.
-    pub async fn run_until(self, signals: Signals) -> std::io::Result<()> {
+    /// Serves until one of these signals says to stop.
+    pub async fn run_until(self, mut signals: Signals) -> std::io::Result<()> {
         let Self { running, metrics, service, certificate, settings, .. } = self;
         let handle = running.handle();
         let metrics_handle = metrics.as_ref().map(http::RunningServer::handle);
@@ -120,7 +123,7 @@ impl Server {
         let ended = tokio::select! {
             ended = running => ended,
             ended = measured => ended,
-            () = stop_when_told(signals, &service, &handle, &settings) => Ok(()),
+            () = stop_when_told(&service, &handle, &settings, &mut signals) => Ok(()),
             () = certified => Ok(()),
             () = service.keep_key_usage() => Ok(()),
             () = service.keep_purging() => Ok(()),
@@ -140,41 +143,21 @@ impl Server {
 /// What is left of the time to stop for the last writes.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
-/// SIGTERM and SIGINT, of which none is lost from the moment that somebody listens.
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    /// From now on they do not end the process by themselves.
-    pub fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    /// Waits for either.
-    pub async fn any(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// Waits for SIGTERM, then stops step by step; for SIGINT, or a second SIGTERM, and stops at once.
+/// Waits for a signal, then stops step by step; at once if the signal says so, or another one comes.
 async fn stop_when_told(
-    mut signals: Signals,
     service: &Service,
     handle: &http::ServerHandle,
     settings: &ServerSettings,
+    signals: &mut Signals,
 ) {
-    tokio::select! {
-        _ = signals.terminate.recv() => log::info!("stopping, for at most {} s", settings.shutdown_timeout),
-        _ = signals.interrupt.recv() => return,
+    if signals.stop().await == Stop::AtOnce {
+        log::info!("stopping at once");
+        return;
     }
+    log::info!("stopping, for at most {} s", settings.shutdown_timeout);
     tokio::select! {
         () = stop(service, handle, settings) => {}
-        () = signals.any() => {}
+        _ = signals.stop() => log::info!("told again: stopping at once"),
     }
 }
 
@@ -217,6 +200,24 @@ fn within_file_limit(mut settings: Settings) -> Settings {
     settings
 }
 
+/// Why an address cannot be listened on, and what to do.
+fn not_listening(settings: &Settings, setting: &str, address: SocketAddr, cause: &std::io::Error) -> StartError {
+    let advice = match cause.kind() {
+        ErrorKind::AddrInUse => "Another program listens there. Stop it, or choose another port.",
+        ErrorKind::AddrNotAvailable => "This machine has no such address. 0.0.0.0 stands for all that it has.",
+        ErrorKind::PermissionDenied => "Ports below 1024 need a privilege. Choose a higher one.",
+        _ => "Choose another address.",
+    };
+    settings.places.error(setting, format!("cannot listen on {address}: {cause}. {advice}")).into()
+}
+
+fn unusable_tls(settings: &Settings, error: TlsError) -> StartError {
+    match error.setting() {
+        Some(setting) => settings.places.error(setting, error.to_string()).into(),
+        None => StartError::Tls(error),
+    }
+}
+
 /// The use cases on a database whose schema is up to date. The database must be there.
 pub async fn open_service(settings: &Settings, clock: Clock) -> Result<Service, StartError> {
     let db = open_database(settings, Duration::ZERO).await?;
@@ -231,10 +232,12 @@ async fn service_for_serving(settings: &Settings, clock: Clock) -> Result<Servic
 }
 
 fn refused(settings: &Settings, cause: AppError) -> StartError {
-    StartError::Database { url: settings.database.url.to_string(), cause }
+    let place = settings.places.of("database.url").map(|place| format!(" ({place})")).unwrap_or_default();
+    StartError::Database { url: format!("{}{place}", settings.database.url), cause }
 }
 
 async fn open_database(settings: &Settings, wait: Duration) -> Result<Db, StartError> {
+    settings.check_database_file()?;
     let refused = |cause| refused(settings, cause);
     let db = Db::open_within(&settings.database, wait).await.map_err(refused)?;
     if settings.database.migrate_on_start {

@@ -13,7 +13,7 @@ const MAY_NAME: [(&str, &[&str]); 4] =
     [("domain", &[]), ("db", &["domain"]), ("service", &["domain", "db"]), ("http", &["domain", "service"])];
 const LAYERS: [&str; 6] = ["domain", "db", "service", "http", "server", "cli"];
 /// What every layer may name, and what in turn names no layer above the domain.
-const FOR_ALL: [&str; 6] = ["clock", "config", "error", "logging", "metrics", "tls"];
+const FOR_ALL: [&str; 7] = ["clock", "config", "error", "logging", "metrics", "signals", "tls"];
 
 /// Crate → the one layer that may name it.
 const HOME_OF: [(&str, &str); 12] = [

@@ -20,8 +20,11 @@ const BACKLOG: i32 = 1024;
 /// How long a client may leave what was sent to it unread before its connection is cut; actix itself would wait for ever.
 const READ_WAIT: Duration = Duration::from_secs(30);
 
-/// Listens on `address`.
-pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+/// A socket that has an address of its own, and does not listen yet.
+pub struct Bound(Socket);
+
+/// Takes `address`. Fails if somebody listens there.
+pub fn bind(address: SocketAddr) -> std::io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restarted server takes its address back while old connections are still being buried.
     #[cfg(unix)]
@@ -30,9 +33,16 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(READ_WAIT))?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    Ok(Bound(socket))
+}
+
+impl Bound {
+    /// Listens: from now on clients can connect.
+    pub fn listen(self) -> std::io::Result<TcpListener> {
+        self.0.listen(BACKLOG)?;
+        self.0.set_nonblocking(true)?;
+        Ok(self.0.into())
+    }
 }
 
 /// Who holds how many connections.

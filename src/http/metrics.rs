@@ -7,6 +7,7 @@ use actix_web::dev::Server;
 use actix_web::http::header::VARY;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, web};
 
+use super::connections::Bound;
 use super::header;
 use crate::metrics::TextFormat;
 use crate::service::Service;
@@ -31,11 +32,12 @@ async fn metrics(request: HttpRequest, service: web::Data<Service>) -> impl Resp
     }
 }
 
-/// Listens on `address`, and answers `GET /metrics` and nothing else.
-pub fn serve(service: Arc<Service>, address: SocketAddr) -> std::io::Result<(SocketAddr, Server)> {
+/// Listens, and answers `GET /metrics` and nothing else.
+pub fn serve(service: Arc<Service>, socket: Bound) -> std::io::Result<(SocketAddr, Server)> {
+    let listener = socket.listen()?;
+    let address = listener.local_addr()?;
     let service = web::Data::from(service);
     let app = move || App::new().app_data(service.clone()).route("/metrics", web::get().to(metrics));
-    let server = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(0).bind(address)?;
-    let address = server.addrs().into_iter().next().unwrap_or(address);
+    let server = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(0).listen(listener)?;
     Ok((address, server.run()))
 }

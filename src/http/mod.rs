@@ -9,6 +9,7 @@ pub mod body;
 pub mod client;
 pub mod connections;
 pub mod cors;
+mod distinct;
 pub mod docs;
 pub mod edge;
 pub mod fields;
@@ -45,7 +46,7 @@ use paperclip::actix::OpenApiExt;
 use paperclip::actix::web::{self, ServiceConfig};
 
 use self::client::Proxies;
-use self::connections::Connections;
+use self::connections::{Bound, Connections};
 use self::edge::AccessLog;
 use self::metadata::Metadata;
 use self::openapi::Document;
@@ -140,9 +141,10 @@ fn page_list(path: &str) -> web::Resource {
 pub fn serve(
     service: Arc<Service>,
     settings: &Settings,
+    socket: Bound,
     tls: Option<ServerConfig>,
 ) -> std::io::Result<(SocketAddr, RunningServer)> {
-    let listener = connections::listen(settings.server.listen)?;
+    let listener = socket.listen()?;
     let address = listener.local_addr()?;
     let document = Document::build(&settings.http, &settings.auth);
     let metadata = web::Data::new(Metadata::new(&settings.http));

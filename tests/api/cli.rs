@@ -55,10 +55,40 @@ specify_database! {
         assert_ne!(database.rows(hash).await, before);
         let unknown = with_input(&mut user(&["user", "set-password", "eve@example.org"]), PASSWORD);
         assert!(failure(&unknown).contains("user not found"), "{unknown:?}");
+        let two_lines = with_input(&mut user(&["user", "set-password", "ada@example.org"]), "another password\nand more\n");
+        assert!(failure(&two_lines).contains("standard input holds 2 lines"), "{two_lines:?}");
 
         assert_eq!(out(&run(&mut user(&["user", "delete", "ADA@example.org"]))), "deleted ADA@example.org\n");
         assert_eq!(out(&run(&mut user(&["user", "list"]))), "");
         assert!(failure(&run(&mut user(&["user", "delete", "ada@example.org"]))).contains("user not found"));
+    }
+
+    async fn a_user_is_created_if_absent_and_compared_if_not(database: Database) {
+        let home = TempDir::new().unwrap();
+        let create = |arguments: &[&str]| {
+            let arguments = [&["user", "create", "--if-absent"], arguments].concat();
+            with_input(latchkey(home.path(), &arguments).env("DATABASE_URL", &database.url), PASSWORD)
+        };
+        let admin = ["ada@example.org", "--name", "Adaline", "--role", "admin"];
+        assert_eq!(out(&create(&admin)), "created admin 1 ada@example.org\n");
+        assert_eq!(out(&create(&admin)), "exists admin 1 ada@example.org\n");
+        assert_eq!(out(&create(&[" ADA@example.org ", "--name", "Augusta", "--role", "admin"])), "exists admin 1 ada@example.org, differs in name\n");
+        assert_eq!(database.number("SELECT count(*) FROM audit_entries").await, 1, "nothing else was tried");
+
+        let json = |output: &std::process::Output| serde_json::from_slice::<Value>(&output.stdout).unwrap();
+        let created = create(&["eve@example.org", "--name", "Evelyn", "--json"]);
+        assert_eq!((&json(&created)["created"], &json(&created)["id"]), (&true.into(), &2.into()));
+        let member = create(&["ada@example.org", "--name", "Adaline", "--json"]);
+        assert_eq!(member.status.code(), Some(3));
+        assert!(failure(&member).contains("the role is admin, not member (latchkey user set-role ada@example.org member)"));
+        assert_eq!((&json(&member)["created"], &json(&member)["differs"]), (&false.into(), &serde_json::json!(["role"])));
+        database.execute("UPDATE users SET disabled_at = '2026-01-01 00:00:00' WHERE id = 2").await;
+        let disabled = create(&["eve@example.org", "--name", "Evelyn"]);
+        assert_eq!(disabled.status.code(), Some(3));
+        assert!(failure(&disabled).contains("the user is disabled"), "{disabled:?}");
+
+        let bad = create(&["nobody", "--name", "Adaline"]);
+        assert!(bad.status.code() == Some(1) && failure(&bad).contains("email:"), "{bad:?}");
     }
 
     async fn roles_and_states_are_set_from_the_command_line(database: Database) {
@@ -180,7 +210,7 @@ specify_database! {
 
     async fn the_server_says_where_it_is_and_stops_when_told(database: Database) {
         let home = TempDir::new().unwrap();
-        for (format, signal) in [("text", "-TERM"), ("json", "-INT")] {
+        for (format, signal) in [("text", "-TERM"), ("json", "-QUIT")] {
             let mut command = latchkey(home.path(), &[]);
             let with_password = database.url.replace("user=postgres", "user=postgres&password=hunter2");
             command.env("DATABASE_URL", with_password).env("LATCHKEY__LOG__FORMAT", format);
@@ -213,53 +243,11 @@ specify_database! {
 
             serving.signal(signal);
             assert!(serving.child.wait().unwrap().success(), "{signal}");
-            assert!(failure(&run(&mut health)).contains("refused"));
+            let away = failure(&run(&mut health));
+            assert!(away.contains("refused") && away.contains(&format!("http://{address}/health/ready")), "{away}");
+            assert!(away.contains("server.listen (LATCHKEY__SERVER__LISTEN)"), "{away}");
         }
     }
-}
-
-#[test]
-fn a_wrong_setting_refuses_to_start_and_names_its_key() {
-    let home = TempDir::new().unwrap();
-    for (variable, value, named) in [
-        ("LATCHKEY__SERVER__LISTN", "127.0.0.1:1", "listn"),
-        ("LATCHKEY__SERVE__LISTEN", "127.0.0.1:1", "serve"),
-        ("LATCHKEY__SERVER__LISTEN", "nowhere", "server.listen"),
-        ("LATCHKEY__SERVER__WORKERS", "-1", "server.workers"),
-        ("LATCHKEY__SERVER__WORKERS", "100000", "server.workers"),
-        ("LATCHKEY__AUTH__TOKEN_TTL", "0", "auth.token_ttl"),
-        ("LATCHKEY__AUTH__TOKEN_TTL", "18446744073709551615", "auth.token_ttl"),
-        ("LATCHKEY__AUTH__TOKEN_TTL", "a day", "auth.token_ttl"),
-        ("LATCHKEY__AUTH__BCRYPT_COST", "9", "auth.bcrypt_cost"),
-        ("LATCHKEY__AUTH__BCRYPT_COST", "32", "auth.bcrypt_cost"),
-        ("LATCHKEY__AUTH__PASSWORD_MIN_LENGTH", "7", "auth.password_min_length"),
-        ("LATCHKEY__AUTH__PASSWORD_MAX_LENGTH", "7", "auth.password_max_length"),
-        ("LATCHKEY__LIMITS__REGISTRATIONS__BURST", "0", "limits.registrations.burst"),
-        ("LATCHKEY__LIMITS__NEW_KEYS__PER_HOUR", "many", "limits.new_keys.per_hour"),
-        ("LATCHKEY__LIMITS__ACCOUNT_STOP", "4", "limits.account_stop"),
-        ("LATCHKEY__LOG__ACCESS_EVERY", "-1", "log.access_every"),
-        ("LATCHKEY__METRICS__LISTEN", "9090", "metrics.listen"),
-        ("LATCHKEY__HTTP__TRUSTED_PROXIES", "10.0.0.0/8, proxy", "http.trusted_proxies"),
-        ("LATCHKEY__HTTP__CLIENT_HEADER", "x-real-ip", "http.client_header"),
-        ("LATCHKEY__HTTP__CORS_ORIGINS", "https://app.example.com/", "http.cors_origins"),
-        ("LATCHKEY__AUTH__API_KEY_TOKEN", "two words", "auth.api_key_token"),
-        ("LATCHKEY__HTTP__STATUS_CODES", "teapot", "http.status_codes"),
-        ("LATCHKEY__HTTP__PUBLIC_URL", "auth.example.com", "http.public_url"),
-        ("LATCHKEY__DATABASE__POOL_SIZE", "1", "database.pool_size"),
-        ("LATCHKEY__DATABASE__URL", "mysql://localhost/x", "database.url"),
-        ("LATCHKEY__LOG__FORMAT", "xml", "log.format"),
-        ("DATABASE_URL", "host=localhost", "database.url"),
-        ("DATABASE_URL", "postgres://db.example.org/latchkey?sslmode=require", "sslmode=verify-full"),
-        ("LATCHKEY__DATABASE__TLS", "none", "database.tls"),
-        ("LATCHKEY__SERVER__CONNECTIONS", "1", "server.connections"),
-        ("LATCHKEY__SERVER__CONNECTIONS_PER_CLIENT", "5000", "server.connections_per_client"),
-        ("LATCHKEY__SERVER__SHUTDOWN_DELAY", "9", "server.shutdown_delay"),
-        ("LATCHKEY__DATABASE__URL_FILE", "/nonexistent", "LATCHKEY__DATABASE__URL_FILE"),
-    ] {
-        let said = failure(&run(latchkey(home.path(), &["serve"]).env(variable, value)));
-        assert!(said.starts_with("latchkey: settings: ") && said.contains(named), "{variable}={value}: {said}");
-    }
-    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was created");
 }
 
 #[test]
@@ -268,7 +256,7 @@ fn settings_come_from_defaults_then_file_then_environment() {
     let file = home.path().join("latchkey.toml");
     std::fs::write(&file, "[auth]\ntoken_ttl = 60\npassword_min_length = 12\n").unwrap();
     std::fs::write(home.path().join("key"), "key-from-a-file\n").unwrap();
-    let mut command = latchkey(home.path(), &["config", "--config", file.to_str().unwrap()]);
+    let mut command = latchkey(home.path(), &["config", "--config", "latchkey.toml"]);
     command
         .env("LATCHKEY__AUTH__TOKEN_TTL", "120")
         .env("LATCHKEY__AUTH__API_KEY_TOKEN_FILE", home.path().join("key"))
@@ -276,11 +264,11 @@ fn settings_come_from_defaults_then_file_then_environment() {
     let shown = out(&run(&mut command));
     for line in [
         "listen = \"127.0.0.1:8080\"",
-        "token_ttl = 120",
-        "password_min_length = 12",
-        "bcrypt_cost = 10",
-        "api_key_token = \"***\"",
-        "url = \"postgres://ada:***@localhost/x\"",
+        "token_ttl = 120 # LATCHKEY__AUTH__TOKEN_TTL",
+        "password_min_length = 12 # latchkey.toml, line 3",
+        "bcrypt_cost = 10 # LATCHKEY__AUTH__BCRYPT_COST",
+        "api_key_token = \"***\" # LATCHKEY__AUTH__API_KEY_TOKEN_FILE",
+        "url = \"postgres://ada:***@localhost/x\" # DATABASE_URL",
     ] {
         assert!(shown.lines().any(|shown| shown == line), "{line} in:\n{shown}");
     }
@@ -310,11 +298,12 @@ fn a_database_that_is_not_there_is_an_error_and_never_another_one() {
     for (url, cause) in [
         ("postgres://localhost:1/x", "refused"),
         ("postgres:///x?host=/nonexistent", "No such file"),
-        ("sqlite:///nonexistent/latchkey.db", "cannot create the file"),
+        ("sqlite:///nonexistent/latchkey.db", "The directory /nonexistent does not exist"),
+        ("sqlite://var/lib/latchkey.db", "sqlite:///var/lib/latchkey.db"),
     ] {
         for command in [&["serve"][..], &["migrate", "up"], &["user", "list"]] {
             let said = failure(&run(latchkey(home.path(), command).env("DATABASE_URL", url)));
-            assert!(said.contains("cannot use the database") && said.contains(cause), "{url}: {said}");
+            assert!(said.contains("database") && said.contains(cause), "{url}: {said}");
         }
     }
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was created");
@@ -411,12 +400,21 @@ fn printing_to_a_closed_pipe_is_no_failure() {
 }
 
 #[test]
-fn an_address_in_use_is_a_clear_error() {
+fn an_address_in_use_is_a_clear_error_and_the_database_stays_as_it_is() {
     let home = TempDir::new().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let said = failure(&run(latchkey(home.path(), &[]).env("LATCHKEY__SERVER__LISTEN", &address)));
-    assert!(said.contains("cannot listen on") && said.contains(&address), "{said}");
+    for (variable, setting) in
+        [("LATCHKEY__SERVER__LISTEN", "server.listen"), ("LATCHKEY__METRICS__LISTEN", "metrics.listen")]
+    {
+        let mut command = latchkey(home.path(), &[]);
+        command.env("LATCHKEY__SERVER__LISTEN", "127.0.0.1:0").env(variable, &address);
+        let said = failure(&run(&mut command));
+        for part in [&format!("{setting} ({variable}): cannot listen on {address}"), "Another program listens there."] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "nothing was created");
+    }
 }
 
 #[test]

@@ -6,8 +6,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::Credential;
 use crate::support::app::registration;
-use crate::support::program::{Serving, latchkey};
+use crate::support::program::{Serving, latchkey, out, run};
 
 /// A request whose body is still to come.
 async fn begin_registration(address: &str, body: &str) -> TcpStream {
@@ -72,18 +73,77 @@ async fn told_to_stop_it_is_not_ready_finishes_what_arrives_cuts_what_does_not_a
 }
 
 #[tokio::test]
-async fn told_twice_or_interrupted_it_ends_at_once() {
-    for (first, second) in [("-TERM", Some("-TERM")), ("-TERM", Some("-INT")), ("-INT", None)] {
+async fn told_twice_or_to_be_quick_it_ends_at_once() {
+    for (first, second) in [
+        ("-TERM", Some("-TERM")),
+        ("-TERM", Some("-INT")),
+        ("-INT", Some("-TERM")),
+        ("-INT", Some("-QUIT")),
+        ("-QUIT", None),
+    ] {
         let home = TempDir::new().unwrap();
         let mut serving = serving(&home, "300");
         let address = serving.address();
         let held = begin_registration(&address, &registration("ada@example.org").to_string()).await;
         serving.signal(first);
         if let Some(second) = second {
-            serving.line("stopping");
+            serving.line("stopping, for at most 300 s");
             serving.signal(second);
         }
+        serving.line("stopping at once");
         assert_eq!(serving.child.wait().unwrap().code(), Some(0), "{first} {second:?}");
         assert_eq!(read_all(held).await, "");
+        assert!(serving.rest().iter().any(|line| line.ends_with("stopped")), "{first} {second:?}");
+    }
+}
+
+#[tokio::test]
+async fn interrupted_it_stops_in_steps() {
+    let home = TempDir::new().unwrap();
+    let mut serving = serving(&home, "4");
+    let address = serving.address();
+    let body = registration("ada@example.org").to_string();
+    let mut arrives = begin_registration(&address, &body).await;
+    serving.signal("-INT");
+    serving.line("stopping, for at most 4 s");
+    assert!(get(&address, "/health/ready").await.starts_with("HTTP/1.1 503 "));
+    arrives.write_all(&body.as_bytes()[10..]).await.unwrap();
+    let answer = read_all(arrives).await;
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    assert_eq!(serving.child.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn signals_without_a_meaning_are_logged_and_change_nothing() {
+    let home = TempDir::new().unwrap();
+    let serving = serving(&home, "4");
+    let address = serving.address();
+    for signal in ["HUP", "USR1", "USR2"] {
+        serving.signal(&format!("-{signal}"));
+        serving.line(&format!("SIG{signal} changes nothing"));
+    }
+    serving.signal("-PIPE");
+    assert!(get(&address, "/health/live").await.starts_with("HTTP/1.1 200 "));
+}
+
+/// The last use of a key is written beside requests, and at the end.
+#[tokio::test]
+async fn however_it_is_told_to_stop_the_last_writes_are_made() {
+    for signals in [["-TERM"].as_slice(), &["-INT"], &["-QUIT"], &["-TERM", "-TERM"]] {
+        let home = TempDir::new().unwrap();
+        let mut serving = serving(&home, "4");
+        let client = serving.client();
+        client.register("ada@example.org").await;
+        let ada = Credential::Token(client.new_token_of("ada@example.org").await);
+        let (key, _) = client.key_of(&ada, &["pages:read"]).await;
+        assert_eq!(client.get("/page/", &key).await.status, 200);
+        serving.signal(signals[0]);
+        if let Some(second) = signals.get(1) {
+            serving.line("stopping, for at most");
+            serving.signal(second);
+        }
+        assert_eq!(serving.child.wait().unwrap().code(), Some(0), "{signals:?}");
+        let keys = run(&mut latchkey(home.path(), &["key", "list", "--json"]));
+        assert!(!out(&keys).contains("\"last_used_at\":null"), "{signals:?}: {keys:?}");
     }
 }
