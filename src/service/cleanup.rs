@@ -15,18 +15,18 @@ use crate::domain::audit::{Action, By, Caller, Event, Origin, Outcome, Target};
 use crate::domain::id::{EntryId, KeyId, PageId, UserId};
 use crate::error::AppError;
 
-/// Rows that the change itself takes along, so that most accounts leave nothing to do.
+/// Rows that the change itself takes along if there are no more, so that most accounts leave nothing to do.
 const AT_ONCE: i64 = 100;
 /// Rows between two looks at the clock.
-const STEP: i64 = 50;
+const STEP: i64 = 20;
 /// How long a transaction works before it commits: others on SQLite wait for it.
-const WORK: Duration = Duration::from_millis(8);
+const WORK: Duration = Duration::from_millis(3);
 /// Least time between two transactions; otherwise twice what the last one took.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How often to look for what others have left to do: another replica, or the command line.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// How often to try again to empty SQLite's log, while somebody reads.
-const RETRY: Duration = Duration::from_millis(250);
+/// How long to wait before SQLite's log is emptied again after somebody read from it.
+const RETRY: Duration = Duration::from_secs(1);
 /// Accounts that are worked on in turn.
 const ACCOUNTS: i64 = 100;
 
@@ -50,10 +50,9 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    /// How much it was so far, in words.
+    /// How much it was, in words.
     pub(super) fn counts(&self) -> String {
-        let so_far = if self.is_done { "" } else { " so far" };
-        counts(&self.cleanup) + so_far
+        if self.is_done { counts(&self.cleanup) } else { "others are counted later".to_owned() }
     }
 
     /// Stores what is left, in the name of the change that this entry tells of.
@@ -86,9 +85,12 @@ pub(super) fn begin(change: &mut Change<'_>, user: UserId, kind: Kind) -> Result
     let is_done = if account_cleanups::is_pending(change.conn, user)? {
         kind != Kind::Account && cleanup.key_through <= cleanup.key_after
     } else {
-        let (events, is_done) = advance(change.conn, &mut cleanup, AT_ONCE)?;
-        change.record_each(&events)?;
-        is_done
+        let are_few = are_few(change.conn, &cleanup)?;
+        if are_few {
+            let (events, _) = advance(change.conn, &mut cleanup, AT_ONCE)?;
+            change.record_each(&events)?;
+        }
+        are_few
     };
     if kind == Kind::Account {
         if is_done {
@@ -98,6 +100,17 @@ pub(super) fn begin(change: &mut Change<'_>, user: UserId, kind: Kind) -> Result
         }
     }
     Ok(Begun { cleanup, is_done })
+}
+
+/// Whether all rows can be taken along at once.
+fn are_few(conn: &mut Conn, cleanup: &Cleanup) -> Result<bool, AppError> {
+    let (user, acting) = (cleanup.user, cleanup.kind == Kind::ActingKeys);
+    let range = (cleanup.key_after, cleanup.key_through);
+    let mut rows = api_keys::issued_within(conn, user, acting, range, AT_ONCE + 1)?.len();
+    if cleanup.kind == Kind::Account {
+        rows += pages::versions_of(conn, user, cleanup.page_after, AT_ONCE + 1)?.len();
+    }
+    Ok(number(rows) <= AT_ONCE)
 }
 
 /// Writes or removes at most `limit` rows. What is to be told of them, and whether there are no more.

@@ -106,9 +106,9 @@ specify! {
         hold(&app.database).await;
         assert_eq!(app.patch("/users/2", &root, &json!({ "disabled": true })).await.status, 200);
         let disabled = entries_of(&app, &root, "user.disable").await.remove(0);
-        assert_eq!(disabled["detail"], "1 token, 0 own keys, 100 issued keys so far");
+        assert_eq!(disabled["detail"], "1 token, 0 own keys, others are counted later");
         let live = "SELECT count(*) FROM api_keys WHERE revoked_at IS NULL";
-        assert_eq!(app.database.number(live).await, 152, "most rows have not been touched");
+        assert_eq!(app.database.number(live).await, 252, "no row of a key was touched");
         let is_dead = async || {
             app.get("/protected-route", &key).await.assert_error(app.expected.bad_token_header, "invalid_token");
             let known = app.request("POST", "/introspect").credential(&root).form(&[("token", key.secret())]).send().await;
@@ -198,7 +198,7 @@ specify! {
         hold(&app.database).await;
         assert_eq!(app.delete("/me", &ada).await.status, 204);
 
-        assert!(app.database.number("SELECT count(*) FROM pages").await > 100, "most rows have not been touched");
+        assert_eq!(app.database.number("SELECT count(*) FROM pages").await, 251, "no row of a page was touched");
         for credential in [&ada, &Credential::Token(key)] {
             app.get("/protected-route", credential).await.assert_error(app.expected.bad_token_header, "invalid_token");
         }
@@ -232,7 +232,7 @@ specify! {
         }
         let deleted = entries_of(&app, &root, "user.delete").await;
         let deleted = deleted.iter().find(|entry| entry["outcome"] == "success").unwrap();
-        assert_eq!(deleted["detail"], "1 token, 0 own keys, 0 issued keys, 100 pages so far");
+        assert_eq!(deleted["detail"], "1 token, 0 own keys, others are counted later");
         let (pages, keys) = (entries_of(&app, &root, "page.delete").await, entries_of(&app, &root, "key.revoke").await);
         assert_eq!((pages.len(), keys.len()), (MANY, MANY + 1));
         assert_eq!((&pages[0]["version_before"], &pages[0]["version_after"]), (&json!(3), &json!(null)));
@@ -258,9 +258,9 @@ specify! {
             .iter().map(|query| app.trail(&root, query)).collect::<futures_util::future::JoinAll<_>>().await
             .into_iter().flatten().map(|entry| entry["detail"].clone()).collect();
         assert_eq!(details, [
-            "1 token, 0 own keys, 100 issued keys so far",
+            "1 token, 0 own keys, others are counted later",
             "no token, 0 own keys, 0 issued keys",
-            "no token, 0 own keys, 0 issued keys, 0 pages so far",
+            "no token, 0 own keys, others are counted later",
         ]);
         release(&app.database).await;
         clean_up(&app).await;

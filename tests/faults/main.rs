@@ -19,6 +19,7 @@ mod guesses;
 mod hang;
 mod held;
 mod kill;
+mod large_accounts;
 mod network;
 mod pooler;
 mod restart;
