@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use crate::support::{App, Backend, Credential, Profile};
 
 const PAGES: i64 = 300_000;
-/// The longest that an answer may take, with room for a busy machine.
-const SOON: Duration = Duration::from_millis(50);
+/// What the end may take longer than the beginning, with room for a busy machine.
+const ROOM: Duration = Duration::from_millis(50);
 /// How often each is asked for.
 const TIMES: usize = 50;
 
@@ -22,8 +22,8 @@ async fn fill(app: &App) {
     }
 }
 
-/// How long the slowest of a hundred takes, of many answers with this status.
-async fn p99(app: &App, path: &str, caller: &Credential, status: u16) -> Duration {
+/// How long an answer with this status takes: the median of many.
+async fn median(app: &App, path: &str, caller: &Credential, status: u16) -> Duration {
     let mut took = Vec::new();
     for _ in 0..TIMES {
         let asked = Instant::now();
@@ -31,7 +31,7 @@ async fn p99(app: &App, path: &str, caller: &Credential, status: u16) -> Duratio
         took.push(asked.elapsed());
     }
     took.sort_unstable();
-    took[TIMES * 99 / 100 - 1]
+    took[TIMES / 2]
 }
 
 #[tokio::test]
@@ -41,24 +41,26 @@ async fn the_end_of_a_long_list_costs_as_little_as_its_beginning() {
         let Some(app) = App::start(backend, Profile::Fastapi).await else { continue };
         let (ada, eve) = (app.user("ada@example.org").await, app.user("eve@example.org").await);
         fill(&app).await;
+        let beginning = median(&app, "/page/?size=100", &ada, 200).await;
+        println!("{backend:?} the beginning: {beginning:?}");
         for (path, status) in [
-            ("/page/?size=100", 200),
             ("/page/?after=299000&size=100", 200),
             ("/page/?page=101&size=100", 200),
             ("/page/?page=1000000000&size=100", 422),
         ] {
-            let took = p99(&app, path, &ada, status).await;
+            let took = median(&app, path, &ada, status).await;
             println!("{backend:?} {path}: {took:?}");
-            assert!(took <= SOON, "{backend:?} {path} takes {took:?}");
+            assert!(took <= beginning + ROOM, "{backend:?} {path} takes {took:?}, the beginning {beginning:?}");
         }
         // What one caller asks for hurts no other.
+        let alone = median(&app, "/me", &ada, 200).await;
         let deep = async |_| {
             for _ in 0..20 {
                 assert_eq!(app.get("/page/?page=101&size=100", &eve).await.status, 200);
             }
         };
-        let (took, _) = tokio::join!(p99(&app, "/me", &ada, 200), join_all((0..8).map(deep)));
-        println!("{backend:?} /me beside eight that list: {took:?}");
-        assert!(took <= 4 * SOON, "{backend:?}: /me takes {took:?}");
+        let (took, _) = tokio::join!(median(&app, "/me", &ada, 200), join_all((0..8).map(deep)));
+        println!("{backend:?} /me alone: {alone:?}, beside eight that list: {took:?}");
+        assert!(took <= alone + 4 * ROOM, "{backend:?}: /me takes {took:?}, alone {alone:?}");
     }
 }
