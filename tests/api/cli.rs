@@ -353,6 +353,7 @@ fn no_message_and_no_setting_that_is_shown_tells_the_password_of_the_database() 
         for arguments in [&["serve"][..], &["migrate", "up"], &["config"]] {
             let mut command = latchkey(home.path(), arguments);
             command.env("DATABASE_URL", url).env("LATCHKEY__DATABASE__TLS", "any").env("RUST_LOG", "trace");
+            command.env("LATCHKEY__DATABASE__START_TIMEOUT", "0");
             let output = run(&mut command);
             let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
             assert!(!told.contains("hunter2"), "{url}: {told}");

@@ -22,6 +22,8 @@ pub struct Client {
 
 #[derive(Debug)]
 pub struct Answer {
+    /// Where to it was asked.
+    pub path: String,
     pub status: u16,
     pub retry_after: bool,
     pub body: Value,
@@ -54,9 +56,11 @@ impl Client {
     async fn send(request: reqwest::RequestBuilder) -> Option<Answer> {
         let asked = Instant::now();
         let response = request.send().await.ok()?;
+        let path = response.url().path().to_owned();
         let (status, retry_after) = (response.status().as_u16(), response.headers().contains_key("retry-after"));
         let text = response.text().await.ok()?;
         Some(Answer {
+            path,
             status,
             retry_after,
             body: serde_json::from_str(&text).unwrap_or_default(),
