@@ -128,13 +128,18 @@ impl Server {
             () = service.keep_key_usage() => Ok(()),
             () = service.keep_purging() => Ok(()),
             () = service.keep_cleaning_up() => Ok(()),
+            () = service.keep_refusals_summed() => Ok(()),
         };
         if let Some(handle) = metrics_handle {
             handle.stop(false).await;
         }
         // A database that is away must not keep the process.
-        if tokio::time::timeout(LAST_WRITES, service.flush_key_usage()).await.is_err() {
-            log::warn!("could not write when keys were last used");
+        let last_writes = async {
+            service.flush_refusals().await;
+            service.flush_key_usage().await;
+        };
+        if tokio::time::timeout(LAST_WRITES, last_writes).await.is_err() {
+            log::warn!("could not write how many requests were refused and when keys were last used");
         }
         ended
     }

@@ -26,6 +26,8 @@ pub struct LimitSettings {
     pub invalid_tokens: Limit,
     /// Keys that are made or issued, by user.
     pub new_keys: Limit,
+    /// Attempts that are refused, by user and by network.
+    pub refusals: Limit,
 }
 
 /// How many at once, and how many an hour after that.
@@ -50,6 +52,7 @@ impl LimitSettings {
             ("claims", self.claims),
             ("invalid_tokens", self.invalid_tokens),
             ("new_keys", self.new_keys),
+            ("refusals", self.refusals),
         ];
         for (name, limit) in limits {
             within(&format!("limits.{name}.burst"), limit.burst, 1, 1_000_000)?;

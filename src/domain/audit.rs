@@ -79,7 +79,7 @@ impl Call {
 /// By whom a change was made, as the entry tells it.
 #[derive(Clone, Debug)]
 pub struct By {
-    /// `user:<id>`, `key:<id>`, `command-line`, `constant-key` or `anonymous`.
+    /// `user:<id>`, `key:<id>`, `command-line`, `constant-key`, `anonymous`, or `various` for a sum.
     pub actor: String,
     /// The user on whose account that was.
     pub user: Option<UserId>,
@@ -93,6 +93,11 @@ impl By {
     /// Nobody we know.
     pub fn anonymous() -> Self {
         Self { actor: "anonymous".into(), user: None, credential: "none".into(), level: None }
+    }
+
+    /// Several callers, whose refusals are summed.
+    pub fn various() -> Self {
+        Self { actor: "various".into(), user: None, credential: "various".into(), level: None }
     }
 
     /// The caller as the guard saw them.

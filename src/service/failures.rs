@@ -136,6 +136,7 @@ pub(super) struct Standing {
 
 /// An attempt on an account. Drop it when its outcome is stored: then the next one looks at the failures.
 pub(super) struct Attempt {
+    account: Digest,
     standing: Standing,
     _guard: Option<AttemptGuard>,
 }
@@ -157,14 +158,14 @@ impl Service {
     ///
     /// Errors: [`AppError::Busy`] if too many wait already.
     pub(super) async fn begin_attempt(&self, attempted: AttemptedAccount) -> Result<Attempt, AppError> {
-        let policy = self.lockout;
+        let (policy, account) = (self.lockout, attempted.account);
         let look = async || {
             let now = self.clock.now();
             self.db.read(move |conn| standing(conn, policy, attempted, now)).await
         };
         let mut standing = look().await?;
         let Some(policy) = policy else {
-            return Ok(Attempt { standing, _guard: None });
+            return Ok(Attempt { account, standing, _guard: None });
         };
         let guard = self.attempts.begin(standing.counted_as)?;
         let mut most = policy.allowance(0);
@@ -173,11 +174,11 @@ impl Service {
             // Only now: what failed before has been stored, and what may fail still is ahead.
             standing = look().await?;
             if standing.reason.is_some() {
-                return Ok(Attempt { standing, _guard: None });
+                return Ok(Attempt { account, standing, _guard: None });
             }
             most = policy.allowance(standing.failures);
             if guard.ahead() < most {
-                return Ok(Attempt { standing, _guard: Some(guard) });
+                return Ok(Attempt { account, standing, _guard: Some(guard) });
             }
         }
     }
@@ -197,7 +198,7 @@ impl Service {
             None => Ok(None),
             Some(policy) => count_failure(conn, policy, standing, now),
         };
-        self.turned_down_and(call, event, error, count).await
+        self.turned_down_at(call, attempt.account, event, error, count).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use crate::domain::id::KeyId;
 
 /// Seconds between two writes about one key.
 const INTERVAL: i64 = 60;
+/// Keys whose last use is remembered. The uses of more keys are forgotten, and the log tells.
+const KEYS: usize = 100_000;
 /// How often somebody looks for what is to be written.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -25,12 +28,20 @@ struct LastUse {
 
 /// The last use of each key that was used lately.
 #[derive(Default)]
-pub(super) struct KeyUsage(Mutex<HashMap<KeyId, LastUse>>);
+pub(super) struct KeyUsage {
+    uses: Mutex<HashMap<KeyId, LastUse>>,
+    /// Uses of keys for which there was no room.
+    forgotten: AtomicU64,
+}
 
 impl KeyUsage {
     /// Notes a use; a few nanoseconds, no waiting.
     pub(super) fn note(&self, key: KeyId, at: Timestamp, from: Option<IpAddr>) {
         let mut uses = self.uses();
+        if uses.len() >= KEYS && !uses.contains_key(&key) {
+            self.forgotten.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let written_at = uses.get(&key).and_then(|last| last.written_at);
         uses.insert(key, LastUse { at, from, is_written: false, written_at });
     }
@@ -70,7 +81,7 @@ impl KeyUsage {
     }
 
     fn uses(&self) -> MutexGuard<'_, HashMap<KeyId, LastUse>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -80,6 +91,10 @@ impl Service {
         loop {
             tokio::time::sleep(TICK).await;
             self.write_key_usage(self.key_usage.take_due(self.clock.now())).await;
+            let forgotten = self.key_usage.forgotten.swap(0, Ordering::Relaxed);
+            if forgotten > 0 {
+                log::warn!("{forgotten} uses of keys are not noted: more than {KEYS} keys were used within a minute");
+            }
         }
     }
 
@@ -153,6 +168,16 @@ mod tests {
         usage.note(KEY, start.plus_seconds(61), None);
         usage.put_back(lost);
         assert_eq!(at(&usage, start.plus_seconds(120)), Some(start.plus_seconds(61)));
+    }
+
+    #[test]
+    fn so_many_keys_are_remembered_and_no_more() {
+        let (usage, start) = (KeyUsage::default(), Clock::default().now());
+        for id in 0..150_000 {
+            usage.note(KeyId(id), start, None);
+        }
+        usage.note(KEY, start.plus_seconds(1), None);
+        assert_eq!((usage.uses().len(), usage.forgotten.load(Ordering::Relaxed)), (KEYS, 50_000));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod lookup;
 pub mod page;
 pub mod purge;
 mod readiness;
+mod refusals;
 pub mod revoke;
 mod rules;
 mod stage;
@@ -40,6 +41,7 @@ use self::identity_cache::{CacheCounts, IdentityCache};
 use self::key_usage::KeyUsage;
 use self::lookup::Lookups;
 use self::readiness::Readiness;
+use self::refusals::Refusals;
 use self::stage::Stages;
 use self::throttle::Throttle;
 use self::turns::Turns;
@@ -89,6 +91,7 @@ pub struct Service {
     attempts: Arc<Attempts>,
     forwarding: ForwardPolicy,
     metrics: Arc<Metrics>,
+    refusals: Refusals,
     stages: Stages,
     readiness: Readiness,
 }
@@ -108,6 +111,7 @@ impl Service {
             metrics,
             lockout: LockoutPolicy::new(limits),
             attempts: Arc::default(),
+            refusals: Refusals::default(),
             forwarding: ForwardPolicy::new(authz),
             clock,
             hasher,

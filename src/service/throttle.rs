@@ -12,8 +12,10 @@ use quick_cache::sync::Cache;
 
 use crate::clock::Clock;
 use crate::config::{Limit, LimitSettings};
-use crate::domain::id::UserId;
+use crate::domain::audit::Call;
+use crate::domain::id::{KeyId, UserId};
 use crate::domain::network::Network;
+use crate::domain::principal::Credential;
 use crate::error::AppError;
 use crate::metrics::Metrics;
 
@@ -59,6 +61,15 @@ struct Buckets {
     claims: Bucket<Network>,
     invalid_tokens: Bucket<Network>,
     new_keys: Bucket<UserId>,
+    refusals_by_network: Bucket<Network>,
+    refusals_by_caller: Bucket<RefusedCaller>,
+}
+
+/// Whose refusals are counted together: of a user by token or own key, or of the holder of an issued key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum RefusedCaller {
+    User(UserId),
+    IssuedKey(KeyId),
 }
 
 impl Throttle {
@@ -69,6 +80,8 @@ impl Throttle {
             claims: Bucket::new(settings.claims),
             invalid_tokens: Bucket::new(settings.invalid_tokens),
             new_keys: Bucket::new(settings.new_keys),
+            refusals_by_network: Bucket::new(settings.refusals),
+            refusals_by_caller: Bucket::new(settings.refusals),
         });
         Self { buckets, clock, metrics }
     }
@@ -89,6 +102,23 @@ impl Throttle {
     pub(super) fn count_key(&self, owner: UserId) -> Result<(), AppError> {
         let taken = self.buckets.as_ref().map_or(Ok(()), |buckets| buckets.new_keys.take(owner, self.clock.uptime()));
         self.told("new_keys", taken)
+    }
+
+    /// Counts an attempt that is refused, of the caller and of the client.
+    pub(super) fn count_refusal(&self, call: &Call) -> Result<(), AppError> {
+        let Some(buckets) = &self.buckets else {
+            return Ok(());
+        };
+        let now = self.clock.uptime();
+        let caller = call.identity().map(|identity| match identity.credential {
+            Credential::IssuedKey(key) => RefusedCaller::IssuedKey(key),
+            Credential::Token(_) | Credential::OwnKey(_) => RefusedCaller::User(identity.user_id),
+        });
+        let network = call.origin.client.map(Network::of);
+        let by_caller = caller.map_or(Ok(()), |caller| buckets.refusals_by_caller.take(caller, now));
+        let taken =
+            by_caller.and_then(|()| network.map_or(Ok(()), |network| buckets.refusals_by_network.take(network, now)));
+        self.told("refusals", taken)
     }
 
     fn told(&self, limit: &'static str, answer: Result<(), AppError>) -> Result<(), AppError> {

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Service;
 use super::auth::identify;
 use super::identity_cache::IdentityCache;
+use super::refusals::Refusal;
 use crate::clock::Timestamp;
 use crate::db::{Conn, audit_entries, users};
 use crate::domain::audit::{Action, By, Call, Event, Origin, Outcome, Target};
 use crate::domain::id::{EntryId, UserId};
 use crate::domain::principal::Identity;
+use crate::domain::secret::Digest;
 use crate::error::{AppError, Denial, Reason};
 
 /// A change on its way: the connection, in a transaction, and the entry to be.
@@ -224,41 +226,79 @@ impl Service {
                     told.is_forgotten_by(&self.cache);
                 }
                 let (by, event) = told.so_far();
-                Err(self.tell_failure(&asked, by, event, error, |_, _| Ok(None)).await)
+                Err(self.record_failure(&asked, by, event, error).await)
             }
         }
     }
 
     /// Records that `attempt` failed with `error`, and answers the error: this one, or that it cannot be recorded.
     pub(super) async fn turned_down(&self, call: &Call, attempt: Event, error: AppError) -> AppError {
-        self.turned_down_and(call, attempt, error, |_, _| Ok(None)).await
+        self.record_failure(call, By::caller(&call.caller), attempt, error).await
     }
 
-    /// The same, and `also` in the same transaction, which may answer another reason.
-    pub(super) async fn turned_down_and<F>(&self, call: &Call, attempt: Event, error: AppError, also: F) -> AppError
+    /// The same for an attempt to open an account. `also` happens in the same transaction and may answer another reason.
+    pub(super) async fn turned_down_at<F>(
+        &self,
+        call: &Call,
+        account: Digest,
+        attempt: Event,
+        error: AppError,
+        also: F,
+    ) -> AppError
     where
         F: FnOnce(&mut Conn, Timestamp) -> Result<Option<&'static str>, AppError> + Send + 'static,
     {
-        self.tell_failure(call, By::caller(&call.caller), attempt, error, also).await
-    }
-
-    async fn tell_failure<F>(&self, call: &Call, by: By, event: Event, error: AppError, also: F) -> AppError
-    where
-        F: FnOnce(&mut Conn, Timestamp) -> Result<Option<&'static str>, AppError> + Send + 'static,
-    {
-        let Some((outcome, reason)) = outcome(&error) else {
+        let by = By::caller(&call.caller);
+        let Some(refusal) = refusal(by, attempt, Some(account), &error) else {
             return error;
         };
-        let event = match event.detail {
-            Some(_) => event,
-            None => event.detail(reason),
-        };
-        self.write_entry(call, by, event, outcome, also).await.err().unwrap_or(error)
+        self.write_refusal(call, refusal, also).await.err().unwrap_or(error)
     }
 
-    /// Records a decision that changes nothing here. Errors: it cannot be recorded.
+    /// Records a failure and counts it against the caller: beyond a limit the answer is [`AppError::TooMany`].
+    async fn record_failure(&self, call: &Call, by: By, event: Event, error: AppError) -> AppError {
+        let Some(refusal) = refusal(by, event, None, &error) else {
+            return error;
+        };
+        if let Err(too_many) = self.throttle.count_refusal(call) {
+            self.sum_refusal(&refusal, &call.origin);
+            return too_many;
+        }
+        self.write_refusal(call, refusal, |_, _| Ok(None)).await.err().unwrap_or(error)
+    }
+
+    /// Records a decision that changes nothing here. Errors: it cannot be recorded, or was a refusal too many.
     pub(super) async fn record_decision(&self, call: &Call, event: Event, outcome: Outcome) -> Result<(), AppError> {
-        self.write_entry(call, By::caller(&call.caller), event, outcome, |_, _| Ok(None)).await
+        let by = By::caller(&call.caller);
+        if outcome == Outcome::Success {
+            return self.write_entry(call, by, event, outcome, |_, _| Ok(None)).await.map(drop);
+        }
+        let refusal = Refusal { by, event, outcome, account: None };
+        if let Err(too_many) = self.throttle.count_refusal(call) {
+            self.sum_refusal(&refusal, &call.origin);
+            return Err(too_many);
+        }
+        self.write_refusal(call, refusal, |_, _| Ok(None)).await
+    }
+
+    /// Writes an entry about a refusal, or counts it if there were many like it, and does `also` in either case.
+    async fn write_refusal<F>(&self, call: &Call, refusal: Refusal, also: F) -> Result<(), AppError>
+    where
+        F: FnOnce(&mut Conn, Timestamp) -> Result<Option<&'static str>, AppError> + Send + 'static,
+    {
+        if self.has_own_entry(&refusal) {
+            let Refusal { by, event, outcome, .. } = refusal;
+            return self.write_entry(call, by, event, outcome, also).await;
+        }
+        let mut refusal = refusal;
+        if refusal.account.is_some() {
+            let now = self.clock.now();
+            if let Some(reason) = self.write_for_refusal(move |conn| also(conn, now)).await? {
+                refusal.event.detail = Some(reason.to_owned());
+            }
+        }
+        self.sum_refusal(&refusal, &call.origin);
+        Ok(())
     }
 
     /// Writes an entry in a transaction of its own, with whatever `also` writes.
@@ -275,15 +315,22 @@ impl Service {
             audit_entries::insert(conn, now, &by, &event, outcome, &origin)?;
             Ok((by, event))
         };
-        let recorded = self.db.write(record).await;
-        let (by, event) = recorded.map_err(|error| match error {
-            // What the caller asked for was turned down, so it did not happen, whatever became of the entry.
-            AppError::OutcomeUnknown(source) => AppError::Busy(source),
-            error => error,
-        })?;
+        let (by, event) = self.write_for_refusal(record).await?;
         log_entry(&by, &event, outcome, &call.origin);
         self.metrics.audit_entry(outcome.name());
         Ok(())
+    }
+
+    async fn write_for_refusal<T, F>(&self, record: F) -> Result<T, AppError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
+    {
+        self.db.write(record).await.map_err(|error| match error {
+            // What the caller asked for was turned down, so it did not happen, whatever became of the entry.
+            AppError::OutcomeUnknown(source) => AppError::Busy(source),
+            error => error,
+        })
     }
 
     /// Records that a known caller was kept out of a route, and answers the error to tell them: this one, or that it
@@ -319,6 +366,16 @@ fn confirm(conn: &mut Conn, call: &Call, now: Timestamp) -> Result<Option<Identi
         Some(scope) if !identity.level.scopes.contains(scope) => Err(AppError::Forbidden(Denial::scope(scope))),
         _ => Ok(Some(identity)),
     }
+}
+
+/// What the trail tells of an attempt that failed with `error`; `None` if the error says nothing about the caller.
+fn refusal(by: By, event: Event, account: Option<Digest>, error: &AppError) -> Option<Refusal> {
+    let (outcome, reason) = outcome(error)?;
+    let event = match event.detail {
+        Some(_) => event,
+        None => event.detail(reason),
+    };
+    Some(Refusal { by, event, outcome, account })
 }
 
 /// How the trail tells of an error; `None` for one that says nothing about the caller.

@@ -242,7 +242,8 @@ async fn of_a_burst_as_many_count_as_the_account_need_not_wait_for() {
         let count = async |detail: &str| {
             app.database.number(format!("SELECT count(*) FROM audit_entries WHERE detail = '{detail}'")).await
         };
-        assert_eq!((count("wrong_password").await, count("throttled").await), (5, 28));
+        assert_eq!(count("wrong_password").await, 5);
+        assert_eq!(count("throttled").await, 15, "the others are in a sum");
     }
 }
 
@@ -358,6 +359,83 @@ async fn no_answer_tells_why_a_sign_in_failed() {
     }
 }
 
+/// The newest entry that sums refusals, when it is written.
+async fn sum_of(app: &App, reader: &Credential, query: &str) -> Value {
+    app.clock.advance(61);
+    for _ in 0..200 {
+        let entries = app.trail(reader, query).await;
+        if let Some(sum) = entries.into_iter().find(|entry| entry["detail"].as_str().unwrap().contains("repeated")) {
+            return sum;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("no sum is written");
+}
+
+#[tokio::test]
+async fn refusals_of_one_user_are_limited_and_summed_in_the_trail() {
+    for app in limited(|settings| settings.limits.refusals = Limit { burst: 30, per_hour: 60 }).await {
+        let (root, ada) = (app.admin("root@example.org").await, app.user("ada@example.org").await);
+        let mut statuses = Vec::new();
+        for _ in 0..50 {
+            statuses.push(app.get("/users", &ada).await.status);
+        }
+        assert_eq!(statuses.iter().filter(|status| **status == 403).count(), 30);
+        let answer = app.delete("/page/99", &ada).await;
+        answer.assert_error(429, "too_many_requests");
+        assert_eq!(["retry-after", "ratelimit-limit"].map(|name| answer.header(name)), ["60", "30"]);
+        assert_eq!(app.get("/me", &ada).await.status, 200, "what she may do goes on");
+        assert_eq!(app.trail(&root, "action=request&outcome=denied").await.len(), 20);
+        let sum = sum_of(&app, &root, "action=request&outcome=denied").await;
+        assert_eq!(sum["detail"], "insufficient_scope users:read, repeated 30 times", "{sum}");
+        assert_eq!((&sum["actor"], &sum["user"], &sum["role"]), (&json!("user:2"), &json!(2), &json!("member")));
+        assert_eq!(
+            (&sum["target"], &sum["client"], &sum["request_id"]),
+            (&json!("GET /users"), &json!("127.0.0.1"), &Value::Null)
+        );
+        let sum = sum_of(&app, &root, "action=page.delete").await;
+        assert_eq!((&sum["outcome"], &sum["detail"]), (&json!("failure"), &json!("not_found, repeated once")), "{sum}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_limited_by_client_too_and_users_elsewhere_go_on() {
+    for app in behind_a_proxy(|settings| settings.limits.refusals = Limit { burst: 2, per_hour: 60 }).await {
+        let (ada, eve) = (app.user("ada@example.org").await, app.user("eve@example.org").await);
+        let ask = async |who: &Credential, from: &str| {
+            app.request("GET", "/users").credential(who).header("X-Forwarded-For", from).send().await.status
+        };
+        assert_eq!([ask(&ada, KNOWN).await, ask(&eve, KNOWN).await, ask(&eve, KNOWN).await], [403, 403, 429]);
+        assert_eq!([ask(&eve, "192.0.2.2").await, ask(&ada, "192.0.2.2").await], [429, 403], "eve had two in all");
+    }
+}
+
+#[tokio::test]
+async fn failed_sign_ins_of_known_and_unknown_accounts_are_summed_alike() {
+    for app in behind_a_proxy(|_| ()).await {
+        let root = app.admin("root@example.org").await;
+        app.register("ada@example.org").await;
+        for number in 0..30 {
+            sign_in_from(&app, &format!("203.0.113.{number}"), WRONG).await;
+            for email in ["nobody@example.org", "noone@example.org"] {
+                let form = [("grant_type", "password"), ("username", email), ("password", WRONG)];
+                let from = format!("198.51.100.{number}");
+                app.request("POST", "/token").header("X-Forwarded-For", &from).form(&form).send().await;
+            }
+        }
+        let entries = app.trail(&root, "action=user.sign_in&outcome=failure").await;
+        let of = |target: &Value| entries.iter().filter(|entry| entry["target"] == *target).count();
+        assert_eq!((of(&json!("user:2")), of(&Value::Null)), (20, 40));
+        let sum = sum_of(&app, &root, "action=user.sign_in&outcome=failure&target=user:2").await;
+        assert_eq!((&sum["detail"], &sum["client"]), (&json!("throttled, repeated 10 times"), &Value::Null), "{sum}");
+        let sums: Vec<Value> = app.trail(&root, "action=user.sign_in&outcome=failure").await;
+        assert!(
+            sums.iter().any(|sum| sum["detail"] == "throttled, repeated 20 times" && sum["target"].is_null()),
+            "{sums:?}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_client_is_whom_a_trusted_proxy_names_and_nobody_else() {
     for trusted in [true, false] {
@@ -394,9 +472,10 @@ fn the_page_about_limits_states_the_defaults() {
         ("claims", at_once(limits.claims)),
         ("invalid_tokens", at_once(limits.invalid_tokens)),
         ("new_keys", at_once(limits.new_keys)),
+        ("refusals", at_once(limits.refusals)),
     ] {
         assert!(page.contains(&format!("| `limits.{setting}` | {default} |")), "{setting} = {default}");
     }
     let rows = page.lines().filter(|line| line.starts_with("| `limits.")).count();
-    assert_eq!(rows, 9, "every limit has its row");
+    assert_eq!(rows, 10, "every limit has its row");
 }

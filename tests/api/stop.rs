@@ -147,3 +147,18 @@ async fn however_it_is_told_to_stop_the_last_writes_are_made() {
         assert!(!out(&keys).contains("\"last_used_at\":null"), "{signals:?}: {keys:?}");
     }
 }
+
+#[tokio::test]
+async fn told_to_stop_it_writes_how_many_requests_were_refused() {
+    let home = TempDir::new().unwrap();
+    let mut serving = serving(&home, "4");
+    let client = serving.client();
+    let ada = client.user("ada@example.org").await;
+    for _ in 0..25 {
+        assert_eq!(client.get("/users", &ada).await.status, 403);
+    }
+    serving.signal("-TERM");
+    assert!(serving.child.wait().unwrap().success());
+    let list = out(&run(&mut latchkey(home.path(), &["audit", "list", "--json"])));
+    assert!(list.contains("insufficient_scope users:read, repeated 5 times"), "{list}");
+}
