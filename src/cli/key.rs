@@ -101,7 +101,9 @@ async fn issue_key(service: &Service, issue: Issue, output: Output) -> Outcome {
     let owner = user_named(service, &email).await?.id;
     let issued = service.issue_key_for(Call::command_line(), owner, request).await.map_err(explain)?;
     let line = match &issued {
-        Issued::New { key, .. } => format!("issued key {} on the account of {email}", key.id),
+        Issued::New { key, .. } | Issued::Again { key, .. } => {
+            format!("issued key {} on the account of {email}", key.id)
+        }
         Issued::Already(key) => format!("key {} was issued already; its secret was shown then", key.id),
     };
     let answer = KeyIssueResponse::from(issued);

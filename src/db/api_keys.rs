@@ -68,6 +68,14 @@ pub struct ApiKey {
     pub claim_expires_at: Option<NaiveDateTime>,
     /// When it was claimed.
     pub claimed_at: Option<NaiveDateTime>,
+    /// Of the request that made the secret, if its caller named it: its name, in hex.
+    pub secret_request: Option<String>,
+    /// And what it asked for, in hex.
+    pub secret_request_body: Option<String>,
+    /// When that was.
+    pub secret_made_at: Option<NaiveDateTime>,
+    /// Whether that request can be repeated, because the secret has not been used.
+    pub secret_unseen: bool,
 }
 
 impl ApiKey {
@@ -158,6 +166,14 @@ pub struct NewKey {
     pub claim_digest: Option<String>,
     /// Until when.
     pub claim_expires_at: Option<NaiveDateTime>,
+    /// Of the request that made the secret or the claim code, if its caller named it.
+    pub secret_request: Option<String>,
+    /// And what it asked for.
+    pub secret_request_body: Option<String>,
+    /// Now, then.
+    pub secret_made_at: Option<NaiveDateTime>,
+    /// Whether that request can be repeated.
+    pub secret_unseen: bool,
 }
 
 impl NewKey {
@@ -178,6 +194,10 @@ impl NewKey {
             metadata: None,
             claim_digest: None,
             claim_expires_at: None,
+            secret_request: None,
+            secret_request_body: None,
+            secret_made_at: None,
+            secret_unseen: false,
         }
     }
 }
@@ -204,6 +224,16 @@ pub struct KeyChange {
     pub revoked_at: Option<NaiveDateTime>,
     /// When it was claimed.
     pub claimed_at: Option<NaiveDateTime>,
+    /// Of the claim code, in hex.
+    pub claim_digest: Option<String>,
+    /// Of the request that made the secret.
+    pub secret_request: Option<Option<String>>,
+    /// And what it asked for.
+    pub secret_request_body: Option<Option<String>>,
+    /// When that was.
+    pub secret_made_at: Option<Option<NaiveDateTime>>,
+    /// Whether it can be repeated.
+    pub secret_unseen: Option<bool>,
 }
 
 /// A key with what the guard needs to know of its owner.
@@ -228,6 +258,8 @@ pub struct Resolved {
     pub created_at: Timestamp,
     /// Whether the secret that was shown is the one before the last rotation.
     pub replaced: bool,
+    /// Whether it is the current one and has not been used before, as far as that matters.
+    pub unseen: bool,
     /// The first moment at which the secret that was shown is dead.
     pub expires_at: Option<Timestamp>,
 }
@@ -271,6 +303,7 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
             owner_email,
             role: stored_role(&role),
             replaced,
+            unseen: key.secret_unseen && !replaced,
             expires_at: ends.into_iter().flatten().min().map(Timestamp::from),
         }
     }))
@@ -412,6 +445,13 @@ pub fn revoke_all(conn: &mut Conn, ids: &[KeyId], at: NaiveDateTime) -> Result<(
 
 fn numbers(ids: &[KeyId]) -> impl Iterator<Item = i64> {
     ids.iter().map(|id| id.0)
+}
+
+/// Notes that the current secret with this digest is used, so that the request that made it is repeated no more;
+/// whether there is such a secret still.
+pub fn note_first_use(conn: &mut Conn, digest: Digest) -> Result<bool, AppError> {
+    let by_digest = api_keys::table.filter(api_keys::digest.eq(digest.to_hex()));
+    Ok(diesel::update(by_digest).set(api_keys::secret_unseen.eq(false)).execute(conn)? > 0)
 }
 
 /// Notes that a key was used, unless a later use is known.

@@ -55,6 +55,10 @@ diesel::table! {
         claim_digest -> Nullable<Text>,
         claim_expires_at -> Nullable<Timestamp>,
         claimed_at -> Nullable<Timestamp>,
+        secret_request -> Nullable<Text>,
+        secret_request_body -> Nullable<Text>,
+        secret_made_at -> Nullable<Timestamp>,
+        secret_unseen -> Bool,
     }
 }
 

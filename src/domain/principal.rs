@@ -40,6 +40,8 @@ pub struct Identity {
     pub narrowed: bool,
     /// Whether it is the secret of a key before the last rotation, which works until its overlap ends.
     pub replaced: bool,
+    /// Whether it is the secret of a key that has not been used before, as far as that matters.
+    pub unseen: bool,
     /// When the user signed in, or the key was made.
     pub issued_at: Timestamp,
     /// The first moment at which it is dead, if there is one.

@@ -1,17 +1,13 @@
 //! API keys that are issued to others: a purchase becomes a key.
 
 use std::collections::BTreeMap;
-use std::future::{Ready, ready};
 
-use actix_web::dev::Payload;
-use actix_web::http::header::HeaderName;
-use actix_web::{FromRequest, HttpRequest};
-use paperclip::actix::{Apiv2Schema, OperationModifier, api_v2_operation, web};
-use paperclip::v2::models::{DataType, DefaultOperationRaw, Either, Parameter, ParameterIn};
+use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::body::{self, Json, Query};
+use super::idempotency::IdempotencyKey;
 use super::key::{FreshKeyResponse, KeyResponse};
 use super::path::PathId;
 use super::principal::{Anybody, IssueKeys, Permit};
@@ -79,7 +75,7 @@ impl From<Key> for IssuedKeyResponse {
 pub struct KeyIssueResponse {
     #[serde(flatten)]
     issued: IssuedKeyResponse,
-    /// The secret, shown this once; null with `claim`, and when the request was a repetition
+    /// The secret, shown this once; null with `claim`, and when the request was a repetition that shows none
     key: Option<String>,
     /// The claim code, shown this once, good for 72 hours; null with `secret`, and when the request was a repetition
     claim: Option<String>,
@@ -96,7 +92,7 @@ impl From<Issued> for KeyIssueResponse {
     fn from(issued: Issued) -> Self {
         match issued {
             Issued::Already(key) => Self { issued: key.into(), key: None, claim: None },
-            Issued::New { key, secret } => {
+            Issued::New { key, secret } | Issued::Again { key, secret } => {
                 let is_claim = secret.kind() == SecretKind::Claim;
                 let secret = secret.reveal();
                 let (key_secret, claim) = if is_claim { (None, Some(secret)) } else { (Some(secret), None) };
@@ -133,56 +129,11 @@ pub struct ClaimRequest {
     claim: String,
 }
 
-/// The caller's name for a request, from the header `Idempotency-Key`.
-pub struct IdempotencyKey(Option<String>);
-
-/// Longest such name in characters.
-const IDEMPOTENCY_KEY_MAX: usize = 255;
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-impl FromRequest for IdempotencyKey {
-    type Error = Fault;
-    type Future = Ready<Result<Self, Fault>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let mut values = request.headers().get_all(IDEMPOTENCY_KEY);
-        let visible = |text: &&str| {
-            (1..=IDEMPOTENCY_KEY_MAX).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
-        };
-        ready(match (values.next(), values.next()) {
-            (None, _) => Ok(Self(None)),
-            (Some(value), None) => match value.to_str().ok().map(str::trim).filter(visible) {
-                Some(text) => Ok(Self(Some(text.to_owned()))),
-                None => Err(malformed_idempotency_key()),
-            },
-            (Some(_), Some(_)) => Err(malformed_idempotency_key()),
-        })
-    }
-}
-
-fn malformed_idempotency_key() -> Fault {
-    let detail = "Send Idempotency-Key once, with 1 to 255 visible ASCII characters.";
-    Fault::Malformed { code: "malformed_idempotency_key", detail: detail.into() }
-}
-
-impl paperclip::v2::schema::Apiv2Schema for IdempotencyKey {}
-
-impl OperationModifier for IdempotencyKey {
-    fn update_parameter(operation: &mut DefaultOperationRaw) {
-        operation.parameters.push(Either::Right(Parameter {
-            name: "Idempotency-Key".to_owned(),
-            in_: ParameterIn::Header,
-            description: Some("Your name for this request; the same again is the same key".to_owned()),
-            data_type: Some(DataType::String),
-            ..Parameter::default()
-        }));
-    }
-}
-
 /// Issue an API key
 ///
 /// For whoever bought access. The same `order` or `Idempotency-Key` again answers the same record with 200 and makes
-/// nothing; with another body it is a conflict.
+/// no other key; with another body it is a conflict. The same `Idempotency-Key` shows another secret in its place, until
+/// one is used.
 #[api_v2_operation(operation_id = "issueKey", tags(issue))]
 pub async fn issue(
     service: web::Data<Service>,
@@ -197,26 +148,28 @@ pub async fn issue(
         order,
         metadata: metadata.unwrap_or_default(),
         delivery: delivery.unwrap_or(Delivery::Secret),
-        idempotency_key: idempotency_key.0,
+        idempotency_key: idempotency_key.into_inner(),
     };
     let issued = service.issue_key(permit.0, request).await?;
     let location = match &issued {
         Issued::New { key, .. } => Some(format!("/keys/{}", key.id)),
-        Issued::Already(_) => None,
+        Issued::Again { .. } | Issued::Already(_) => None,
     };
     Ok(Once::new(issued.into(), location))
 }
 
 /// Claim an API key
 ///
-/// Exchanges a claim code for the key's secret, which is shown this once, as `key`. The code is the only credential.
+/// Exchanges a claim code for the key's secret, which is shown this once, as `key`. The code is the only credential. The
+/// same request with the same `Idempotency-Key` shows another secret in its place, until one is used.
 #[api_v2_operation(operation_id = "claimKey", tags(issue))]
 pub async fn claim(
     service: web::Data<Service>,
     anybody: Anybody,
+    idempotency_key: IdempotencyKey,
     body: Json<ClaimRequest>,
 ) -> Result<Reply<FreshKeyResponse>, Fault> {
-    let fresh = service.claim_key(anybody.0, &body.0.claim).await?;
+    let fresh = service.claim_key(anybody.0, &body.0.claim, idempotency_key.into_inner().as_deref()).await?;
     Ok(Reply::new(fresh.into()))
 }
 
@@ -258,44 +211,4 @@ pub async fn revoke(
 ) -> Result<NoContent, Fault> {
     service.revoke_issued_key(permit.0, id.0).await?;
     Ok(NoContent)
-}
-
-#[cfg(test)]
-mod tests {
-    use actix_web::http::header::HeaderValue;
-    use actix_web::test::TestRequest;
-    use proptest::prelude::*;
-
-    use super::super::arbitrary::header_value;
-    use super::*;
-
-    fn read(lines: &[HeaderValue]) -> Result<Option<String>, ()> {
-        let request =
-            lines.iter().fold(TestRequest::default(), |request, line| request.append_header((IDEMPOTENCY_KEY, line)));
-        let key = IdempotencyKey::from_request(&request.to_http_request(), &mut Payload::None).into_inner();
-        key.map(|key| key.0).map_err(drop)
-    }
-
-    proptest! {
-        #[test]
-        fn an_idempotency_key_is_taken_as_it_is_written_or_refused(lines in prop::collection::vec(header_value(b" \t\"ab,\x80"), 0..3)) {
-            let expected = match lines.as_slice() {
-                [] => Ok(None),
-                [line] => {
-                    let text = line.as_bytes().trim_ascii();
-                    let is_printable = text.iter().all(|byte| matches!(byte, b' '..=b'~'));
-                    let text = std::str::from_utf8(text).ok().filter(|text| is_printable && !text.is_empty());
-                    text.map(|text| Some(text.to_owned())).ok_or(())
-                }
-                _ => Err(()),
-            };
-            prop_assert_eq!(read(&lines), expected);
-        }
-    }
-
-    #[test]
-    fn an_idempotency_key_has_at_most_255_characters() {
-        let of = |length: usize| read(&[HeaderValue::from_str(&"k".repeat(length)).unwrap()]);
-        assert_eq!((of(255), of(256)), (Ok(Some("k".repeat(255))), Err(())));
-    }
 }

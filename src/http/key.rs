@@ -4,6 +4,7 @@ use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
 use serde::{Deserialize, Serialize};
 
 use super::body::Json;
+use super::idempotency::IdempotencyKey;
 use super::path::PathId;
 use super::principal::{Permit, ReadKeys, WriteKeys};
 use super::problem::Fault;
@@ -130,15 +131,18 @@ pub async fn list(service: web::Data<Service>, permit: Permit<ReadKeys>) -> Resu
 
 /// Create an API key
 ///
-/// For a service or a device of yours. The secret is shown this once, as `key`.
+/// For a service or a device of yours. The secret is shown this once, as `key`. The same request with the same
+/// `Idempotency-Key` shows another secret of the same key in its place, until one is used.
 #[api_v2_operation(operation_id = "createKey", tags(key))]
 pub async fn create(
     service: web::Data<Service>,
     permit: Permit<WriteKeys>,
+    idempotency_key: IdempotencyKey,
     body: Json<KeyCreateRequest>,
 ) -> Result<Reply<FreshKeyResponse, 201>, Fault> {
     let KeyCreateRequest { name, scopes, expires_at } = body.0;
-    let fresh = service.create_key(permit.0, KeyRequest { name, scopes, expires_at }).await?;
+    let request = KeyRequest { name, scopes, expires_at };
+    let fresh = service.create_key(permit.0, request, idempotency_key.into_inner().as_deref()).await?;
     let location = format!("/me/keys/{}", fresh.key.id);
     Ok(Reply::new(FreshKeyResponse::from(fresh)).location(location))
 }
@@ -168,15 +172,18 @@ pub async fn edit(
 
 /// Give one of my API keys a new secret
 ///
-/// It is shown this once, as `key`. The old one works for `overlap_seconds` more.
+/// It is shown this once, as `key`. The old one works for `overlap_seconds` more. The same request with the same
+/// `Idempotency-Key` shows another new secret in its place, until one is used, and leaves the old one alone.
 #[api_v2_operation(operation_id = "rotateKey", tags(key))]
 pub async fn rotate(
     service: web::Data<Service>,
     permit: Permit<WriteKeys>,
     id: PathId<KeyId>,
+    idempotency_key: IdempotencyKey,
     body: Json<RotateRequest>,
 ) -> Result<Reply<FreshKeyResponse>, Fault> {
-    let fresh = service.rotate_key(permit.0, id.0, body.0.overlap_seconds).await?;
+    let fresh =
+        service.rotate_key(permit.0, id.0, body.0.overlap_seconds, idempotency_key.into_inner().as_deref()).await?;
     Ok(Reply::new(fresh.into()))
 }
 

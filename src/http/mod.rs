@@ -16,6 +16,7 @@ pub mod fields;
 pub mod guard;
 mod header;
 pub mod health;
+mod idempotency;
 pub mod introspect;
 pub mod issue;
 pub mod key;

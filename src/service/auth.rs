@@ -64,6 +64,7 @@ impl Service {
             None => {
                 let ticket = self.cache.ticket();
                 let found = self.lookups.find(kind, digest).await?;
+                let found = self.seen(found).await?;
                 if let Some(identity) = &found {
                     self.cache.put(ticket, digest, identity);
                 }
@@ -71,6 +72,19 @@ impl Service {
             }
         };
         Ok(found.filter(|identity| identity.lives_at(now)))
+    }
+}
+
+impl Service {
+    /// The same, after the first use of a secret is stored if that matters. Somebody may have replaced it meanwhile.
+    async fn seen(&self, found: Option<Arc<Identity>>) -> Result<Option<Arc<Identity>>, AppError> {
+        match found {
+            Some(identity) if identity.unseen => {
+                let lives = self.note_first_use(identity.digest).await?;
+                Ok(lives.then(|| Arc::new(Identity { unseen: false, ..Identity::clone(&identity) })))
+            }
+            found => Ok(found),
+        }
     }
 }
 
@@ -89,6 +103,7 @@ pub(super) fn identify(conn: &mut Conn, kind: SecretKind, digest: Digest) -> Res
                 foreign: BTreeSet::new(),
                 narrowed: found.narrowed,
                 replaced: false,
+                unseen: false,
                 issued_at: found.created_at,
                 expires_at: Some(found.expiration_date),
             }))
@@ -111,6 +126,7 @@ pub(super) fn identify(conn: &mut Conn, kind: SecretKind, digest: Digest) -> Res
                     foreign: found.grant.foreign,
                     narrowed: true,
                     replaced: found.replaced,
+                    unseen: found.unseen,
                     issued_at: found.created_at,
                     expires_at: found.expires_at,
                 }

@@ -1,5 +1,6 @@
 //! What a key may be given: scopes and a life, by a caller who has as much.
 
+use serde_json::{Value, json};
 use validator::Validate;
 
 use super::rules::{TEXT_MAX, broken, readable};
@@ -33,6 +34,17 @@ pub struct KeyRequest {
     pub scopes: Vec<String>,
     /// The first moment at which it is dead (RFC 3339); never if `None`.
     pub expires_at: Option<String>,
+}
+
+impl KeyRequest {
+    /// What tells one request from another, in one spelling.
+    pub(super) fn canonical(&self) -> [Value; 3] {
+        let mut scopes = self.scopes.clone();
+        scopes.sort_unstable();
+        // The same moment is the same, however it is written.
+        let moment = |text: &String| Timestamp::parse(text).map_or_else(|| text.clone(), |end| end.utc().to_rfc3339());
+        [json!(self.name), json!(scopes), json!(self.expires_at.as_ref().map(moment))]
+    }
 }
 
 /// Whether scopes that Latchkey does not know are acceptable.

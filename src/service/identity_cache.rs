@@ -183,6 +183,7 @@ mod tests {
             foreign: BTreeSet::new(),
             narrowed: false,
             replaced: false,
+            unseen: false,
             issued_at: Clock::default().now(),
             expires_at: None,
         };

@@ -8,6 +8,7 @@ use validator::{Validate, ValidationError};
 use super::Service;
 use super::grant::{Foreign, KeyRequest, Terms, may_give};
 use super::key::{FreshKey, lock_key, may_change_key, revoke};
+use super::repeat::{NamedRequest, is_repetition, made_by, repeated_differently, replace_unseen};
 use super::rules::{TEXT_MAX, broken, readable};
 use super::throttle::Act;
 use super::token::generate;
@@ -84,12 +85,8 @@ fn small_enough(metadata: &BTreeMap<String, Value>) -> Result<(), ValidationErro
 impl IssueRequest {
     /// What tells a repetition from another request: all of it but its name, in one spelling.
     fn digest(&self) -> Digest {
-        let mut scopes = self.key.scopes.clone();
-        scopes.sort_unstable();
-        // The same moment is the same, however it is written. This form is part of digests that are stored.
-        let moment = |text: &String| Timestamp::parse(text).map_or_else(|| text.clone(), |end| end.utc().to_rfc3339());
-        let expires_at = self.key.expires_at.as_ref().map(moment);
-        let mut canonical = json!([self.key.name, scopes, expires_at, self.order, self.metadata, self.delivery.name()]);
+        let [name, scopes, expires_at] = self.key.canonical();
+        let mut canonical = json!([name, scopes, expires_at, self.order, self.metadata, self.delivery.name()]);
         canonical.sort_all_objects();
         Digest::of(&canonical.to_string())
     }
@@ -100,6 +97,14 @@ impl IssueRequest {
 pub enum Issued {
     /// A new key, with its secret or its claim code, which is shown this once.
     New {
+        /// The key.
+        key: Key,
+        /// The secret or the claim code.
+        secret: Secret,
+    },
+    /// The key that an earlier request of the same name made, with another secret or claim code in place of the one
+    /// that nobody has used.
+    Again {
         /// The key.
         key: Key,
         /// The secret or the claim code.
@@ -157,6 +162,7 @@ impl Service {
             Delivery::Claim => SecretKind::Claim,
         })?;
         let (hint, digest) = (secret.hint(), secret.digest().to_hex());
+        let named = NamedRequest::new("issue", owner, request.idempotency_key.as_deref(), &request.digest().to_hex());
         let issued = self.change(call, Event::of(Action::IssueKey).owned_by(owner), move |change| {
             // The owner's row is locked, so of parallel repetitions the first one makes the key.
             let row = users::lock(change.conn, owner)?.ok_or(AppError::NotFound("user"))?;
@@ -166,8 +172,15 @@ impl Service {
             }
             let request_digest = request.digest().to_hex();
             if let Some(known) = known(change, owner, &request, &request_digest)? {
-                change.leave_as_is();
-                return Ok((known, false));
+                let allowed = |terms: &Terms| may_give(change, terms, Foreign::Allowed, row.role()).is_ok();
+                let is_again = terms.as_ref().is_ok_and(allowed)
+                    && is_repetition(&known, named.as_ref(), change.now).is_ok_and(|is_repetition| is_repetition);
+                return if is_again {
+                    Ok(Issued::Again { key: replace_unseen(change, &known, &secret)?.into(), secret })
+                } else {
+                    change.leave_as_is();
+                    Ok(Issued::Already(known.into()))
+                };
             }
             let terms = terms.map_err(AppError::Invalid)?;
             may_give(change, &terms, Foreign::Allowed, row.role())?;
@@ -185,6 +198,10 @@ impl Service {
                 metadata: Some(json!(request.metadata).to_string()),
                 claim_expires_at: claimed.then(|| change.now.plus_seconds(CLAIM_TTL).naive()),
                 claim_digest: claimed.then_some(digest),
+                secret_request: named.as_ref().map(|named| named.name().to_owned()),
+                secret_request_body: named.as_ref().map(|named| named.body().to_owned()),
+                secret_made_at: named.as_ref().map(|_| change.now.naive()),
+                secret_unseen: named.is_some(),
                 ..NewKey::blank(owner, change.now)
             };
             let key = api_keys::insert(change.conn, &new)?;
@@ -193,17 +210,17 @@ impl Service {
             }
             change.is_on(Target::Key(key.id));
             change.record(|event| event.detail(terms.grant.to_string()))?;
-            Ok((key, true))
+            Ok(Issued::New { key: key.into(), secret })
         });
-        let (key, is_new) = issued.await?;
-        Ok(if is_new { Issued::New { key: key.into(), secret } } else { Issued::Already(key.into()) })
+        issued.await
     }
 
-    /// Exchanges a claim code for the key's secret, which comes into being now and is shown this once.
+    /// Exchanges a claim code for the key's secret, which comes into being now and is shown this once, or to the same
+    /// request again while nobody has used it.
     ///
     /// Errors: [`AppError::NotFound`] for what is no code of ours, [`AppError::Gone`] for one that has been used, has
     /// expired, or whose key was revoked.
-    pub async fn claim_key(&self, call: Call, code: &str) -> Result<FreshKey, AppError> {
+    pub async fn claim_key(&self, call: Call, code: &str, idempotency_key: Option<&str>) -> Result<FreshKey, AppError> {
         self.throttle.count(Act::Claim, call.origin.client)?;
         let unknown = || AppError::NotFound("claim");
         if SecretKind::of(code) != Some(SecretKind::Claim) {
@@ -211,8 +228,8 @@ impl Service {
         }
         let code = Digest::of(code);
         let found = self.db.read(move |conn| api_keys::find_by_claim(conn, code)).await?.ok_or_else(unknown)?;
+        let named = NamedRequest::new("claim", found.owner_id, idempotency_key, &code.to_hex());
         let secret = generate(SecretKind::ApiKey)?;
-        let (hint, digest) = (secret.hint(), secret.digest());
         let attempt = Event::of(Action::ClaimKey).on(Target::Key(found.id)).owned_by(found.owner_id);
         let claimed = self.change(call, attempt, move |change| {
             let key = lock_key(change, found.id)?;
@@ -222,26 +239,31 @@ impl Service {
             if key.revoked_at.is_some() {
                 return gone("claim_revoked", "The key has been revoked.");
             }
-            if key.claimed_at.is_some() {
+            // Who has another name for the request is told no more than who has none.
+            let is_again = is_repetition(&key, named.as_ref(), change.now).is_ok_and(|is_repetition| is_repetition);
+            if key.claimed_at.is_some() && !is_again {
                 return gone("claim_used", "The key has been claimed already; its secret is shown only once.");
             }
             if [key.claim_expires_at, key.expires_at].into_iter().flatten().any(|end| end <= now) {
                 return gone("claim_expired", "The claim code or its key has expired.");
             }
+            if key.claimed_at.is_some() {
+                return Ok(FreshKey { key: replace_unseen(change, &key, &secret)?.into(), secret });
+            }
             let claimed = api_keys::update(
                 change.conn,
                 key.id,
                 &KeyChange {
-                    hint: Some(hint),
-                    digest: Some(Some(digest.to_hex())),
+                    hint: Some(secret.hint()),
+                    digest: Some(Some(secret.digest().to_hex())),
                     claimed_at: Some(now),
-                    ..KeyChange::default()
+                    ..made_by(named.as_ref(), change.now)
                 },
             )?;
             change.record(|event| event)?;
-            Ok(claimed)
+            Ok(FreshKey { key: claimed.into(), secret })
         });
-        Ok(FreshKey { key: claimed.await?.into(), secret })
+        claimed.await
     }
 
     /// Some of the keys that were issued on the caller's account.
@@ -300,8 +322,7 @@ fn known(
         if earlier == Some(request_digest) {
             return Ok(());
         }
-        let detail = "This order or idempotency key was used for another request. Send the same body, or another name.";
-        Err(AppError::Conflict { code: "repeated_differently", detail })
+        Err(repeated_differently())
     };
     if let Some(name) = &request.idempotency_key
         && let Some((key, earlier)) = issue_requests::find(change.conn, owner, name)?

@@ -1,15 +1,17 @@
 //! API keys that users make for themselves: for services and devices, as many as needed.
 
+use serde_json::json;
 use validator::{Validate, ValidationError};
 
 use super::Service;
 use super::grant::{Foreign, KeyRequest, NAME_MAX, Terms, may_give, may_take_over, read_expiry, read_scopes};
+use super::repeat::{NamedRequest, is_repetition, made_by, replace_unseen};
 use super::rules::{broken, readable};
 use super::token::generate;
 use super::trail::Change;
 use crate::clock::Timestamp;
 use crate::db::api_keys::{self, ApiKey, KeyChange, NewKey};
-use crate::db::{Conn, users};
+use crate::db::{Conn, issue_requests, users};
 use crate::domain::audit::{Action, Call, Event, Target};
 use crate::domain::id::{KeyId, UserId};
 use crate::domain::key::Key;
@@ -71,14 +73,28 @@ impl Service {
     /// Makes a key for the caller, with scopes that the caller's credential holds.
     ///
     /// Errors: [`AppError::Invalid`]; [`AppError::Conflict`] beyond [`KEYS_MAX`] keys.
-    pub async fn create_key(&self, call: Call, request: KeyRequest) -> Result<FreshKey, AppError> {
+    pub async fn create_key(
+        &self,
+        call: Call,
+        request: KeyRequest,
+        idempotency_key: Option<&str>,
+    ) -> Result<FreshKey, AppError> {
         let terms = Terms::read(&request, Foreign::Refused, self.clock.now()).map_err(AppError::Invalid)?;
         let (owner, secret) = (call.user()?.user_id, generate(SecretKind::ApiKey)?);
         let role = call.user()?.level.role;
         self.throttle.count_key(owner)?;
-        let (hint, digest) = (secret.hint(), secret.digest());
+        let named = NamedRequest::new("create", owner, idempotency_key, &json!(request.canonical()).to_string());
         let created = self.change(call, Event::of(Action::CreateKey).owned_by(owner), move |change| {
             may_give(change, &terms, Foreign::Refused, role)?;
+            if let Some(named) = &named
+                && let Some((key, _)) = issue_requests::find(change.conn, owner, &named.row_name())?
+            {
+                change.is_on(Target::Key(key.id));
+                return match is_repetition(&key, Some(named), change.now)? {
+                    true => Ok(FreshKey { key: replace_unseen(change, &key, &secret)?.into(), secret }),
+                    false => Err(replaced_since()),
+                };
+            }
             // The owner's row is locked, so parallel creations count one after the other.
             if api_keys::count_own(change.conn, owner)? >= KEYS_MAX {
                 let detail = "A user has at most 100 keys. Delete one first.";
@@ -88,16 +104,23 @@ impl Service {
                 name: request.name,
                 scopes: terms.grant.own.to_string(),
                 expires_at: terms.expires_at.map(Timestamp::naive),
-                hint: Some(hint),
-                digest: Some(digest.to_hex()),
+                hint: Some(secret.hint()),
+                digest: Some(secret.digest().to_hex()),
+                secret_request: named.as_ref().map(|named| named.name().to_owned()),
+                secret_request_body: named.as_ref().map(|named| named.body().to_owned()),
+                secret_made_at: named.as_ref().map(|_| change.now.naive()),
+                secret_unseen: named.is_some(),
                 ..NewKey::blank(owner, change.now)
             };
             let key = api_keys::insert(change.conn, &new)?;
+            if let Some(named) = &named {
+                issue_requests::insert(change.conn, owner, &named.row_name(), named.body(), key.id, change.now)?;
+            }
             change.is_on(Target::Key(key.id));
             change.record(|event| event.detail(terms.grant.to_string()))?;
-            Ok(key)
+            Ok(FreshKey { key: key.into(), secret })
         });
-        Ok(FreshKey { key: created.await?.into(), secret })
+        created.await
     }
 
     /// Changes a key of the caller's. Another scope or expiry takes all that the key may then do.
@@ -139,14 +162,22 @@ impl Service {
     }
 
     /// Gives a key of the caller's a new secret. The old one works for `overlap` seconds more.
-    pub async fn rotate_key(&self, call: Call, id: KeyId, overlap: Option<i64>) -> Result<FreshKey, AppError> {
+    pub async fn rotate_key(
+        &self,
+        call: Call,
+        id: KeyId,
+        overlap: Option<i64>,
+        idempotency_key: Option<&str>,
+    ) -> Result<FreshKey, AppError> {
         let owner = call.user()?.user_id;
-        self.rotate(call, id, overlap, move |change| lock_own_key(change, owner, id)).await
+        let body = format!("{id} {}", overlap.unwrap_or(0));
+        let named = NamedRequest::new("rotate", owner, idempotency_key, &body);
+        self.rotate(call, id, overlap, named, move |change| find_own_key(change, owner, id)).await
     }
 
     /// Gives any key a new secret, for operators.
     pub async fn rotate_any_key(&self, call: Call, id: KeyId, overlap: Option<i64>) -> Result<FreshKey, AppError> {
-        self.rotate(call, id, overlap, move |change| lock_key(change, id)).await
+        self.rotate(call, id, overlap, None, move |change| lock_key(change, id)).await
     }
 
     async fn rotate(
@@ -154,6 +185,7 @@ impl Service {
         call: Call,
         id: KeyId,
         overlap: Option<i64>,
+        named: Option<NamedRequest>,
         find: impl FnOnce(&mut Change<'_>) -> Result<ApiKey, AppError> + Send + 'static,
     ) -> Result<FreshKey, AppError> {
         let overlap = overlap.unwrap_or(0);
@@ -161,27 +193,35 @@ impl Service {
             return Err(FieldError::new("overlap_seconds", "range", format!("Use 0 to {OVERLAP_MAX}.")).into());
         }
         let secret = generate(SecretKind::ApiKey)?;
-        let (hint, digest) = (secret.hint(), secret.digest());
         let rotated = self.change(call, Event::of(Action::RotateKey).on(Target::Key(id)), move |change| {
             let before = find(change)?;
-            may_take_over(change, &before, &before.grant(), before.expires_at.map(Timestamp::from))?;
+            let is_again = is_repetition(&before, named.as_ref(), change.now)?;
+            // A key that rotated itself repeats that by the secret that it has left, which may do no more than that.
+            let is_itself = change.caller.as_ref().is_some_and(|caller| caller.key() == Some(id));
+            if !(is_again && is_itself) {
+                may_change_key(change, id)?;
+                may_take_over(change, &before, &before.grant(), before.expires_at.map(Timestamp::from))?;
+            }
             rotatable(&before, change.now)?;
+            if is_again {
+                return Ok(FreshKey { key: replace_unseen(change, &before, &secret)?.into(), secret });
+            }
             let overlaps = overlap > 0;
             let after = api_keys::update(
                 change.conn,
                 id,
                 &KeyChange {
-                    hint: Some(hint),
-                    digest: Some(Some(digest.to_hex())),
+                    hint: Some(secret.hint()),
+                    digest: Some(Some(secret.digest().to_hex())),
                     previous_digest: Some(before.digest.filter(|_| overlaps)),
                     previous_expires_at: Some(overlaps.then(|| change.now.plus_seconds(overlap).naive())),
-                    ..KeyChange::default()
+                    ..made_by(named.as_ref(), change.now)
                 },
             )?;
             change.record(|event| event.changed(vec!["secret"]).detail(format!("overlap {overlap} s")))?;
-            Ok(after)
+            Ok(FreshKey { key: after.into(), secret })
         });
-        Ok(FreshKey { key: rotated.await?.into(), secret })
+        rotated.await
     }
 
     /// Ends a key of the caller's.
@@ -229,11 +269,20 @@ fn own_key(key: Option<ApiKey>, owner: UserId) -> Result<ApiKey, AppError> {
 /// The caller's own key with this id, for a change. The caller's row is locked, so the key stays as found.
 fn lock_own_key(change: &mut Change<'_>, owner: UserId, id: KeyId) -> Result<ApiKey, AppError> {
     may_change_key(change, id)?;
+    find_own_key(change, owner, id)
+}
+
+fn find_own_key(change: &mut Change<'_>, owner: UserId, id: KeyId) -> Result<ApiKey, AppError> {
     let found = api_keys::find(change.conn, id)?;
     if let Some(key) = &found {
         change.concerns(key.owner_id);
     }
     own_key(found, owner)
+}
+
+/// Somebody has rotated the key that a request made.
+fn replaced_since() -> AppError {
+    AppError::Conflict { code: "secret_used", detail: "The secret that this request made has been replaced since." }
 }
 
 /// Refuses a secret that was rotated out and would change its own key.

@@ -10,6 +10,8 @@ use super::Service;
 use crate::clock::Timestamp;
 use crate::db::api_keys;
 use crate::domain::id::KeyId;
+use crate::domain::secret::Digest;
+use crate::error::AppError;
 
 /// Seconds between two writes about one key.
 const INTERVAL: i64 = 60;
@@ -86,6 +88,16 @@ impl KeyUsage {
 }
 
 impl Service {
+    /// Stores that the current secret with this digest is used for the first time; whether there is such a secret still.
+    pub(super) async fn note_first_use(&self, digest: Digest) -> Result<bool, AppError> {
+        let noted = self.db.write(move |conn| api_keys::note_first_use(conn, digest)).await;
+        noted.map_err(|error| match error {
+            // To store it again is no harm.
+            AppError::OutcomeUnknown(source) => AppError::Busy(source),
+            error => error,
+        })
+    }
+
     /// Writes what becomes due, for ever.
     pub async fn keep_key_usage(&self) {
         loop {

@@ -20,6 +20,7 @@ pub mod page;
 pub mod purge;
 mod readiness;
 mod refusals;
+mod repeat;
 pub mod revoke;
 mod rules;
 mod stage;

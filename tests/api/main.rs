@@ -44,6 +44,7 @@ mod password;
 mod purge;
 mod races;
 mod register;
+mod repeat;
 mod revoke;
 mod security_page;
 mod settings;

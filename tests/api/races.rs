@@ -122,9 +122,37 @@ specify! {
             assert_eq!(count(&answers, 201), 1, "{answers:?}");
             assert_eq!(count(&answers, 200), PARALLEL - 1, "{answers:?}");
             assert!(answers.iter().all(|answer| answer.body["id"] == answers[0].body["id"]), "{answers:?}");
-            assert_eq!(answers.iter().filter(|answer| !answer.body["key"].is_null()).count(), 1, "one secret");
+            let secrets: Vec<&str> = answers.iter().filter_map(|answer| answer.body["key"].as_str()).collect();
+            assert_eq!(secrets.len(), if name.is_some() { PARALLEL } else { 1 }, "repetitions by name show another one");
+            let mut live = 0;
+            for secret in secrets {
+                live += u8::from(app.get("/protected-route", &Credential::Token(secret.to_owned())).await.status == 200);
+            }
+            assert_eq!(live, 1, "one secret works");
         }
-        assert_eq!(app.trail(&root, "action=key.issue").await.len(), 2);
+        let entries = app.trail(&root, "action=key.issue").await;
+        assert_eq!(entries.iter().filter(|entry| entry["detail"] != "repeated").count(), 2);
+    }
+
+    async fn of_parallel_repetitions_of_a_rotation_one_secret_works_and_the_one_before_keeps_its_overlap(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let (old, id) = app.key_of(&ada, &[]).await;
+        let body = json!({ "overlap_seconds": 600 });
+        let rotations = (0..PARALLEL).map(|_| {
+            let request = app.request("POST", &format!("/me/keys/{id}/rotate")).credential(&ada);
+            request.header("Idempotency-Key", "rotation 1").json(&body).send()
+        });
+        let answers = at_once(rotations.collect::<Vec<_>>()).await;
+        assert_eq!(count(&answers, 200), PARALLEL, "{answers:?}");
+        let ends = &answers[0].body["previous_expires_at"];
+        assert!(answers.iter().all(|answer| answer.body["previous_expires_at"] == *ends), "{answers:?}");
+        let mut live = 0;
+        for answer in &answers {
+            let secret = Credential::Token(answer.text_of("key"));
+            live += u8::from(app.get("/protected-route", &secret).await.status == 200);
+        }
+        assert_eq!(live, 1);
+        assert_eq!(app.get("/protected-route", &old).await.status, 200);
     }
 
     async fn of_parallel_claims_one_gets_the_secret(app: App) {

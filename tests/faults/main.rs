@@ -23,6 +23,7 @@ mod large_accounts;
 mod network;
 mod pooler;
 mod restart;
+mod search;
 mod server;
 mod slow;
 mod soak;

@@ -1,0 +1,147 @@
+//! Requests that make a secret can be repeated when their answer is lost.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, App, Backend, Credential, Profile, specify};
+
+async fn named(app: &App, path: &str, who: &Credential, name: &str, body: &Value) -> Answer {
+    app.request("POST", path).credential(who).header("Idempotency-Key", name).json(body).send().await
+}
+
+fn key(answer: &Answer) -> Credential {
+    Credential::Token(answer.text_of("key"))
+}
+
+async fn opens(app: &App, key: &Credential) -> bool {
+    app.get("/protected-route", key).await.status == 200
+}
+
+specify! {
+    async fn a_rotation_whose_answer_was_lost_is_repeated_until_the_secret_is_used(app: App) {
+        let root = app.admin("root@example.org").await;
+        let (old, id) = app.key_of(&root, &["pages:read"]).await;
+        let (path, body) = (format!("/me/keys/{id}/rotate"), json!({ "overlap_seconds": 600 }));
+        let lost = named(&app, &path, &root, "one", &body).await;
+        app.clock.advance(60);
+        let again = named(&app, &path, &root, "one", &body).await;
+        assert_eq!(again.status, 200, "{again:?}");
+        assert_eq!(again.body["previous_expires_at"], lost.body["previous_expires_at"], "the overlap is the same");
+        assert_eq!([opens(&app, &old).await, opens(&app, &key(&lost)).await, opens(&app, &key(&again)).await], [true, false, true]);
+        named(&app, &path, &root, "one", &json!({})).await.assert_error(409, "repeated_differently");
+        named(&app, &path, &root, "one", &body).await.assert_error(409, "secret_used");
+        assert!(opens(&app, &key(&again)).await, "a late repetition does no harm");
+        let told: Vec<Value> = app.trail(&root, "action=key.rotate&outcome=success&order=oldest").await.iter().map(|entry| entry["detail"].clone()).collect();
+        assert_eq!(told, ["overlap 600 s", "repeated"]);
+
+        let other = named(&app, &path, &root, "two", &body).await;
+        assert!(opens(&app, &key(&other)).await && opens(&app, &key(&again)).await && !opens(&app, &old).await);
+        let unnamed = app.post(&path, &root, &body).await;
+        assert!(opens(&app, &key(&unnamed)).await && !opens(&app, &key(&again)).await, "without a name it is another rotation");
+    }
+
+    async fn a_key_whose_answer_was_lost_is_made_once(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let body = json!({ "name": "k", "scopes": ["pages:read"] });
+        let lost = named(&app, "/me/keys", &ada, "one", &body).await;
+        let again = named(&app, "/me/keys", &ada, "one", &body).await;
+        assert_eq!((again.status, &again.body["id"], again.header("location")), (201, &lost.body["id"], "/me/keys/1"));
+        assert_eq!([opens(&app, &key(&lost)).await, opens(&app, &key(&again)).await], [false, true]);
+        named(&app, "/me/keys", &ada, "one", &body).await.assert_error(409, "secret_used");
+        named(&app, "/me/keys", &ada, "one", &json!({ "name": "k", "scopes": [] })).await.assert_error(409, "repeated_differently");
+        assert_eq!(app.get("/me/keys", &ada).await.body["items"].as_array().unwrap().len(), 1);
+        let eve = app.user("eve@example.org").await;
+        assert_eq!(named(&app, "/me/keys", &eve, "one", &body).await.body["id"], 2, "names are an account's own");
+        let stored = app.database.dump("api_keys").await.join(" ");
+        assert!(!stored.contains(&again.text_of("key")[4..]), "no secret is stored");
+    }
+
+    async fn a_request_is_repeated_for_a_day(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let body = json!({ "name": "k", "scopes": [] });
+        named(&app, "/me/keys", &ada, "one", &body).await;
+        app.clock.advance(86_000);
+        assert_eq!(named(&app, "/me/keys", &ada, "one", &body).await.status, 201);
+        app.clock.advance(400);
+        let ada = Credential::Token(app.new_token_of("ada@example.org").await);
+        named(&app, "/me/keys", &ada, "one", &body).await.assert_error(409, "repeated_too_late");
+    }
+
+    async fn a_claim_is_repeated_by_whoever_named_it_and_by_nobody_else(app: App) {
+        let root = app.admin("root@example.org").await;
+        let order = json!({ "name": "k", "scopes": [], "delivery": "claim" });
+        let claim = json!({ "claim": app.post("/keys", &root, &order).await.text_of("claim") });
+        let lost = named(&app, "/keys/claim", &Credential::None, "one", &claim).await;
+        named(&app, "/keys/claim", &Credential::None, "two", &claim).await.assert_error(410, "claim_used");
+        app.post("/keys/claim", &Credential::None, &claim).await.assert_error(410, "claim_used");
+        let again = named(&app, "/keys/claim", &Credential::None, "one", &claim).await;
+        assert_eq!(again.status, 200, "{again:?}");
+        assert_eq!([opens(&app, &key(&lost)).await, opens(&app, &key(&again)).await], [false, true]);
+        named(&app, "/keys/claim", &Credential::None, "one", &claim).await.assert_error(410, "claim_used");
+        assert!(opens(&app, &key(&again)).await);
+        assert_eq!(app.trail(&root, "action=key.claim&outcome=success").await[0]["detail"], "repeated");
+    }
+
+    async fn an_issue_whose_answer_was_lost_shows_another_secret_or_code(app: App) {
+        let root = app.admin("root@example.org").await;
+        for delivery in ["secret", "claim"] {
+            let body = json!({ "name": "k", "scopes": ["a:b"], "delivery": delivery, "order": delivery });
+            let lost = named(&app, "/keys", &root, delivery, &body).await;
+            let again = named(&app, "/keys", &root, delivery, &body).await;
+            assert_eq!((again.status, &again.body["id"]), (200, &lost.body["id"]), "{again:?}");
+            if delivery == "claim" {
+                let code = |answer: &Answer| json!({ "claim": answer.text_of("claim") });
+                app.post("/keys/claim", &Credential::None, &code(&lost)).await.assert_error(404, "not_found");
+                assert_eq!(app.post("/keys/claim", &Credential::None, &code(&again)).await.status, 200);
+            } else {
+                assert_eq!([opens(&app, &key(&lost)).await, opens(&app, &key(&again)).await], [false, true]);
+            }
+            let late = named(&app, "/keys", &root, delivery, &body).await;
+            assert_eq!((late.status, &late.body["key"], &late.body["claim"]), (200, &Value::Null, &Value::Null), "{late:?}");
+            let by_order = app.post("/keys", &root, &body).await;
+            assert_eq!((by_order.status, &by_order.body["key"], &by_order.body["claim"]), (200, &Value::Null, &Value::Null));
+        }
+    }
+
+    async fn a_repetition_takes_what_the_request_took(app: App) {
+        let root = app.admin("root@example.org").await;
+        let (weak, _) = app.key_of(&root, &["keys:read", "keys:write"]).await;
+        let (_, strong) = app.key_of(&root, &["users:read"]).await;
+        let path = format!("/me/keys/{strong}/rotate");
+        named(&app, &path, &root, "one", &json!({})).await;
+        named(&app, &path, &weak, "one", &json!({})).await.assert_error(422, "invalid");
+        let body = json!({ "name": "k", "scopes": ["users:read"] });
+        named(&app, "/me/keys", &root, "two", &body).await;
+        named(&app, "/me/keys", &weak, "two", &body).await.assert_error(422, "invalid");
+    }
+
+    async fn a_key_that_rotated_itself_repeats_that_by_the_secret_it_has_left(app: App) {
+        let root = app.admin("root@example.org").await;
+        let (old, id) = app.key_of(&root, &["keys:write"]).await;
+        let (path, body) = (format!("/me/keys/{id}/rotate"), json!({ "overlap_seconds": 60 }));
+        let lost = named(&app, &path, &old, "one", &body).await;
+        named(&app, &path, &old, "two", &body).await.assert_error(403, "secret_replaced");
+        let again = named(&app, &path, &old, "one", &body).await;
+        assert_eq!(again.status, 200, "{again:?}");
+        assert_eq!([opens(&app, &key(&lost)).await, opens(&app, &key(&again)).await], [false, true]);
+        named(&app, &path, &old, "one", &body).await.assert_error(409, "secret_used");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_one_replica_has_let_in_is_replaced_by_none() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(app) = App::start(backend, Profile::Fastapi).await else { continue };
+        let settings = latchkey::config::Settings {
+            database: app.database.settings(),
+            ..latchkey::config::Settings::defaults().unwrap()
+        };
+        let replica = latchkey::server::open_service(&settings, app.clock.clone()).await.unwrap();
+        let ada = app.user("ada@example.org").await;
+        let body = json!({ "name": "k", "scopes": [] });
+        let lost = named(&app, "/me/keys", &ada, "one", &body).await.text_of("key");
+        let seen = named(&app, "/me/keys", &ada, "one", &body).await.text_of("key");
+        assert!(replica.introspect(&lost).await.unwrap().is_none());
+        assert!(replica.introspect(&seen).await.unwrap().is_some(), "to be asked about is to be used");
+        named(&app, "/me/keys", &ada, "one", &body).await.assert_error(409, "secret_used");
+    }
+}
