@@ -158,8 +158,9 @@ fn whoever_looks_for_users_keys_or_pages_sees_none_of_a_deleted_user_and_no_ende
     // `existing`, the ids of admins, and up to which key those of a locked user ended; the joins of tokens and keys, which
     // look at `deleted_at`; and the users whose pages are hidden.
     files("users", &[("users.rs", 3), ("access_tokens.rs", 1), ("api_keys.rs", 1), ("pages.rs", 2)]);
-    // `existing`; six that count or end keys of a user whose row is locked; and claims that expired long ago.
-    files("api_keys", &[("api_keys.rs", 8)]);
+    // `existing`; six that count or end keys of a user whose row is locked; the first use of a secret that was found; and
+    // claims that expired long ago.
+    files("api_keys", &[("api_keys.rs", 9)]);
     // `existing`; where a list stops to look; the texts of listed pages; and the pages of a user who is being removed.
     files("pages", &[("pages.rs", 4)]);
 }

@@ -55,6 +55,8 @@ specify! {
     async fn a_repetition_returns_the_record_and_mints_nothing(app: App) {
         let shop = shop(&app).await;
         let first = named(&app, &shop, "request 1", &purchase("1001")).await;
+        // Once the secret is used, no repetition shows another one.
+        assert_eq!(app.get("/protected-route", &Credential::Token(first.text_of("key"))).await.status, 200);
         let mut reordered: Value = serde_json::from_str(
             r#"{"order": "1001", "metadata": {"buyer": "b-17", "product": {"seats": 3, "sku": "T-1"}}, "scopes": ["translate:use"], "name": "Translations, 1 year", "delivery": "secret"}"#,
         ).unwrap();
