@@ -7,6 +7,8 @@ use super::sources::SECRETS;
 const PREFIX: &str = "LATCHKEY__";
 /// The variable that names the settings file; the command line reads it.
 const FILE_VARIABLE: &str = "LATCHKEY_CONFIG";
+/// The variable by which clients find a server (docs/clients.md). It may stand in the same environment.
+const CLIENT_VARIABLE: &str = "LATCHKEY_URL";
 
 /// The keys of all settings, such as `server.listen`.
 pub(super) struct Names<'a>(Vec<&'a str>);
@@ -134,6 +136,6 @@ pub(super) fn looks_like_ours(variable: &str, value: &str) -> bool {
         || ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| {
             ["_PROTO", "_PORT", "_ADDR"].iter().any(|part| upper.ends_with(&format!("{protocol}{part}")))
         });
-    let is_ours = upper.starts_with("LATCHKEY_") && variable != FILE_VARIABLE;
+    let is_ours = upper.starts_with("LATCHKEY_") && ![FILE_VARIABLE, CLIENT_VARIABLE].contains(&variable);
     is_ours && (upper.starts_with(PREFIX) || !is_of_a_service)
 }

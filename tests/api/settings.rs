@@ -676,6 +676,8 @@ fn variables_of_other_programs_are_left_alone() {
         ("LATCHKEY_PORT_8080_TCP_PORT", "8080"),
         ("LATCHKEY_PORT_8080_TCP_ADDR", "10.0.0.1"),
         ("LATCHKEY_METRICS_SERVICE_HOST", "10.0.0.1"),
+        // The client of docs/clients.md reads it.
+        ("LATCHKEY_URL", "http://127.0.0.1:8080"),
         ("GITEA__SERVER__LISTEN", "x"),
         ("RUST_LOG", ""),
         ("RUST_LOG", "info,actix_server=warn,latchkey::access=off"),
