@@ -31,7 +31,7 @@ specify! {
             wrong.body["detail"],
             "Incorrect e-mail or password. After several failures, wait before you try again."
         );
-        for unknown in ["eve@example.org", "not an address", "' OR '1'='1", "ada@example.org "] {
+        for unknown in ["eve@example.org", "not an address", "' OR '1'='1", "ada @example.org", "ada@example.org\u{200b}"] {
             let answer = app.sign_in(unknown, PASSWORD).await;
             assert_eq!(answer.status, wrong.status, "{unknown:?}");
             assert_eq!(answer.text, wrong.text, "{unknown:?}");
