@@ -115,6 +115,12 @@ impl Clock {
     }
 }
 
+/// The time of day as the system tells it, in microseconds since 1970, for log lines.
+pub fn time_of_day() -> i64 {
+    #[expect(clippy::disallowed_methods, reason = "log lines stand beside those of other programs")]
+    Utc::now().timestamp_micros()
+}
+
 /// By way of seconds, because `as_micros` divides 128 bits.
 fn micros(duration: Duration) -> i64 {
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);

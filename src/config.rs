@@ -73,6 +73,8 @@ pub struct ServerSettings {
     pub connections: usize,
     /// Connections at most from one client.
     pub connections_per_client: usize,
+    /// Seconds that a connection may be idle.
+    pub keep_alive: u64,
     /// Seconds from SIGTERM to the end at most.
     pub shutdown_timeout: u64,
     /// Seconds of them in which new connections are still taken.
@@ -99,6 +101,8 @@ pub struct HttpSettings {
     pub public_url: String,
     /// Proxies whose word on the client is taken.
     pub trusted_proxies: Networks,
+    /// Seconds that a connection of theirs may be idle.
+    pub proxy_keep_alive: u64,
     /// In which header they say it.
     pub client_header: ClientHeader,
     /// Web pages of which origins may read answers.
@@ -294,6 +298,8 @@ impl Settings {
         within("server.workers", self.server.workers, 0, 1024)?;
         within("server.connections", self.server.connections, 16, 1_000_000)?;
         within("server.connections_per_client", self.server.connections_per_client, 1, self.server.connections)?;
+        within("server.keep_alive", self.server.keep_alive, 1, 3600)?;
+        within("http.proxy_keep_alive", self.http.proxy_keep_alive, 1, 3600)?;
         within("server.shutdown_timeout", self.server.shutdown_timeout, 0, 300)?;
         within("server.shutdown_delay", self.server.shutdown_delay, 0, self.server.shutdown_timeout)?;
         self.tls.check()?;

@@ -21,8 +21,16 @@ const SECONDS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25,
 // The values of labels. All are there from the start, with 0: a counter that appears with its first event hides that event
 // from `rate`.
 const SIGN_INS: [&str; 4] = ["success", "failure", "throttled", "unavailable"];
-const LIMITS: [&str; 7] =
-    ["failed_sign_ins", "registrations", "claims", "invalid_tokens", "new_keys", "refusals", "connections"];
+const LIMITS: [&str; 8] = [
+    "failed_sign_ins",
+    "registrations",
+    "claims",
+    "invalid_tokens",
+    "new_keys",
+    "refusals",
+    "connections",
+    "bytes_in_flight",
+];
 const CACHE: [&str; 3] = ["hit", "miss", "invalidation"];
 
 /// How all that is counted is written.

@@ -11,6 +11,7 @@ use crate::db::Db;
 use crate::db::migrate::{SchemaState, newer_schema};
 use crate::error::AppError;
 use crate::http;
+use crate::http::refusals::Samples;
 use crate::service::Service;
 use crate::signals::{Signals, Stop};
 use crate::tls::{Certificate, TlsError};
@@ -49,6 +50,7 @@ pub struct Server {
     running: http::RunningServer,
     metrics: Option<http::RunningServer>,
     service: Arc<Service>,
+    samples: Arc<Samples>,
     certificate: Option<Arc<Certificate>>,
     settings: ServerSettings,
 }
@@ -58,7 +60,7 @@ impl Server {
     pub async fn start(settings: &Settings, clock: Clock) -> Result<Self, StartError> {
         let unusable = |error| unusable_tls(settings, error);
         let certificate = Certificate::load(&settings.tls).map_err(unusable)?;
-        let tls = certificate.as_ref().map(Certificate::server_config).transpose().map_err(unusable)?;
+        let tls = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(unusable)?;
         // A start that must fail because of an address leaves the database as it is.
         let bind = |setting, address| {
             let bound = http::connections::bind(address);
@@ -70,11 +72,12 @@ impl Server {
         let settings = &within_file_limit(settings.clone());
         service.follow_changes().map_err(StartError::Other)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let started = http::serve(Arc::clone(&service), settings, socket, tls);
+        let samples = Samples::start();
+        let started = http::serve(Arc::clone(&service), settings, socket, tls, Arc::clone(&samples));
         let (address, running) = started.map_err(|cause| not_listening(settings, "server.listen", address, &cause))?;
         let metrics = match metrics {
             Some((address, socket)) => {
-                let started = http::metrics::serve(Arc::clone(&service), socket);
+                let started = http::metrics::serve(Arc::clone(&service), settings, socket);
                 let (address, running) =
                     started.map_err(|cause| not_listening(settings, "metrics.listen", address, &cause))?;
                 log::info!("metrics on http://{address}/metrics");
@@ -85,7 +88,7 @@ impl Server {
         log::info!("listening on {scheme}://{address}");
         log::info!("database {}", settings.database.url);
         log::info!("documentation on {scheme}://{address}/docs/");
-        Ok(Self { address, running, metrics, service, certificate, settings: settings.server.clone() })
+        Ok(Self { address, running, metrics, service, samples, certificate, settings: settings.server.clone() })
     }
 
     /// Where it listens.
@@ -105,7 +108,7 @@ impl Server {
 
     /// Serves until one of these signals says to stop.
     pub async fn run_until(self, mut signals: Signals) -> std::io::Result<()> {
-        let Self { running, metrics, service, certificate, settings, .. } = self;
+        let Self { running, metrics, service, samples, certificate, settings, .. } = self;
         let handle = running.handle();
         let metrics_handle = metrics.as_ref().map(http::RunningServer::handle);
         let measured = async {
@@ -141,6 +144,7 @@ impl Server {
         if tokio::time::timeout(LAST_WRITES, last_writes).await.is_err() {
             log::warn!("could not write how many requests were refused and when keys were last used");
         }
+        samples.finish();
         ended
     }
 }

@@ -14,6 +14,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, SignatureScheme, StreamOwned};
 use sha2::{Digest, Sha256};
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsSettings;
 
@@ -86,10 +87,12 @@ impl Certificate {
         Ok(Some(Arc::new(Self { settings: settings.clone(), current })))
     }
 
-    /// How a server that shows this certificate speaks TLS.
-    pub fn server_config(self: &Arc<Self>) -> Result<ServerConfig, TlsError> {
+    /// What makes TLS of connections, with this certificate.
+    pub fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, TlsError> {
         let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-        Ok(config.with_no_client_auth().with_cert_resolver(Arc::<Self>::clone(self)))
+        let mut config = config.with_no_client_auth().with_cert_resolver(Arc::<Self>::clone(self));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Arc::new(config).into())
     }
 
     /// Looks at the files for ever. What cannot be used is logged once, and the certificate stays as it was.

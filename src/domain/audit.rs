@@ -10,6 +10,9 @@ use super::scope::Scope;
 use crate::clock::Timestamp;
 use crate::error::{AppError, Denial, Reason};
 
+/// The longest detail of an entry, in bytes. It may name what a caller asked for.
+const MAX_DETAIL: usize = 256;
+
 /// Somebody who asks for something, from somewhere.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -323,7 +326,12 @@ impl Event {
     /// With this to add.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        let mut detail = detail.into();
+        if detail.len() > MAX_DETAIL {
+            detail.truncate(detail.floor_char_boundary(MAX_DETAIL));
+            detail.push('\u{2026}');
+        }
+        self.detail = Some(detail);
         self
     }
 }

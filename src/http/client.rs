@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::web;
 
+use super::stream::Activity;
 use crate::config::{ClientHeader, HttpSettings, Networks};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -58,7 +60,7 @@ pub fn client(request: &HttpRequest) -> Option<IpAddr> {
 
 /// Whether the client speaks TLS: with this server, or with a trusted proxy that says so.
 pub fn is_secure(request: &HttpRequest) -> bool {
-    if request.app_config().secure() {
+    if request.conn_data::<Rc<Activity>>().is_some_and(|activity| activity.is_secure) {
         return true;
     }
     let peer = request.peer_addr().map(|peer| peer.ip().to_canonical());

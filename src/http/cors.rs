@@ -19,7 +19,7 @@ pub fn cors(origins: &Origins) -> Condition<Cors> {
     let allowed = allowed
         .allowed_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allowed_headers([AUTHORIZATION, CONTENT_TYPE, IF_MATCH])
-        .allowed_headers([name("token"), name("idempotency-key"), name("x-request-id")])
+        .allowed_headers(["token", "idempotency-key", "x-request-id", "x-requested-with"].map(name))
         .expose_headers([ETAG, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE, name("x-request-id")])
         .expose_headers(["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"].map(name))
         .block_on_origin_mismatch(false)

@@ -4,6 +4,7 @@ use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpResponse, Responder};
 
+use super::in_flight::Static;
 use super::openapi::Document;
 
 const INDEX: &str = include_str!("docs/index.html");
@@ -30,7 +31,13 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 async fn openapi(document: web::Data<Document>) -> impl Responder {
-    HttpResponse::Ok().content_type("application/json").body(document.json().to_owned())
+    constant(HttpResponse::Ok().content_type("application/json").body(document.bytes()))
+}
+
+/// An answer whose bytes are there as long as the program, and not for this request.
+fn constant(mut response: HttpResponse) -> HttpResponse {
+    response.extensions_mut().insert(Static);
+    response
 }
 
 /// Relative, so that it holds behind a path prefix.
@@ -57,9 +64,10 @@ async fn start() -> impl Responder {
 
 /// Stored compressed, sent as stored: whoever opens the page has a browser.
 fn packed(content_type: &'static str, bytes: &'static [u8]) -> HttpResponse {
-    HttpResponse::Ok()
+    let response = HttpResponse::Ok()
         .content_type(content_type)
         .insert_header((CONTENT_ENCODING, "gzip"))
         .insert_header((CACHE_CONTROL, "max-age=86400"))
-        .body(bytes)
+        .body(bytes);
+    constant(response)
 }

@@ -1,29 +1,31 @@
 //! What happens to every request and every answer: an id, HEAD, errors put into words, headers, one log line.
 
-use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::Method;
 use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY,
     STRICT_TRANSPORT_SECURITY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use actix_web::http::{ConnectionType, Method};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, web};
 use futures_util::FutureExt;
 
+use super::access::AccessLine;
+use super::body;
 use super::client::{client, is_secure};
+use super::in_flight::{self, Held, InFlight, Outgoing, Static};
+use super::incoming::{self, Incoming};
 use super::problem::{self, Fault};
+use super::stream::{Activity, UnderWay};
 use crate::domain::audit::Origin;
 use crate::domain::network::Network;
 use crate::error::AppError;
-use crate::metrics::Metrics;
 use crate::service::{Caller, Service, for_one_request, set_caller};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,22 +34,22 @@ const MAX_REQUEST_ID: usize = 128;
 
 /// The longest path with query, in bytes.
 const MAX_TARGET: usize = 8 * 1024;
-/// What is logged of the path of a longer one.
-const MAX_LOGGED_PATH: usize = 256;
-
-/// What logs of the field call the answer that nobody waited for.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// The name of a request in the answer, in every log line about it, and in the audit trail.
 pub struct RequestId(Arc<str>);
 
 impl RequestId {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(format!("{:032x}", rand::random::<u128>()).into())
+    }
+
     /// The caller's `X-Request-Id` if it is short and plain, or else a new one.
     fn of(headers: &HeaderMap) -> Self {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         let given = headers.get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
         let given = given.filter(|id| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(plain));
-        Self(given.map_or_else(|| format!("{:032x}", rand::random::<u128>()).into(), Into::into))
+        given.map_or_else(Self::random, |given| Self(given.into()))
     }
 
     /// The id as text.
@@ -68,64 +70,119 @@ async fn answer<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let mut line = AccessLine {
-        log: request.app_data::<AccessLog>().cloned(),
-        id: RequestId::of(request.headers()),
-        method: request.method().clone(),
-        path: request.path().to_owned(),
-        route: String::new(),
-        status: CLIENT_CLOSED_REQUEST,
-        started: Instant::now(),
-    };
-    let origin = Origin { client: client(request.request()), request_id: Some(Arc::clone(&line.id.0)) };
+    let under_way = request.conn_data::<Rc<Activity>>().map(Activity::begin);
+    let id = RequestId::of(request.headers());
+    let origin = Origin { client: client(request.request()), request_id: Some(Arc::clone(&id.0)) };
+    let mut line = AccessLine::new(&request, &origin);
     set_caller(Caller::Anonymous(origin.client.map(Network::of)));
     request.extensions_mut().insert(origin);
     let secure = is_secure(request.request());
-    if line.method == Method::HEAD {
+    if request.method() == Method::HEAD {
         // Routed as GET (RFC 9110, section 9.1). The connection remembers to leave the body out.
         request.head_mut().method = Method::GET;
     }
-    let answered = if target_length(&request) > MAX_TARGET {
-        line.path.truncate(line.path.floor_char_boundary(MAX_LOGGED_PATH));
-        Ok(request.into_response(HttpResponse::UriTooLong().finish()))
-    } else {
-        handled(request, next, &line, secure).await
-    };
+    let unread = Incoming::of(&mut request);
+    // A connection that offers something else than HTTP/1.1 is never kept by actix-http.
+    let offers_upgrade = request.head().upgrade();
     // Handlers, extractors and the guard answer errors as responses; an `Err` here is the framework's own, or a panic.
-    let mut response = match answered {
-        Ok(response) => response,
-        Err(error) => {
-            line.status = error.as_response_error().status_code().as_u16();
+    let mut response = match next.call(request).await {
+        Ok(response) => response.map_into_boxed_body(),
+        Err(mut error) => {
+            line.failed(&error);
+            error.add_response_mapper(move |mut response| {
+                finish(response.headers_mut(), &id, secure);
+                response.head_mut().set_connection_type(ConnectionType::Close);
+                response
+            });
             return Err(error);
         }
     };
-    if let Some(mut answer) = error_answer(&response, &line.id).await {
+    if let Some(mut answer) = error_answer(&response, &id).await {
         keep_cors(response.headers(), answer.headers_mut());
         response = response.into_response(answer);
     }
-    finish(response.headers_mut(), &line.id, secure);
-    line.status = response.status().as_u16();
-    if line.log.as_ref().is_some_and(|log| log.metrics.is_some()) {
-        line.route = response.request().match_pattern().unwrap_or_default();
+    response = weighed(response, under_way, &id);
+    finish(response.headers_mut(), &id, secure);
+    if offers_upgrade || is_stopping(&response) || is_left_unread(unread, &response).await {
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
+    line.answered(&response);
     Ok(response)
 }
 
-/// What the handler answers. If it panics, the request goes down with it, and nobody else is hurt.
-async fn handled<B: MessageBody + 'static>(
+/// Counts the bytes of an answer until they are sent, or answers that there are too many; but what has been done is told
+/// in any case.
+fn weighed(
+    response: ServiceResponse<BoxBody>,
+    under_way: Option<UnderWay>,
+    id: &RequestId,
+) -> ServiceResponse<BoxBody> {
+    let bytes = in_flight::size(response.response().body());
+    let asked = response.request();
+    let Some(in_flight) = asked.app_data::<web::Data<InFlight>>().filter(|_| bytes > in_flight::SMALL) else {
+        return response;
+    };
+    let client = asked.extensions().get::<Origin>().and_then(|origin| origin.client);
+    let held = if response.response().extensions().contains::<Static>() {
+        None
+    } else if asked.method() == Method::GET {
+        match Arc::clone(in_flight).take(client, bytes) {
+            Ok(held) => Some(held),
+            Err(fault) => {
+                let mut answer = problem::present(&fault, asked, id);
+                keep_cors(response.headers(), answer.headers_mut());
+                return response.into_response(answer);
+            }
+        }
+    } else {
+        Some(Arc::clone(in_flight).hold(client, bytes))
+    };
+    response.map_body(|_, body| BoxBody::new(Outgoing::new(body, held, under_way)))
+}
+
+fn is_stopping(response: &ServiceResponse<BoxBody>) -> bool {
+    response.request().app_data::<web::Data<Service>>().is_some_and(|service| service.is_leaving())
+}
+
+/// Whether some of the request's body is still to come, so that the connection cannot serve another one.
+async fn is_left_unread(body: Option<Incoming>, response: &ServiceResponse<BoxBody>) -> bool {
+    match body {
+        Some(body) => body.is_long(response.request().head()) || !body.drain().await,
+        None => false,
+    }
+}
+
+/// The innermost middleware, inside CORS: its answers, too, can be read by the pages that may. If a handler panics, its
+/// request fails, and no other.
+pub async fn contain<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
-    line: &AccessLine,
-    secure: bool,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    match AssertUnwindSafe(next.call(request)).catch_unwind().await {
+    if target_length(&request) > MAX_TARGET {
+        return Ok(request.into_response(HttpResponse::UriTooLong().finish()));
+    }
+    let _held = match reserve(&request) {
+        Ok(held) => held,
+        Err(fault) => return Ok(request.error_response(fault).map_into_boxed_body()),
+    };
+    let is_oauth = problem::OAUTH_PATHS.contains(&request.path());
+    let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
+    match AssertUnwindSafe(async { next.call(request).await }).catch_unwind().await {
         Ok(answered) => answered.map(ServiceResponse::map_into_boxed_body),
         Err(_panic) => {
-            let mut answer = problem::last_resort(&line.path, &line.id);
-            finish(answer.headers_mut(), &line.id, secure);
+            let id = RequestId(origin.request_id.unwrap_or_default());
+            let answer = problem::last_resort(is_oauth, &id);
             Err(InternalError::from_response("the handler panicked", answer).into())
         }
     }
+}
+
+/// Counts the body of a request, as far as a handler may keep it.
+fn reserve(request: &ServiceRequest) -> Result<Option<Held>, Fault> {
+    let bytes = incoming::expected(request.headers()).unwrap_or_default().min(body::PAGE);
+    let in_flight = request.app_data::<web::Data<InFlight>>().filter(|_| bytes > in_flight::SMALL);
+    let client = request.extensions().get::<Origin>().and_then(|origin| origin.client);
+    in_flight.map(|in_flight| in_flight.take(client, bytes)).transpose()
 }
 
 fn target_length(request: &ServiceRequest) -> usize {
@@ -173,7 +230,7 @@ const SHIELDS: [(HeaderName, HeaderValue); 5] = [
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Nothing of ours may be stored by a cache, framed, or read as another type, unless its handler said so.
-fn finish(headers: &mut HeaderMap, id: &RequestId, secure: bool) {
+pub fn finish(headers: &mut HeaderMap, id: &RequestId, secure: bool) {
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.append(VARY, HeaderValue::from_static("Authorization, Token"));
@@ -191,71 +248,6 @@ fn finish(headers: &mut HeaderMap, id: &RequestId, secure: bool) {
     }
 }
 
-/// Who is told of requests. Of those that succeed one of so many has a log line, for each thread by itself.
-#[derive(Clone)]
-pub struct AccessLog {
-    every: u32,
-    turn: Rc<Cell<u32>>,
-    metrics: Option<Arc<Metrics>>,
-}
-
-impl AccessLog {
-    /// A line for one of `every`, or none if 0; all are counted in `metrics`, if there are any.
-    pub fn new(every: u32, metrics: Option<Arc<Metrics>>) -> Self {
-        Self { every, turn: Rc::default(), metrics }
-    }
-
-    fn is_due(&self) -> bool {
-        let turn = self.turn.get();
-        self.turn.set(if turn + 1 < self.every { turn + 1 } else { 0 });
-        self.every > 0 && turn == 0
-    }
-}
-
-/// A method as a label, of which callers may not make up more.
-fn known(method: &Method) -> &str {
-    match *method {
-        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {
-            method.as_str()
-        }
-        _ => "other",
-    }
-}
-
-/// The log line about a request. A client that goes away takes the request's future with it; then the line is written
-/// as that is dropped, with the status 499.
-struct AccessLine {
-    log: Option<AccessLog>,
-    id: RequestId,
-    method: Method,
-    /// Without the query, where a careless client may have put a secret.
-    path: String,
-    /// The pattern, for metrics.
-    route: String,
-    status: u16,
-    started: Instant,
-}
-
-impl Drop for AccessLine {
-    fn drop(&mut self) {
-        let took = self.started.elapsed();
-        if let Some(metrics) = self.log.as_ref().and_then(|log| log.metrics.as_ref()) {
-            metrics.request(known(&self.method), &self.route, self.status, took);
-        }
-        let failed = self.status >= 400;
-        if !failed && self.log.as_ref().is_some_and(|log| !log.is_due()) {
-            return;
-        }
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        log::info!(
-            target: "latchkey::access",
-            request_id = self.id.as_str(), method = self.method.as_str(), path = self.path.as_str(),
-            status = self.status, micros = micros;
-            "request"
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use actix_web::http::StatusCode;
@@ -270,6 +262,7 @@ mod tests {
             panic!("the password was hunter2")
         }
         let app = App::new()
+            .wrap(from_fn(contain))
             .wrap(from_fn(edge))
             .route("/page/", web::get().to(panics))
             .route("/token", web::get().to(panics))

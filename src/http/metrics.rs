@@ -5,10 +5,14 @@ use std::sync::Arc;
 
 use actix_web::dev::Server;
 use actix_web::http::header::VARY;
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, Responder, web};
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpRequest, HttpResponse, Responder, web};
 
-use super::connections::Bound;
+use super::connections::{Bound, Connections};
+use super::edge;
 use super::header;
+use super::transport::Transport;
+use crate::config::Settings;
 use crate::metrics::TextFormat;
 use crate::service::Service;
 
@@ -32,12 +36,22 @@ async fn metrics(request: HttpRequest, service: web::Data<Service>) -> impl Resp
     }
 }
 
+/// Connections of whoever asks for metrics.
+const CONNECTIONS: usize = 64;
+
 /// Listens, and answers `GET /metrics` and nothing else.
-pub fn serve(service: Arc<Service>, socket: Bound) -> std::io::Result<(SocketAddr, Server)> {
+pub fn serve(service: Arc<Service>, settings: &Settings, socket: Bound) -> std::io::Result<(SocketAddr, Server)> {
     let listener = socket.listen()?;
     let address = listener.local_addr()?;
+    let transport = Transport { workers: 1, connections: CONNECTIONS, shutdown_timeout: 0, tls: None };
+    let connections = Connections::new(settings, service.metrics());
     let service = web::Data::from(service);
-    let app = move || App::new().app_data(service.clone()).route("/metrics", web::get().to(metrics));
-    let server = HttpServer::new(app).workers(1).disable_signals().shutdown_timeout(0).listen(listener)?;
-    Ok((address, server.run()))
+    let application = move || {
+        App::new()
+            .app_data(service.clone())
+            .wrap(from_fn(edge::contain))
+            .wrap(from_fn(edge::edge))
+            .route("/metrics", web::get().to(metrics))
+    };
+    Ok((address, transport.serve(listener, connections, application)?))
 }

@@ -1,5 +1,6 @@
 //! HTTP: the only layer that names actix-web, actix-web-httpauth and paperclip.
 
+pub mod access;
 pub mod account;
 #[cfg(test)]
 mod arbitrary;
@@ -11,12 +12,15 @@ pub mod connections;
 pub mod cors;
 mod distinct;
 pub mod docs;
+pub mod early;
 pub mod edge;
 pub mod fields;
 pub mod guard;
 mod header;
 pub mod health;
 mod idempotency;
+pub mod in_flight;
+pub mod incoming;
 pub mod introspect;
 pub mod issue;
 pub mod key;
@@ -29,29 +33,35 @@ pub mod page;
 pub mod path;
 pub mod principal;
 pub mod problem;
+pub mod refusals;
 pub mod reply;
 pub mod revoke;
+pub mod stream;
 pub mod token;
+pub mod transport;
 mod url_encoded;
 pub mod user;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use actix_tls::accept::rustls_0_23::reexports::ServerConfig;
 pub use actix_web::dev::{Server as RunningServer, ServerHandle};
 use actix_web::middleware::from_fn;
-use actix_web::{App, HttpServer, guard as matching};
+use actix_web::{App, guard as matching};
 use actix_web_httpauth::middleware::HttpAuthentication;
 use paperclip::actix::OpenApiExt;
 use paperclip::actix::web::{self, ServiceConfig};
+use tokio_rustls::TlsAcceptor;
 
+use self::access::AccessLog;
 use self::client::Proxies;
 use self::connections::{Bound, Connections};
-use self::edge::AccessLog;
+use self::in_flight::InFlight;
 use self::metadata::Metadata;
 use self::openapi::Document;
 use self::problem::Presentation;
+use self::refusals::Samples;
+use self::transport::Transport;
 use crate::config::Settings;
 use crate::service::Service;
 
@@ -143,7 +153,8 @@ pub fn serve(
     service: Arc<Service>,
     settings: &Settings,
     socket: Bound,
-    tls: Option<ServerConfig>,
+    tls: Option<TlsAcceptor>,
+    samples: Arc<Samples>,
 ) -> std::io::Result<(SocketAddr, RunningServer)> {
     let listener = socket.listen()?;
     let address = listener.local_addr()?;
@@ -154,18 +165,26 @@ pub fn serve(
     let service = web::Data::from(service);
     let access_every = settings.log.access_every;
     let connections = Connections::new(settings, service.metrics());
+    let in_flight = web::Data::from(InFlight::new(service.metrics()));
     let metrics = settings.metrics.listen.address().map(|_| service.metrics());
     let proxies = web::Data::new(Proxies::new(&settings.http));
     let origins = settings.http.cors_origins.clone();
-    let workers = settings.server.workers();
-    let server = HttpServer::new(move || {
+    let transport = Transport {
+        workers: settings.server.workers(),
+        connections: settings.server.connections,
+        shutdown_timeout: settings.server.shutdown_timeout,
+        tls,
+    };
+    let server = transport.serve(listener, connections, move || {
         App::new()
             .app_data(service.clone())
             .app_data(presentation.clone())
             .app_data(document.clone())
             .app_data(metadata.clone())
-            .app_data(AccessLog::new(access_every, metrics.clone()))
+            .app_data(AccessLog::new(access_every, Arc::clone(&samples), metrics.clone()))
+            .app_data(in_flight.clone())
             .app_data(proxies.clone())
+            .wrap(from_fn(edge::contain))
             .wrap(cors::cors(&origins))
             .wrap(from_fn(edge::edge))
             .configure(docs::routes)
@@ -173,17 +192,6 @@ pub fn serve(
             .wrap_api()
             .configure(routes)
             .build()
-    })
-    .workers(workers)
-    // Of each worker.
-    .max_connections(settings.server.connections.div_ceil(workers))
-    .on_connect(move |connection, data| connections.welcome(connection, data))
-    .shutdown_timeout(settings.server.shutdown_timeout)
-    // Signals are the server's business.
-    .disable_signals();
-    let server = match tls {
-        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
-        None => server.listen(listener)?,
-    };
-    Ok((address, server.run()))
+    });
+    Ok((address, server?))
 }

@@ -10,6 +10,7 @@ use std::fmt;
 
 use actix_web::App;
 use actix_web::http::Method;
+use actix_web::web::Bytes;
 use paperclip::actix::OpenApiExt;
 use serde_json::{Map, Value, json};
 
@@ -22,7 +23,7 @@ const ANY_METHOD: &str = "/authz";
 /// The finished document, built once per process.
 pub struct Document {
     value: Value,
-    json: String,
+    json: Bytes,
     origin: Option<String>,
 }
 
@@ -36,7 +37,7 @@ impl Document {
         });
         drop(app);
         finish(&mut value, http, auth);
-        let json = format!("{value:#}\n");
+        let json = Bytes::from(format!("{value:#}\n"));
         let origin = url::Url::parse(&http.public_url).ok().map(|url| url.origin().ascii_serialization());
         Self { value, json, origin }
     }
@@ -48,7 +49,12 @@ impl Document {
 
     /// The document as text.
     pub fn json(&self) -> &str {
-        &self.json
+        std::str::from_utf8(&self.json).unwrap_or_default()
+    }
+
+    /// The document as it is sent, without a copy.
+    pub fn bytes(&self) -> Bytes {
+        self.json.clone()
     }
 
     /// The methods of each path that does not take all.

@@ -12,14 +12,16 @@ use std::fmt;
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ACCEPT_ENCODING, ALLOW, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
-use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError, web};
 use paperclip::v2::schema::Apiv2Errors;
 
-use self::answers::{bare, client_refused, internal, words};
+use self::answers::{bare, client_refused, early_answer, internal, words};
+use super::access::AccessLog;
 use super::edge::RequestId;
 use super::openapi::{AllowedMethods, Document};
 use super::principal::KeptOut;
 use crate::config::StatusProfile;
+use crate::domain::audit::Origin;
 use crate::error::AppError;
 
 const RATE_LIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
@@ -58,6 +60,8 @@ pub enum Fault {
     WeakIfMatch,
     /// The body did not arrive in time.
     SlowBody,
+    /// The client has too many bytes in flight.
+    TooMuchInFlight,
     /// The setting that this takes has no value.
     Unset(&'static str),
     /// What the framework refused without a word.
@@ -128,13 +132,13 @@ pub fn present(fault: &Fault, request: &HttpRequest, id: &RequestId) -> HttpResp
         Some(answer) => answer,
         None => words(fault, profile),
     };
-    log_cause(fault, id);
+    log_cause(fault, request, id);
 
     let mut response = HttpResponse::build(answer.status);
     if let Some(challenge) = &answer.challenge {
         response.insert_header((WWW_AUTHENTICATE, challenge.as_str()));
     }
-    if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+    if answer.status == StatusCode::SERVICE_UNAVAILABLE || matches!(fault, Fault::TooMuchInFlight) {
         response.insert_header((RETRY_AFTER, RETRY_SECONDS));
     }
     if let Fault::App(AppError::TooMany { limit, retry_after }) = fault {
@@ -156,22 +160,34 @@ pub fn present(fault: &Fault, request: &HttpRequest, id: &RequestId) -> HttpResp
     }
 }
 
-/// The answer to a request whose handler panicked. The panic has been logged; this leads to it.
-pub fn last_resort(path: &str, id: &RequestId) -> HttpResponse<BoxBody> {
-    log::error!(request_id = id.as_str(); "the handler of this request panicked");
+/// The answer to a request whose handler panicked.
+pub fn last_resort(is_oauth: bool, id: &RequestId) -> HttpResponse<BoxBody> {
     let answer = internal();
     let mut response = HttpResponse::build(answer.status);
-    if OAUTH_PATHS.contains(&path) { answer.oauth(&mut response) } else { answer.problem(&mut response, id) }
+    if is_oauth { answer.oauth(&mut response) } else { answer.problem(&mut response, id) }
 }
 
-fn log_cause(fault: &Fault, id: &RequestId) {
+/// The answer to what is no request that could be routed.
+pub fn early(status: StatusCode, id: &RequestId) -> HttpResponse<BoxBody> {
+    let answer = early_answer(status);
+    let mut response = HttpResponse::build(answer.status);
+    answer.problem(&mut response, id)
+}
+
+fn log_cause(fault: &Fault, request: &HttpRequest, id: &RequestId) {
+    let client = request.extensions().get::<Origin>().and_then(|origin| origin.client);
+    let has_line = || request.app_data::<AccessLog>().is_none_or(|log| log.has_cause(client));
     match fault {
-        Fault::App(AppError::Internal(source)) => log::error!(request_id = id.as_str(); "internal: {source}"),
-        Fault::App(AppError::OutcomeUnknown(source)) => {
+        Fault::App(AppError::Internal(source)) if has_line() => {
+            log::error!(request_id = id.as_str(); "internal: {source}");
+        }
+        Fault::App(AppError::OutcomeUnknown(source)) if has_line() => {
             log::error!(request_id = id.as_str(); "outcome unknown: {source}");
         }
-        Fault::App(AppError::Busy(source)) => log::warn!(request_id = id.as_str(); "busy: {source}"),
-        Fault::Bare(status) if status.is_server_error() => log::error!(request_id = id.as_str(); "bare {status}"),
+        Fault::App(AppError::Busy(source)) if has_line() => log::warn!(request_id = id.as_str(); "busy: {source}"),
+        Fault::Bare(status) if status.is_server_error() && has_line() => {
+            log::error!(request_id = id.as_str(); "bare {status}");
+        }
         _ => {}
     }
 }

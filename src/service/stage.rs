@@ -1,11 +1,13 @@
 //! How far the process is on its way to its end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::watch;
 
 use super::Service;
 
 /// What is still done for clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Everything.
     Serving,
@@ -15,18 +17,19 @@ enum Stage {
     Closing,
 }
 
-/// The stage, for all who must know.
-pub(super) struct Stages(watch::Sender<Stage>);
+/// The stage, and for each request, without a lock, whether it is one of the last.
+pub(super) struct Stages(watch::Sender<Stage>, AtomicBool);
 
 impl Default for Stages {
     fn default() -> Self {
-        Self(watch::Sender::new(Stage::Serving))
+        Self(watch::Sender::new(Stage::Serving), AtomicBool::new(false))
     }
 }
 
 impl Service {
     /// From now on it is not ready.
     pub fn leave(&self) {
+        self.stages.1.store(true, Ordering::Relaxed);
         self.stages.0.send_replace(Stage::Leaving);
     }
 
@@ -36,8 +39,8 @@ impl Service {
     }
 
     /// Whether it will be gone soon.
-    pub(super) fn is_leaving(&self) -> bool {
-        *self.stages.0.borrow() >= Stage::Leaving
+    pub fn is_leaving(&self) -> bool {
+        self.stages.1.load(Ordering::Relaxed)
     }
 
     /// Waits until no request body is waited for.

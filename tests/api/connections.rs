@@ -79,3 +79,64 @@ async fn with_few_files_there_are_few_connections_and_a_warning() {
     let address = serving.address().parse().unwrap();
     assert!(is_served(&mut connect("127.0.0.1", address).await).await);
 }
+
+/// The answer to this, and whether the connection serves another request after it.
+async fn answer_to(stream: &mut TcpStream, said: &str, goes_on: bool) -> (String, bool) {
+    stream.write_all(said.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    if goes_on {
+        while !answer.ends_with(b"}") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{said}");
+        }
+    } else {
+        // Whatever becomes of the connection after the answer.
+        let _ = stream.read_to_end(&mut answer).await;
+    }
+    (String::from_utf8(answer).unwrap().to_lowercase(), is_served(stream).await)
+}
+
+#[tokio::test]
+async fn a_connection_that_is_about_to_end_says_so_and_one_that_does_not_goes_on() {
+    let app = App::start(Backend::Sqlite, Profile::Fastapi).await.unwrap();
+    let json = "Content-Type: application/json\r\n";
+    for (request, goes_on) in [
+        ("GET /authz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(), true),
+        ("POST /authz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello".to_owned(), true),
+        ("POST /authz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_owned(), true),
+        (format!("POST /me/keys HTTP/1.1\r\nHost: x\r\n{json}Content-Length: 2\r\n\r\n{{}}"), true),
+        (format!("POST /register HTTP/1.1\r\nHost: x\r\n{json}Content-Length: 2\r\n\r\n{{}}"), true),
+        (format!("POST /nowhere HTTP/1.1\r\nHost: x\r\n{json}Content-Length: 9000\r\n\r\n{}", "x".repeat(9_000)), true),
+        (format!("POST /register HTTP/1.1\r\nHost: x\r\n{json}Content-Length: 9999999\r\n\r\n{{}}"), false),
+        (format!("POST /nowhere HTTP/1.1\r\nHost: x\r\n{json}Content-Length: 20\r\n\r\n{{}}"), false),
+        ("GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n".to_owned(), false),
+        ("GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n".to_owned(), false),
+        ("GET /health/live HTTP/1.0\r\n\r\n".to_owned(), false),
+        ("GET /no where HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), false),
+    ] {
+        for is_new in [true, false] {
+            let mut stream = connect("127.0.0.1", app.address).await;
+            assert!(is_new || is_served(&mut stream).await);
+            let (answer, went_on) = answer_to(&mut stream, &request, goes_on).await;
+            let about = format!("{request:.100}: {answer}");
+            assert_eq!(went_on, goes_on, "{about}");
+            // A client of HTTP/1.0 expects nothing else.
+            let says_close = answer.contains("\r\nconnection: close\r\n") || request.contains("HTTP/1.0");
+            assert_eq!(says_close, !goes_on, "{about}");
+            assert!(!answer.contains("connection: upgrade"), "{about}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_of_a_trusted_proxy_lives_longer_than_others() {
+    let settings = |settings: &mut latchkey::config::Settings| {
+        settings.server.keep_alive = 1;
+        settings.http.proxy_keep_alive = 60;
+        settings.http.trusted_proxies = serde_json::from_str("\"127.0.0.2\"").unwrap();
+    };
+    let app = App::start_with(Backend::Sqlite, Profile::Fastapi, settings).await.unwrap();
+    let (mut proxy, mut other) = (connect("127.0.0.2", app.address).await, connect("127.0.0.3", app.address).await);
+    assert!(is_served(&mut proxy).await && is_served(&mut other).await);
+    assert_eq!(other.read(&mut [0]).await.unwrap(), 0, "it is closed when it has been idle");
+    assert!(is_served(&mut proxy).await);
+}

@@ -67,7 +67,8 @@ async fn pages_of_other_origins_may_read_nothing_unless_the_settings_name_them()
         assert_eq!((refused.status, refused.header("access-control-allow-origin")), (401, allowed), "errors, too");
         let preflight = app.request("OPTIONS", "/me").header("Origin", origin);
         let preflight = preflight.header("Access-Control-Request-Method", "PATCH");
-        let preflight = preflight.header("Access-Control-Request-Headers", "authorization,if-match").send().await;
+        let wanted = "authorization,if-match,x-requested-with";
+        let preflight = preflight.header("Access-Control-Request-Headers", wanted).send().await;
         assert_eq!(preflight.header("access-control-allow-origin"), allowed, "{preflight:?}");
         assert_eq!(preflight.status == 200, !allowed.is_empty(), "{preflight:?}");
         assert_eq!(preflight.header("access-control-allow-credentials"), "");
@@ -76,6 +77,100 @@ async fn pages_of_other_origins_may_read_nothing_unless_the_settings_name_them()
     let preflight = closed.request("OPTIONS", "/me").header("Origin", "https://app.example.com");
     let preflight = preflight.header("Access-Control-Request-Method", "PATCH").send().await;
     assert!(preflight.headers.keys().all(|name| !name.as_str().starts_with("access-control")), "{preflight:?}");
+}
+
+/// What goes over the wire, and the status of its answer.
+fn requests_of_every_kind() -> Vec<(String, u16)> {
+    let line =
+        |line: &str, rest: &str| format!("{line} HTTP/1.1\r\nHost: x\r\nOrigin: https://app.example.com\r\n{rest}");
+    let json = |body: &str| format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let long = format!("GET /{}", "x".repeat(9_000));
+    let many = (0..100).map(|number| format!("X-{number}: x\r\n")).collect::<String>();
+    vec![
+        (line("GET /health/live", "\r\n"), 200),
+        (line("HEAD /health/live", "\r\n"), 200),
+        (line("GET /docs", "\r\n"), 308),
+        (line("POST /register", &json("{")), 400),
+        (line("GET /me", "\r\n"), 401),
+        (line("GET /nowhere", "\r\n"), 404),
+        (line("PUT /register", "\r\n"), 405),
+        (line("POST /register", "Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n"), 413),
+        (line(&long, "\r\n"), 414),
+        (line("POST /register", "Content-Length: 2\r\n\r\n{}"), 415),
+        (line("POST /register", &json("{}")), 422),
+        // These are answered before there is a request.
+        (line("GET /no where", "\r\n"), 400),
+        (line("GET /health/live", "X-\u{1b}: a\r\n\r\n"), 400),
+        (line("GET /health/live", &format!("{many}\r\n")), 431),
+    ]
+}
+
+/// Sends this on a connection of its own, after `before`, and reads until the server ends it or has said all.
+async fn say(address: std::net::SocketAddr, before: &str, request: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut answer = Vec::new();
+    if !before.is_empty() {
+        stream.write_all(before.as_bytes()).await.unwrap();
+        while !answer.ends_with(b"}") {
+            assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+        }
+        answer.clear();
+    }
+    // The server may have refused it before it has all.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let has_all = |answer: &[u8]| {
+        let text = String::from_utf8_lossy(answer).to_lowercase();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+        request.starts_with("HEAD") || length.is_none_or(|length| body.len() >= length.parse::<usize>().unwrap())
+    };
+    while !has_all(&answer) {
+        match stream.read_buf(&mut answer).await {
+            Ok(read) if read > 0 => {}
+            _ended => break,
+        }
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn every_answer_has_the_same_headers_whoever_makes_it() {
+    let origin = "https://app.example.com";
+    let app = with(|settings| settings.http.cors_origins = serde_json::from_str(&json!(origin).to_string()).unwrap());
+    let app = app.await;
+    for (request, status) in requests_of_every_kind() {
+        for before in ["", "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"] {
+            let answer = say(app.address, before, &request).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{request}: {answer:?}"));
+            let about = format!("{request:.100} -> {head}");
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{about}");
+            for header in [
+                "x-content-type-options: nosniff",
+                "x-frame-options: DENY",
+                "referrer-policy: no-referrer",
+                "cross-origin-resource-policy: same-origin",
+                "content-security-policy: default-src 'none'",
+                "cache-control: no-store",
+                "x-request-id: ",
+                "date: ",
+            ] {
+                assert_eq!(head.matches(&format!("\r\n{header}")).count(), 1, "{header}: {about}");
+            }
+            // Nobody knows whose request it would have been.
+            let is_early = status == 431 || (status == 400 && !request.starts_with("POST"));
+            assert_eq!(head.contains(&format!("\r\naccess-control-allow-origin: {origin}")), !is_early, "{about}");
+            let says_close = head.contains("\r\nconnection: close");
+            assert_eq!(says_close, is_early || status == 413, "{about}");
+            if status >= 400 {
+                assert!(head.contains("\r\ncontent-type: application/problem+json"), "{about}");
+                let id = head.split("x-request-id: ").nth(1).unwrap().split("\r\n").next().unwrap();
+                let problem: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
+                assert_eq!((&problem["status"], &problem["request_id"]), (&json!(status), &json!(id)), "{about}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

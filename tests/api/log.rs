@@ -253,12 +253,36 @@ async fn a_log_that_nobody_reads_keeps_nobody_waiting() {
     while !run(latchkey(home.path(), &["health"]).env("LATCHKEY__SERVER__LISTEN", &free)).status.success() {
         assert!(serving.try_wait().unwrap().is_none(), "it serves");
     }
-    // Lines so long that what the system keeps for a reader is soon full.
-    let (http, path) = (reqwest::Client::builder().no_proxy().build().unwrap(), "x".repeat(4_000));
-    for _ in 0..300 {
-        let answer = http.get(format!("http://{free}/{path}")).send().await.unwrap();
-        assert_eq!(answer.status(), 404);
+    // So many lines that what the system keeps for a reader is full.
+    let (http, id) = (reqwest::Client::builder().no_proxy().build().unwrap(), "x".repeat(128));
+    for _ in 0..600 {
+        let answer = http.get(format!("http://{free}/health/live")).header("X-Request-Id", &id).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
     }
     assert!(Command::new("kill").arg(serving.id().to_string()).status().unwrap().success());
     assert_eq!(serving.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn lines_about_one_client_s_refusals_are_few_and_short_and_the_rest_is_counted() {
+    let home = TempDir::new().unwrap();
+    let mut serving = Serving::start(&mut latchkey(home.path(), &[]));
+    let address = serving.address();
+    let path = format!("/{}", "x".repeat(8_000));
+    let method = "X".repeat(1_000);
+    for number in 0..130 {
+        let request = match number % 3 {
+            0 => wire("GET", &path, "", ""),
+            1 => wire("GET", &format!("{path}{path}"), "", ""),
+            _ => wire(&method, "/authz", &format!("X-Forwarded-Uri: {path}\r\n"), ""),
+        };
+        assert!(exchange(&address, &request).await.starts_with("HTTP/1.1 4"));
+    }
+    serving.signal("-INT");
+    serving.child.wait().unwrap();
+    let log = serving.rest();
+    let refusals = log.iter().filter(|line| line.contains("latchkey::access] request "));
+    assert_eq!(refusals.count(), 100, "{log:#?}");
+    assert!(log.iter().all(|line| line.len() < 600), "{log:#?}");
+    assert!(log.iter().any(|line| line.contains("30 more refusals of 127.0.0.1 in the last 60 s")), "{log:#?}");
 }

@@ -85,7 +85,13 @@ async fn requests_sign_ins_and_all_that_waits_are_told_on_a_listener_of_their_ow
     }
     assert!(!text.contains("secret") && !text.contains("ada"), "{text}");
     assert!(text.ends_with("# EOF\n"));
-    assert_eq!(http.get(metrics.replace("/metrics", "/health/live")).send().await.unwrap().status(), 404);
+    let elsewhere = http.get(metrics.replace("/metrics", "/health/live")).send().await.unwrap();
+    assert_eq!(elsewhere.status(), 404);
+    for answer in [elsewhere, http.get(&metrics).send().await.unwrap()] {
+        assert!(answer.headers().contains_key("x-request-id"), "{answer:?}");
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+    }
 
     serving.signal("-TERM");
     assert!(serving.child.wait().unwrap().success());

@@ -58,6 +58,9 @@ async fn told_to_stop_it_is_not_ready_finishes_what_arrives_cuts_what_does_not_a
     let ready = get(&address, "/health/ready").await;
     assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains("retry-after: 1"), "{ready}");
     assert!(get(&address, "/health/live").await.starts_with("HTTP/1.1 200 "), "who comes all the same is served");
+    let mut kept = TcpStream::connect(&address).await.unwrap();
+    kept.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    assert!(read_all(kept).await.contains("\r\nconnection: close\r\n"), "and told to come no more");
 
     arrives.write_all(&body.as_bytes()[10..]).await.unwrap();
     let answer = read_all(arrives).await;

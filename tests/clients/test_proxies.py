@@ -524,6 +524,30 @@ def test_haproxy_lets_nothing_pass_if_its_script_fails(site, tmp_path):
         end(proxy.process)
 
 
+def test_caddy_finds_no_connection_that_has_just_ended(site, tmp_path):
+    # 320 requests that change something, and which Caddy may not send twice, around five seconds apart on each of its
+    # connections: what other clients may be idle. A trusted proxy has longer.
+    proxy = Proxy("caddy", site, tmp_path)
+    credential, answers = ("Token", site.token), []
+    try:
+
+        def ask(number):
+            client = Client(proxy.port)
+            for round in range(4):
+                time.sleep(4.4 + (number % 80) / 80)
+                answers.append(client.ask("POST", "/wiki", credential, body=b"x").status)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(80)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        end(proxy.process)
+    site.service.seen.clear()
+    assert answers == [200] * 320
+
+
 def test_traefik_s_file_holds_nothing_but_what_its_documentation_knows():
     settings = yaml.safe_load((DOCS / "traefik.yml").read_text())["http"]
     assert set(settings) == {"routers", "middlewares", "services"}

@@ -24,6 +24,9 @@ const UNREAD_FOR: Duration = Duration::from_secs(60);
 /// What nobody notices.
 const UNHURT: Duration = Duration::from_millis(500);
 
+/// What 300 slow readers may cost, in kilobytes.
+const MEMORY: f64 = 100_000.0;
+
 const HEAD: &str = "GET /health/live HTTP/1.1\r\nHost:";
 const BODY: &str =
     "POST /register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 200\r\n\r\n{\"name\":";
@@ -184,4 +187,149 @@ async fn clients_that_never_read_their_answers_are_cut_with_tls_too() {
     let home = TempDir::new().unwrap();
     let certificate = tls::certify(&home.path().join("server.pem"), &home.path().join("server.key"));
     ends_those_who_never_read(Some(certificate), &home).await;
+}
+
+/// Asks for as many pages as there may be in an answer, and can be sent a few kilobytes before it reads.
+async fn ask_slowly(address: &str, token: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut stream = socket.connect(address.parse().unwrap()).await.unwrap();
+    let request =
+        format!("GET /page/?size=100 HTTP/1.1\r\nHost: localhost\r\nToken: {token}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Reads at this rate, in bytes per second, until the end: what was read, and whether it was all.
+async fn read_slowly(mut stream: TcpStream, rate: usize) -> (Vec<u8>, bool) {
+    let (mut read, mut buffer) = (Vec::new(), vec![0; rate / 10]);
+    loop {
+        match stream.read(&mut buffer).await {
+            Ok(0) => break,
+            Ok(bytes) => read.extend_from_slice(&buffer[..bytes]),
+            Err(_reset) => return (read, false),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let text = String::from_utf8_lossy(&read);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+    let is_whole = length == Some(body.len());
+    (read, is_whole)
+}
+
+/// A hundred pages of line breaks, each of which is two bytes in JSON.
+async fn write_pages(client: &Client, token: &str) {
+    for number in 0..100 {
+        let page = serde_json::json!({ "title": number.to_string(), "body": "\n".repeat(39_000) });
+        assert_eq!(client.ask("POST", "/page/", token, Some(page)).await.unwrap().status, 201);
+    }
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn three_hundred_readers_of_long_answers_at_4600_bytes_a_second_cost_little_and_are_cut() {
+    let home = TempDir::new().unwrap();
+    let serving = Serving::start(&mut latchkey(home.path(), &[]));
+    let client = Client::of(&serving);
+    let token = client.new_user("ada@example.org").await;
+    write_pages(&client, &token).await;
+    let began = Instant::now();
+    let readers: Vec<_> = (0..300)
+        .map(|_| {
+            let (address, token) = (client.address().to_owned(), token.clone());
+            tokio::spawn(async move { read_slowly(ask_slowly(&address, &token).await, 4_600).await })
+        })
+        .collect();
+    let mut most = 0.0_f64;
+    while readers.iter().any(|reader| !reader.is_finished()) {
+        most = most.max(Held::by(&serving).kilobytes);
+        assert!(began.elapsed() < UNREAD_FOR, "some are still connected");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut kinds = [0; 3];
+    for reader in readers {
+        let (read, is_whole) = reader.await.unwrap();
+        let is_refusal = read.starts_with(b"HTTP/1.1 429 ") || read.starts_with(b"HTTP/1.1 503 ");
+        kinds[if is_refusal {
+            0
+        } else if is_whole {
+            1
+        } else {
+            2
+        }] += 1;
+    }
+    println!("300 slow readers: {most} kB at most, over after {:?}, refused, whole, cut: {kinds:?}", began.elapsed());
+    assert!(most <= MEMORY, "{most} kB");
+    assert!(kinds[1] == 0 && kinds[0] > 0 && kinds[2] > 0, "{kinds:?}");
+    assert_eq!(
+        client.ask("GET", "/page/?size=100", &token, None).await.unwrap().status,
+        200,
+        "the bytes are free again"
+    );
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn a_client_that_reads_30_kilobytes_a_second_gets_its_answer() {
+    let home = TempDir::new().unwrap();
+    let serving = Serving::start(&mut latchkey(home.path(), &[]));
+    let client = Client::of(&serving);
+    let token = client.new_user("ada@example.org").await;
+    write_pages(&client, &token).await;
+    let asked = Instant::now();
+    let (read, is_whole) = read_slowly(ask_slowly(client.address(), &token).await, 30_000).await;
+    println!("{} bytes at 30 kB/s took {:?}", read.len(), asked.elapsed());
+    assert!(is_whole && read.len() > 100_000, "{}", read.len());
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn the_second_request_of_a_connection_may_trickle_no_longer_than_the_first() {
+    let home = TempDir::new().unwrap();
+    let serving = Serving::start(&mut latchkey(home.path(), &[]));
+    let address = serving.address();
+    let live = "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n";
+    let chunked = "POST /health/live HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n";
+    for (begins, goes_on) in [(live, HEAD), (live, BODY), (chunked, "")] {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(begins.as_bytes()).await.unwrap();
+        assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
+        stream.write_all(goes_on.as_bytes()).await.unwrap();
+        assert!(is_cut(stream, true).await, "{begins:?} {goes_on:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn long_paths_that_are_refused_fill_no_log() {
+    let home = TempDir::new().unwrap();
+    let log = home.path().join("log");
+    let mut command = latchkey(home.path(), &[]);
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    command.env("LATCHKEY__SERVER__LISTEN", &listen).stderr(std::fs::File::create(&log).unwrap());
+    let mut serving = command.spawn().unwrap();
+    while std::net::TcpStream::connect(&listen).is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let request = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(8_000));
+    let flood = |_| {
+        let (listen, request) = (listen.clone(), request.clone());
+        tokio::spawn(async move {
+            let (mut stream, mut answers) = (TcpStream::connect(listen).await.unwrap(), 0);
+            let until = Instant::now() + Duration::from_secs(10);
+            while Instant::now() < until {
+                stream.write_all(request.as_bytes()).await.unwrap();
+                assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
+                answers += 1;
+            }
+            answers
+        })
+    };
+    let answers: u32 = join_all((0..16).map(flood)).await.into_iter().map(Result::unwrap).sum();
+    let written = std::fs::metadata(&log).unwrap().len();
+    println!("{answers} refusals of paths of 8000 bytes in 10 s left {written} bytes of log");
+    serving.kill().unwrap();
+    serving.wait().unwrap();
+    assert!(answers > 1_000 && written < 200_000, "{answers} {written}");
 }

@@ -124,6 +124,10 @@ pub(super) fn words(fault: &Fault, profile: StatusProfile) -> Answer {
             Answer::new(StatusCode::PRECONDITION_FAILED, "weak_if_match", detail)
         }
         Fault::SlowBody => Answer::new(StatusCode::REQUEST_TIMEOUT, "slow_body", "The body did not arrive in time."),
+        Fault::TooMuchInFlight => {
+            let detail = "You have not taken earlier answers yet. Take them, and try again.";
+            Answer::new(StatusCode::TOO_MANY_REQUESTS, "too_much_in_flight", detail)
+        }
         Fault::Unset(setting) => {
             let detail = format!("This takes the setting {setting}, which has no value here.");
             Answer::new(StatusCode::NOT_FOUND, "not_configured", detail)
@@ -143,6 +147,20 @@ pub(super) fn bare(status: StatusCode) -> Answer {
         }
         status if status.is_server_error() => internal(),
         status => Answer::new(status, "bad_request", status.canonical_reason().unwrap_or("The request was refused.")),
+    }
+}
+
+/// What is told of a request that never reached a route.
+pub(super) fn early_answer(status: StatusCode) -> Answer {
+    match status {
+        StatusCode::BAD_REQUEST => Answer::new(status, "malformed_request", "This is no HTTP/1.1 request."),
+        StatusCode::REQUEST_TIMEOUT => {
+            Answer::new(status, "slow_request", "The head of the request did not arrive in time.")
+        }
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            Answer::new(status, "head_too_large", "The head of the request is too large.")
+        }
+        status => bare(status),
     }
 }
 
