@@ -110,7 +110,7 @@ impl Answer {
     /// and to come back, or that nobody knows; and in time. Whether it was done.
     pub fn is_fair(&self, about: &str) -> bool {
         let patience = if self.status == 503 { PATIENCE } else { COMMIT_PATIENCE };
-        assert!(self.took <= patience, "{about}: {self:?}");
+        assert!(self.took <= patience, "{about}, {}: {self:?}", self.path);
         let is_told = self.status == 503 && self.retry_after || self.status == 504 && !self.retry_after;
         assert!(self.is_good() || is_told, "{about}: {self:?}");
         self.is_good()
