@@ -149,6 +149,8 @@ pub struct AuthSettings {
     pub password_max_length: usize,
     /// Tokens and keys that are remembered; 0 for none.
     pub cache_size: usize,
+    /// Seconds that a remembered one passes reads while the database does not answer.
+    pub serve_stale_seconds: u64,
     /// The constant key, if there is one.
     #[serde(default)]
     pub api_key_token: ConstantKey,
@@ -310,6 +312,7 @@ impl Settings {
         within("auth.password_min_length", auth.password_min_length, 8, 512)?;
         within("auth.password_max_length", auth.password_max_length, auth.password_min_length, 512)?;
         within("auth.cache_size", auth.cache_size, 0, 10_000_000)?;
+        within("auth.serve_stale_seconds", auth.serve_stale_seconds, 0, 3_600)?;
         self.authz.check(&self.http)?;
         self.limits.check()?;
         within("log.access_every", self.log.access_every, 0, 1_000_000)?;

@@ -31,7 +31,7 @@ const LIMITS: [&str; 8] = [
     "connections",
     "bytes_in_flight",
 ];
-const CACHE: [&str; 3] = ["hit", "miss", "invalidation"];
+const CACHE: [&str; 5] = ["hit", "miss", "uncertain", "stale", "invalidation"];
 
 /// How all that is counted is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +97,8 @@ pub struct Metrics {
 /// What is not counted but looked at when somebody asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Levels {
-    /// Hits, misses and invalidations of the cache.
-    pub cache: [u64; 3],
+    /// Hits, misses, lookups without certainty, stale answers and invalidations of the cache.
+    pub cache: [u64; 5],
     /// Password hashes that wait.
     pub hash_queue: usize,
     /// Database connections that are open, and those of them that do nothing.
@@ -123,7 +123,7 @@ impl Metrics {
         registry.register("throttled", "Requests over a limit", throttled.clone());
         registry.register(
             "cache",
-            "Lookups answered from memory or not, and changes that ended entries",
+            "Lookups answered from memory or not and why, and changes that ended entries",
             cache.clone(),
         );
         registry.register("hash_queue", "Password hashes that wait for a thread", hash_queue.clone());
@@ -218,7 +218,7 @@ mod tests {
         metrics.sign_in("failure");
         metrics.audit_entry("success");
         metrics.throttled("registrations");
-        let now = Levels { cache: [3, 2, 1], hash_queue: 5, connections: [8, 6] };
+        let now = Levels { cache: [3, 2, 0, 0, 1], hash_queue: 5, connections: [8, 6] };
         let classic = metrics.text(now, TextFormat::Prometheus).unwrap();
         let text = metrics.text(now, TextFormat::OpenMetrics).unwrap();
         assert!(text.ends_with("\n# EOF\n") && !classic.contains("# EOF") && !classic.contains("# UNIT"));

@@ -171,10 +171,10 @@ fn only_connections_and_migrations_tell_the_databases_apart() {
         let dialect = ["PRAGMA", "BEGIN IMMEDIATE", "pg_advisory", "Conn::Postgres", "Conn::Sqlite"];
         let dialect = dialect.iter().any(|text| code.contains(text));
         let files = [
+            "change_log.rs",
             "conn.rs",
             "diagnosis.rs",
             "erase.rs",
-            "feed.rs",
             "migrate.rs",
             "postgres.rs",
             "transaction.rs",

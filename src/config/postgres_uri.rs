@@ -75,6 +75,15 @@ impl PostgresUri {
         with_query(&self.address, own.chain(set).chain(others))
     }
 
+    /// The same, with this name for the connection unless it states one.
+    pub fn with_application_name(&self, name: &str) -> Self {
+        let mut named = self.clone();
+        if self.parameter("application_name").is_none() {
+            named.parameters.push(("application_name".to_owned(), name.to_owned()));
+        }
+        named
+    }
+
     /// The value of a parameter. Of several, libpq takes the last.
     pub fn parameter(&self, name: &str) -> Option<Cow<'_, str>> {
         self.parameters.iter().rev().find(|(given, _)| decoded(given) == name).map(|(_, value)| decoded(value))

@@ -250,6 +250,23 @@ impl Manager {
         &self.shared.diagnosis
     }
 
+    /// How often the change log is read. To look whether a file has changed costs next to nothing.
+    pub(super) fn change_log_interval(&self) -> Duration {
+        match self.url {
+            DatabaseUrl::Postgres(_) => Duration::from_millis(50),
+            DatabaseUrl::Sqlite(_) => Duration::from_millis(15),
+        }
+    }
+
+    /// A new connection under a name that PostgreSQL shows, unless the address has one.
+    pub(super) fn open_named(&self, name: &str) -> Result<Pooled, ConnectError> {
+        let url = match &self.url {
+            DatabaseUrl::Postgres(uri) => DatabaseUrl::Postgres(uri.with_application_name(name)),
+            DatabaseUrl::Sqlite(path) => DatabaseUrl::Sqlite(path.clone()),
+        };
+        Self { url, ..self.clone() }.open()
+    }
+
     /// A new connection, with our settings.
     pub(super) fn open(&self) -> Result<Pooled, ConnectError> {
         let failures = self.shared.failures();

@@ -7,10 +7,10 @@ pub mod access_tokens;
 pub mod account_cleanups;
 pub mod api_keys;
 pub mod audit_entries;
+pub mod change_log;
 mod conn;
 mod diagnosis;
 mod erase;
-pub mod feed;
 pub mod issue_requests;
 pub mod known_networks;
 mod lease;
@@ -35,12 +35,12 @@ use std::time::{Duration, Instant};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use self::change_log::ChangeLogReader;
 use self::conn::Manager;
 pub use self::conn::{Conn, purging_is_ours};
 use self::diagnosis::Meaning;
 pub use self::diagnosis::{Defect, GRANTS};
 pub use self::erase::empty_log;
-use self::feed::Feed;
 pub use self::lease::LOST_AFTER;
 use self::lease::Leases;
 use self::pool::{CHECKOUT_WAIT, Pool};
@@ -171,8 +171,8 @@ impl Db {
         self.write_then(std::future::ready(()), change, || ()).await
     }
 
-    /// The same after a `turn` has come, which is kept to the end; and then `then`, however the transaction ended, even if
-    /// nobody waits for the answer any more. A turn is given back early only if the database never answers.
+    /// The same after a `turn` has come, which is kept to the end; and then `then`, unless it is certain that nothing is
+    /// stored, even if nobody waits for the answer any more. A turn is given back early only if the database never answers.
     pub async fn write_then<H, T, F, A>(&self, turn: impl Future<Output = H>, change: F, then: A) -> Result<T, AppError>
     where
         H: Send + 'static,
@@ -185,7 +185,9 @@ impl Db {
         let (entered, pooler) = (Arc::clone(&gate), self.pooler());
         let transaction = move |conn: &mut Conn| {
             let answer = write_transaction(conn, &pooler, &entered, change);
-            then();
+            if matches!(answer, Ok(_) | Err(AppError::OutcomeUnknown(_))) {
+                then();
+            }
             answer
         };
         let mut work = pin!(async {
@@ -216,9 +218,14 @@ impl Db {
         request::within(self.time_left(), answer).await.unwrap_or_else(|| Err(too_late()))
     }
 
-    /// A connection of its own that hears what changes.
-    pub fn feed(&self) -> Result<Feed, AppError> {
-        Feed::open(self.pool.manager())
+    /// A reader of the change log, on a connection of its own.
+    pub fn change_log_reader(&self) -> Result<ChangeLogReader, AppError> {
+        ChangeLogReader::open(self.pool.manager())
+    }
+
+    /// How long to wait between two reads of the change log.
+    pub fn change_log_interval(&self) -> Duration {
+        self.pool.manager().change_log_interval()
     }
 
     /// Connections at most.

@@ -22,6 +22,7 @@ use crate::domain::forward::scope_list;
 use crate::domain::principal::Principal;
 use crate::error::{AppError, FieldError, Reason};
 use crate::service::Service;
+use crate::service::auth::Purpose;
 use crate::service::authz::Ask;
 
 /// What may not stand in a header as it is. The escape itself is among them, so that names can be read back.
@@ -70,7 +71,7 @@ pub async fn authorize(
         service.forward(&call, None, &ask).await?;
         return Ok(Admitted(None));
     }
-    let found = match guard::identify(&request, Schemes::TokenOrBearer).await {
+    let found = match guard::identify(&request, Schemes::TokenOrBearer, Purpose::Read).await {
         Ok(found) => found.ok_or(AppError::Unauthenticated(Reason::Missing)),
         Err(Fault::App(error)) => Err(error),
         Err(fault) => return Err(fault),

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use actix_web::dev::ServiceRequest;
+use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use actix_web::{Error, HttpMessage, HttpRequest, web};
 use base64::Engine as _;
@@ -17,6 +18,7 @@ use crate::domain::audit::Origin;
 use crate::domain::principal::Principal;
 use crate::error::{AppError, Carrier, Reason};
 use crate::service::Service;
+use crate::service::auth::Purpose;
 
 const TOKEN: HeaderName = HeaderName::from_static("token");
 /// What is no text is no token of ours, and this is none either.
@@ -83,8 +85,8 @@ pub fn is_basic(headers: &HeaderMap) -> bool {
     value.is_some_and(|value| split(value).0.eq_ignore_ascii_case("basic"))
 }
 
-/// Whoever sent a request; `None` if it has no credential.
-pub async fn identify(request: &HttpRequest, schemes: Schemes) -> Result<Option<Principal>, Fault> {
+/// Whoever sent a request for this purpose; `None` if it has no credential.
+pub async fn identify(request: &HttpRequest, schemes: Schemes, purpose: Purpose) -> Result<Option<Principal>, Fault> {
     let Some(service) = request.app_data::<web::Data<Service>>() else {
         return Err(AppError::Internal("the guard has no service".into()).into());
     };
@@ -92,24 +94,26 @@ pub async fn identify(request: &HttpRequest, schemes: Schemes) -> Result<Option<
         return Ok(None);
     };
     let client = request.extensions().get::<Origin>().and_then(|origin| origin.client);
-    Ok(Some(service.authenticate(&credential, carrier, client).await?))
+    Ok(Some(service.authenticate(&credential, carrier, client, purpose).await?))
 }
 
 /// Lets a request pass with its caller's `Principal`, or answers for it.
 pub async fn guard(request: ServiceRequest, (): ()) -> Result<ServiceRequest, (Error, ServiceRequest)> {
-    let found = identify(request.request(), Schemes::TokenOrBearer).await;
+    // HEAD has become GET at the edge.
+    let purpose = if request.method() == Method::GET { Purpose::Read } else { Purpose::Change };
+    let found = identify(request.request(), Schemes::TokenOrBearer, purpose).await;
     admit(request, found.and_then(known))
 }
 
-/// The same where OAuth clients authenticate.
+/// The same where OAuth clients authenticate to ask about a token, which is a read.
 pub async fn client(request: ServiceRequest, (): ()) -> Result<ServiceRequest, (Error, ServiceRequest)> {
-    let found = identify(request.request(), Schemes::OrBasic).await;
+    let found = identify(request.request(), Schemes::OrBasic, Purpose::Read).await;
     admit(request, found.and_then(known))
 }
 
 /// The same where they need not: strangers pass, and whoever shows a credential must show a good one.
 pub async fn client_or_stranger(request: ServiceRequest, (): ()) -> Result<ServiceRequest, (Error, ServiceRequest)> {
-    let found = identify(request.request(), Schemes::OrBasic).await;
+    let found = identify(request.request(), Schemes::OrBasic, Purpose::Change).await;
     admit(request, found)
 }
 

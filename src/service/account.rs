@@ -150,8 +150,7 @@ fn own(
     lockout: Option<LockoutPolicy>,
     confirmation: Option<&(PasswordHash, AttemptedAccount)>,
 ) -> Result<users::User, AppError> {
-    let caller = change.caller.as_ref().map(|caller| caller.user_id).ok_or(AppError::NotFound("user"))?;
-    let row = users::find(change.conn, caller)?.ok_or(AppError::NotFound("user"))?;
+    let row = change.caller_row.take().ok_or(AppError::NotFound("user"))?;
     let Some((hash, attempted)) = confirmation else {
         return Ok(row);
     };

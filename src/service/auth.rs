@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::throttle::Act;
 use super::{Caller, Service, set_caller};
@@ -14,8 +15,19 @@ use crate::error::{AppError, Carrier, Reason};
 
 /// The longest credential that is looked at, in bytes (standards: G7).
 const MAX_LENGTH: usize = 512;
+/// How long a read waits for the lookup of a credential for which there is a stale entry.
+const STALE_AFTER: Duration = Duration::from_millis(500);
 /// By how much the clocks of replicas may differ, in seconds.
 const CLOCKS_DIFFER: i64 = 60;
+
+/// What a caller does with the answer to who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Reads, or lets others decide: while the database does not answer, a cached credential may do.
+    Read,
+    /// Changes something.
+    Change,
+}
 
 impl Service {
     /// Who presents `credential`, from `client`. What cannot be one of our secrets is refused without a query.
@@ -27,6 +39,7 @@ impl Service {
         credential: &str,
         carrier: Carrier,
         client: Option<IpAddr>,
+        purpose: Purpose,
     ) -> Result<Principal, AppError> {
         let refused = || match self.throttle.count(Act::InvalidToken, client) {
             Ok(()) => AppError::Unauthenticated(Reason::BadCredential(carrier)),
@@ -40,7 +53,7 @@ impl Service {
             return Ok(Principal::ConstantKey);
         }
         let now = self.clock.now();
-        let identity = self.holder(credential, digest, now).await?.ok_or_else(refused)?;
+        let identity = self.holder(credential, digest, now, purpose).await?.ok_or_else(refused)?;
         set_caller(Caller::User(identity.user_id));
         if let Some(key) = identity.key() {
             self.key_usage.note(key, now, client);
@@ -55,28 +68,85 @@ impl Service {
         secret: &str,
         digest: Digest,
         now: Timestamp,
+        purpose: Purpose,
     ) -> Result<Option<Arc<Identity>>, AppError> {
         let Some(kind) = SecretKind::of(secret) else {
             return Ok(None);
         };
         let found = match self.cache.get(&digest) {
             Some(identity) => Some(identity),
-            None => {
-                let ticket = self.cache.ticket();
-                let found = self.lookups.find(kind, digest).await?;
-                let found = self.seen(found).await?;
-                if let Some(identity) = &found {
-                    self.cache.put(ticket, digest, identity);
-                }
-                found
-            }
+            None => self.look_up(kind, digest, purpose).await?,
         };
         Ok(found.filter(|identity| identity.lives_at(now)))
     }
+
+    /// Looks a credential up in the database. While that does not answer, a stale entry of the cache will do for a read.
+    async fn look_up(
+        &self,
+        kind: SecretKind,
+        digest: Digest,
+        purpose: Purpose,
+    ) -> Result<Option<Arc<Identity>>, AppError> {
+        let has_stale = self.stale(&digest, purpose).is_some();
+        if has_stale && self.outage.is_on() {
+            if self.outage.takes_probe() {
+                self.probe(kind, digest);
+            }
+            return Ok(self.serve_stale(&digest, purpose));
+        }
+        let ticket = self.cache.ticket();
+        let lookup = async { self.seen(self.lookups.find(kind, digest).await?).await };
+        let answer = match has_stale {
+            true => tokio::time::timeout(STALE_AFTER, lookup).await.unwrap_or_else(|_| Err(late())),
+            false => lookup.await,
+        };
+        match answer {
+            Ok(found) => {
+                self.cache.put(ticket, digest, found.as_ref());
+                self.outage.lookup_answered();
+                Ok(found)
+            }
+            Err(AppError::Busy(cause)) => {
+                let stale = self.serve_stale(&digest, purpose);
+                stale.map(Some).ok_or(AppError::Busy(cause))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn stale(&self, digest: &Digest, purpose: Purpose) -> Option<Arc<Identity>> {
+        let limit = self.settings.serve_stale_seconds;
+        if purpose == Purpose::Change || limit == 0 {
+            return None;
+        }
+        self.cache.get_stale(digest, Duration::from_secs(limit))
+    }
+
+    /// The stale identity, if there still is one, because the database does not answer.
+    fn serve_stale(&self, digest: &Digest, purpose: Purpose) -> Option<Arc<Identity>> {
+        let stale = self.stale(digest, purpose)?;
+        self.outage.begin();
+        self.cache.count_stale();
+        Some(stale)
+    }
+
+    /// Finds out beside the requests whether the database answers again.
+    fn probe(&self, kind: SecretKind, digest: Digest) {
+        let (lookups, outage) = (Arc::clone(&self.lookups), Arc::clone(&self.outage));
+        tokio::spawn(async move {
+            if lookups.find(kind, digest).await.is_ok() {
+                outage.lookup_answered();
+            }
+        });
+    }
+}
+
+fn late() -> AppError {
+    AppError::Busy("the lookup of a credential takes too long".into())
 }
 
 impl Service {
-    /// The same, after the first use of a secret is stored if that matters. Somebody may have replaced it meanwhile.
+    /// What a lookup found, after the first use of a secret is stored if that matters. Somebody may have replaced it meanwhile.
     async fn seen(&self, found: Option<Arc<Identity>>) -> Result<Option<Arc<Identity>>, AppError> {
         match found {
             Some(identity) if identity.unseen => {

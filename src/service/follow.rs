@@ -1,4 +1,4 @@
-//! Follows what others change, so that the cache of identities stays true.
+//! Follows the change log, so that the cache of identities stays true whoever changes something.
 
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Weak};
@@ -6,14 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use super::Service;
-use crate::db::feed::Feed;
+use crate::db::change_log::{ChangeBatch, ChangeLogReader, Changed};
 use crate::error::AppError;
 
-/// How often the feed is looked at: what others change is typically seen within this time.
-const PAUSE: Duration = Duration::from_millis(15);
-/// How long to wait before a feed that broke is opened again.
+/// How long to wait before a reader that could not be opened is opened again.
 const RETRY: Duration = Duration::from_millis(250);
-/// How long one look may take. Meanwhile the cache has long ceased to be trusted.
+/// How long one read may take before another reader takes over. No entry of the cache is fresh by then.
 const LOST_AFTER: Duration = Duration::from_secs(10);
 
 impl Service {
@@ -31,13 +29,13 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()
     thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
-/// Has somebody follow. Who hangs over an answer that never comes is left behind, and somebody else takes their place.
+/// Keeps a thread that follows. One that hangs over a read is left behind, and another takes its place.
 fn watch(service: &Weak<Service>) {
     while service.strong_count() > 0 {
         let (sign, signs) = sync_channel(1);
         let followed = Weak::clone(service);
-        if let Err(error) = spawn("feed", move || follow(&followed, &sign)) {
-            log::warn!("cannot start to follow what changes: {error}");
+        if let Err(error) = spawn("change-log", move || follow(&followed, &sign)) {
+            log::warn!("cannot start to follow the change log: {error}");
             thread::sleep(LOST_AFTER);
         }
         let ended = loop {
@@ -46,29 +44,33 @@ fn watch(service: &Weak<Service>) {
             }
         };
         if ended == RecvTimeoutError::Timeout {
-            log::warn!("the connection that tells what changes does not answer and is given up");
+            log::warn!("the connection that reads the change log does not answer and is given up");
         }
     }
 }
 
-/// Follows until the service has ended, or nobody wants a sign any more.
+/// Follows until the service has ended, or until another thread has taken over.
 fn follow(service: &Weak<Service>, sign: &SyncSender<()>) {
-    let mut feed: Option<Feed> = None;
-    let mut deaf = false;
+    let mut reader: Option<ChangeLogReader> = None;
+    let mut is_lost = false;
     while let Some(service) = service.upgrade() {
-        let pause = match step(&service, feed.take()) {
+        let was_open = reader.is_some();
+        let pause = match step(&service, reader.take()) {
             Ok(followed) => {
-                if std::mem::take(&mut deaf) {
-                    log::info!("listens again to what changes");
+                if std::mem::take(&mut is_lost) {
+                    log::info!("reads the change log again");
                 }
-                feed = Some(followed);
-                PAUSE
+                reader = Some(followed);
+                service.db.change_log_interval()
             }
             Err(error) => {
-                service.cache.distrust();
                 service.db.recheck_connections();
-                if !std::mem::replace(&mut deaf, true) {
-                    log::warn!("cannot hear what changes, so every credential is looked up: {error}");
+                // The connection may be lost although the database is there: only a new one tells.
+                if was_open {
+                    continue;
+                }
+                if !std::mem::replace(&mut is_lost, true) {
+                    log::warn!("cannot read the change log, so every credential is looked up: {error}");
                 }
                 RETRY
             }
@@ -82,23 +84,18 @@ fn follow(service: &Weak<Service>, sign: &SyncSender<()>) {
     }
 }
 
-/// One look at the feed; a new one begins with an empty cache.
-fn step(service: &Service, feed: Option<Feed>) -> Result<Feed, AppError> {
-    let mut feed = match feed {
-        Some(feed) => feed,
-        None => {
-            let feed = service.db.feed()?;
-            service.cache.forget_all();
-            feed
+/// One read of the log, by a new reader if there is none.
+fn step(service: &Service, reader: Option<ChangeLogReader>) -> Result<ChangeLogReader, AppError> {
+    let mut reader = reader.map_or_else(|| service.db.change_log_reader(), Ok)?;
+    let ChangeBatch { changed, certain } = reader.read()?;
+    match changed {
+        Changed::Users(users) => users.into_iter().for_each(|user| service.cache.invalidate(user)),
+        Changed::Everybody => service.cache.invalidate_all(),
+        Changed::Unknown => {
+            service.cache.begin_generation();
+            service.outage.end();
         }
-    };
-    let news = feed.look()?;
-    match news.changed {
-        Some(users) => users.into_iter().for_each(|user| service.cache.forget(user)),
-        None => service.cache.forget_all(),
     }
-    if let Some(certain) = news.certain {
-        service.cache.trust(certain);
-    }
-    Ok(feed)
+    service.cache.is_certain_since(certain);
+    Ok(reader)
 }

@@ -1,11 +1,15 @@
-//! Identities in memory, in front of the database: the speed of the one with the truth of the other.
+//! Identities in memory, in front of the database.
 //!
-//! An entry holds while nothing has changed for its user since before it was looked up. What this process changes ends
-//! entries as soon as it is committed; what others change, by whatever program, is told by a feed ([`crate::db::feed`]).
-//! While the feed is silent nothing is remembered.
+//! An entry is fresh while nothing has changed for its user since before it was looked up, and while it is certain that
+//! nothing has. What this process changes invalidates entries as soon as it is committed; what others change is read from
+//! the change log ([`crate::db::change_log`]). If the log was not read for [`FRESH_FOR`], no entry is fresh.
+//!
+//! An entry that is not fresh only because that is not certain may be served for a while if the database does not answer
+//! ([`IdentityCache::get_stale`]).
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
@@ -14,22 +18,36 @@ use crate::domain::id::UserId;
 use crate::domain::principal::Identity;
 use crate::domain::secret::Digest;
 
-/// Users share counters by their ids; to end the entries of one ends those of the others, which does no harm.
+/// Users whose ids are equal modulo this number share a version: a change of one costs the others a lookup, and delays
+/// nobody.
 const SLOTS: usize = 4096;
-/// How long after the feed was last certain its news may be relied on. Every change is seen within this time.
-const TRUST: Duration = Duration::from_millis(900);
+/// How long entries are fresh after the change log was read. Every change is seen within this time.
+const FRESH_FOR: Duration = Duration::from_millis(900);
+/// Generations whose entries may still be served without the database. Of older ones none is.
+const GENERATIONS: usize = 16;
 
 /// A bounded number of identities by the digest of what was presented, never by itself.
 pub struct IdentityCache {
-    entries: Option<Cache<Digest, (Arc<Identity>, u64)>>,
+    entries: Option<Cache<Digest, Entry>>,
     /// How often something has changed for the users of each slot.
     versions: Box<[AtomicU64]>,
     /// How often something has changed for anybody.
     changes: AtomicU64,
-    /// In microseconds since `started`; 0 without a feed.
-    trusted_until: AtomicU64,
+    /// How often the change log began anew, so that older entries may have missed a change.
+    generation: AtomicU64,
+    /// The last generations before this one, and their `certain_at`.
+    past: Mutex<VecDeque<(u64, u64)>>,
+    /// All changes that others made before are known: in microseconds since `started`; 0 before the first read.
+    certain_at: AtomicU64,
     started: Instant,
     counts: Counts,
+}
+
+#[derive(Clone)]
+struct Entry {
+    identity: Arc<Identity>,
+    version: u64,
+    generation: u64,
 }
 
 /// On cache lines of their own: they are written at every request, what stands beside them is only read.
@@ -38,17 +56,23 @@ pub struct IdentityCache {
 struct Counts {
     hits: AtomicU64,
     misses: AtomicU64,
+    uncertain: AtomicU64,
+    stale: AtomicU64,
     invalidations: AtomicU64,
 }
 
 /// How often the cache was of use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheCounts {
     /// Answered from memory.
     pub hits: u64,
-    /// Answered by the database.
+    /// Not in memory, or invalid.
     pub misses: u64,
-    /// Changes that ended entries.
+    /// Not answered from memory because the change log was not read for too long.
+    pub uncertain: u64,
+    /// Answered from memory because the database did not answer.
+    pub stale: u64,
+    /// Changes that invalidated entries.
     pub invalidations: u64,
 }
 
@@ -63,19 +87,45 @@ impl IdentityCache {
             entries: (size > 0).then(|| Cache::new(size)),
             versions: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             changes: AtomicU64::new(0),
-            trusted_until: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            past: Mutex::default(),
+            certain_at: AtomicU64::new(0),
             started: Instant::now(),
             counts: Counts::default(),
         }
     }
 
-    /// Whose this is, if that is known and still holds. Expiry is the caller's business.
+    /// The fresh identity of this digest. Expiry is the caller's business.
     pub fn get(&self, digest: &Digest) -> Option<Arc<Identity>> {
-        let found = self.trusted().and_then(|entries| entries.get(digest));
-        let found = found.filter(|(identity, version)| self.version(identity.user_id) == *version);
-        let count = if found.is_some() { &self.counts.hits } else { &self.counts.misses };
+        let is_certain = self.is_certain();
+        let entries = self.entries.as_ref().filter(|_| is_certain);
+        let found = entries
+            .and_then(|entries| entries.get(digest))
+            .filter(|entry| self.is_valid(entry) && entry.generation == self.generation.load(Ordering::SeqCst));
+        let count = match found {
+            Some(_) => &self.counts.hits,
+            None if is_certain => &self.counts.misses,
+            None => &self.counts.uncertain,
+        };
         count.fetch_add(1, Ordering::Relaxed);
-        found.map(|(identity, _)| identity)
+        found.map(|entry| entry.identity)
+    }
+
+    /// The identity of this digest if no change of its user is known, and if it was fresh within the last `limit`.
+    pub fn get_stale(&self, digest: &Digest, limit: Duration) -> Option<Arc<Identity>> {
+        let entry = self.entries.as_ref()?.get(digest).filter(|entry| self.is_valid(entry))?;
+        let certain_at = if entry.generation == self.generation.load(Ordering::SeqCst) {
+            self.certain_at.load(Ordering::SeqCst)
+        } else {
+            self.past().iter().find(|(generation, _)| *generation == entry.generation)?.1
+        };
+        let now = micros(self.started.elapsed());
+        (certain_at > 0 && now <= certain_at.saturating_add(micros(limit))).then_some(entry.identity)
+    }
+
+    /// Counts an identity that is served stale.
+    pub fn count_stale(&self) {
+        self.counts.stale.fetch_add(1, Ordering::Relaxed);
     }
 
     /// To be taken before a lookup.
@@ -83,20 +133,26 @@ impl IdentityCache {
         Ticket(self.changes.load(Ordering::SeqCst))
     }
 
-    /// Remembers what a lookup found, unless something has changed since its `ticket`.
-    pub fn put(&self, ticket: Ticket, digest: Digest, identity: &Arc<Identity>) {
-        let Some(entries) = self.trusted() else {
+    /// Remembers what a lookup found, unless something has changed since its `ticket`. What was known before is outdated
+    /// in any case. It need not be certain: the next read of the log tells of changes since the lookup, or begins a
+    /// generation.
+    pub fn put(&self, ticket: Ticket, digest: Digest, found: Option<&Arc<Identity>>) {
+        let Some(entries) = &self.entries else {
             return;
         };
-        // In this order: whoever changes something counts it in `changes` first.
-        let version = self.version(identity.user_id);
-        if self.changes.load(Ordering::SeqCst) == ticket.0 {
-            entries.insert(digest, (Arc::clone(identity), version));
+        if let Some(identity) = found {
+            // In this order: whoever changes something counts it in `changes` first.
+            let generation = self.generation.load(Ordering::SeqCst);
+            let version = self.version(identity.user_id);
+            if self.changes.load(Ordering::SeqCst) == ticket.0 {
+                return entries.insert(digest, Entry { identity: Arc::clone(identity), version, generation });
+            }
         }
+        entries.remove(&digest);
     }
 
-    /// Forgets what is known of a user.
-    pub fn forget(&self, user: UserId) {
+    /// Drops what is known of a user.
+    pub fn invalidate(&self, user: UserId) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         if let Some(version) = self.versions.get(slot(user)) {
             version.fetch_add(1, Ordering::SeqCst);
@@ -104,8 +160,8 @@ impl IdentityCache {
         self.counts.invalidations.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Forgets everything.
-    pub fn forget_all(&self) {
+    /// Drops everything.
+    pub fn invalidate_all(&self) {
         self.changes.fetch_add(1, Ordering::SeqCst);
         for version in &self.versions {
             version.fetch_add(1, Ordering::SeqCst);
@@ -113,15 +169,20 @@ impl IdentityCache {
         self.counts.invalidations.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All that others had changed before `certain` is known.
-    pub fn trust(&self, certain: Instant) {
-        let until = (certain + TRUST).saturating_duration_since(self.started);
-        self.trusted_until.store(micros(until), Ordering::SeqCst);
+    /// Nothing that is known is fresh any more: changes by others may have been missed.
+    pub fn begin_generation(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        let mut past = self.past();
+        let generation = self.generation.fetch_add(1, Ordering::SeqCst);
+        past.push_back((generation, self.certain_at.load(Ordering::SeqCst)));
+        if past.len() > GENERATIONS {
+            past.pop_front();
+        }
     }
 
-    /// Nothing is known of what others change.
-    pub fn distrust(&self) {
-        self.trusted_until.store(0, Ordering::SeqCst);
+    /// All changes by others that were committed before `certain` are known.
+    pub fn is_certain_since(&self, certain: Instant) {
+        self.certain_at.store(micros(certain.saturating_duration_since(self.started)).max(1), Ordering::SeqCst);
     }
 
     /// Whether it is in use at all.
@@ -134,18 +195,28 @@ impl IdentityCache {
         CacheCounts {
             hits: self.counts.hits.load(Ordering::Relaxed),
             misses: self.counts.misses.load(Ordering::Relaxed),
+            uncertain: self.counts.uncertain.load(Ordering::Relaxed),
+            stale: self.counts.stale.load(Ordering::Relaxed),
             invalidations: self.counts.invalidations.load(Ordering::Relaxed),
         }
     }
 
-    fn trusted(&self) -> Option<&Cache<Digest, (Arc<Identity>, u64)>> {
-        let entries = self.entries.as_ref()?;
-        let now = micros(self.started.elapsed());
-        (now < self.trusted_until.load(Ordering::SeqCst)).then_some(entries)
+    fn is_certain(&self) -> bool {
+        let certain_at = self.certain_at.load(Ordering::SeqCst);
+        certain_at > 0 && micros(self.started.elapsed()) < certain_at + micros(FRESH_FOR)
+    }
+
+    /// Whether no change of its user is known.
+    fn is_valid(&self, entry: &Entry) -> bool {
+        self.version(entry.identity.user_id) == entry.version
     }
 
     fn version(&self, user: UserId) -> u64 {
         self.versions.get(slot(user)).map_or(0, |version| version.load(Ordering::SeqCst))
+    }
+
+    fn past(&self) -> MutexGuard<'_, VecDeque<(u64, u64)>> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -190,53 +261,81 @@ mod tests {
         (digest, Arc::new(identity))
     }
 
-    fn trusted() -> IdentityCache {
+    fn certain() -> IdentityCache {
         let cache = IdentityCache::new(100);
-        cache.trust(Instant::now());
+        cache.is_certain_since(Instant::now());
         cache
     }
 
     #[test]
     fn a_change_ends_what_is_known_of_its_user_and_of_nobody_else() {
-        let cache = trusted();
+        let cache = certain();
         for user in [ADA, EVE] {
             let (digest, identity) = identity(user);
-            cache.put(cache.ticket(), digest, &identity);
+            cache.put(cache.ticket(), digest, Some(&identity));
             assert!(cache.get(&digest).is_some());
         }
-        cache.forget(ADA);
+        cache.invalidate(ADA);
         assert!(cache.get(&identity(ADA).0).is_none());
         assert!(cache.get(&identity(EVE).0).is_some());
-        cache.forget_all();
+        cache.invalidate_all();
         assert!(cache.get(&identity(EVE).0).is_none());
-        assert_eq!(cache.counts(), CacheCounts { hits: 3, misses: 2, invalidations: 2 });
+        let counts = CacheCounts { hits: 3, misses: 2, invalidations: 2, ..CacheCounts::default() };
+        assert_eq!(cache.counts(), counts);
     }
 
     #[test]
     fn what_changed_during_its_lookup_is_not_remembered() {
-        let cache = trusted();
+        let cache = certain();
         let (digest, found) = identity(ADA);
         let ticket = cache.ticket();
-        cache.forget(ADA);
-        cache.put(ticket, digest, &found);
+        cache.invalidate(ADA);
+        cache.put(ticket, digest, Some(&found));
         assert!(cache.get(&digest).is_none());
-        cache.put(cache.ticket(), digest, &found);
+        cache.put(cache.ticket(), digest, Some(&found));
         assert!(cache.get(&digest).is_some());
     }
 
     #[test]
-    fn without_a_feed_that_is_certain_nothing_is_remembered() {
+    fn nothing_is_fresh_unless_the_change_log_was_read_a_moment_ago() {
         let (digest, found) = identity(ADA);
-        let cache = IdentityCache::new(100);
-        cache.put(cache.ticket(), digest, &found);
-        assert!(cache.get(&digest).is_none(), "nobody has listened yet");
-        cache.trust(Instant::now());
-        cache.put(cache.ticket(), digest, &found);
+        let mut cache = IdentityCache::new(100);
+        cache.started -= Duration::from_secs(10);
+        cache.put(cache.ticket(), digest, Some(&found));
+        assert!(cache.get(&digest).is_none(), "the log has not been read yet");
+        cache.is_certain_since(Instant::now());
+        cache.put(cache.ticket(), digest, Some(&found));
         assert!(cache.get(&digest).is_some());
-        cache.distrust();
-        assert!(cache.get(&digest).is_none(), "nobody listens any more");
-        cache.trust(Instant::now() - TRUST);
-        assert!(cache.get(&digest).is_none(), "the last news is too old");
+        cache.is_certain_since(Instant::now() - FRESH_FOR);
+        assert!(cache.get(&digest).is_none(), "the last read is too long ago");
+        cache.is_certain_since(Instant::now());
+        cache.begin_generation();
+        assert!(cache.get(&digest).is_none(), "a change may have been missed");
+        assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1, uncertain: 2, ..CacheCounts::default() });
         assert!(!IdentityCache::new(0).is_on());
+    }
+
+    #[test]
+    fn what_is_not_known_to_have_changed_can_be_served_stale_for_a_while() {
+        const LIMIT: Duration = Duration::from_secs(5);
+        let mut cache = IdentityCache::new(100);
+        cache.started -= Duration::from_secs(100);
+        cache.is_certain_since(Instant::now());
+        for user in [ADA, EVE] {
+            let (digest, identity) = identity(user);
+            cache.put(cache.ticket(), digest, Some(&identity));
+        }
+        let (ada, eve) = (identity(ADA).0, identity(EVE).0);
+        cache.is_certain_since(Instant::now() - Duration::from_secs(4));
+        assert!(cache.get(&ada).is_none() && cache.get_stale(&ada, LIMIT).is_some());
+        cache.begin_generation();
+        cache.is_certain_since(Instant::now());
+        assert!(cache.get(&ada).is_none(), "not fresh until it is looked up");
+        assert!(cache.get_stale(&ada, LIMIT).is_some(), "the lookup may fail");
+        assert!(cache.get_stale(&ada, Duration::from_secs(3)).is_none(), "it was certain four seconds ago");
+        cache.invalidate(ADA);
+        assert!(cache.get_stale(&ada, LIMIT).is_none(), "it is known to have changed");
+        cache.put(cache.ticket(), eve, None);
+        assert!(cache.get_stale(&eve, LIMIT).is_none(), "the database knows it no more");
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Service;
+use super::auth::Purpose;
 use crate::domain::principal::Identity;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
@@ -11,6 +12,6 @@ impl Service {
     /// Whose token or key this is, if it lives. To ask is no use of it: neither does it count as one, nor do wrong ones
     /// count against whoever asks.
     pub async fn introspect(&self, secret: &str) -> Result<Option<Arc<Identity>>, AppError> {
-        self.holder(secret, Digest::of(secret), self.clock.now()).await
+        self.holder(secret, Digest::of(secret), self.clock.now(), Purpose::Read).await
     }
 }

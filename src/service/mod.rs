@@ -16,6 +16,7 @@ pub mod issue;
 pub mod key;
 pub mod key_usage;
 mod lookup;
+mod outage;
 pub mod page;
 pub mod purge;
 mod readiness;
@@ -27,8 +28,8 @@ mod stage;
 mod throttle;
 pub mod token;
 mod trail;
-mod turns;
 pub mod user;
+mod user_locks;
 mod user_search;
 
 use std::sync::Arc;
@@ -41,11 +42,13 @@ use self::hasher::Hasher;
 use self::identity_cache::{CacheCounts, IdentityCache};
 use self::key_usage::KeyUsage;
 use self::lookup::Lookups;
+use self::outage::Outage;
+use self::purge::PurgeHorizon;
 use self::readiness::Readiness;
 use self::refusals::Refusals;
 use self::stage::Stages;
 use self::throttle::Throttle;
-use self::turns::Turns;
+use self::user_locks::UserLocks;
 use crate::clock::Clock;
 use crate::config::{AuthSettings, Settings};
 use crate::db::Db;
@@ -86,7 +89,9 @@ pub struct Service {
     cleanups: Cleanups,
     cache: Arc<IdentityCache>,
     lookups: Arc<Lookups>,
-    turns: Turns,
+    outage: Arc<Outage>,
+    purge_horizon: PurgeHorizon,
+    user_locks: UserLocks,
     throttle: Throttle,
     lockout: Option<LockoutPolicy>,
     attempts: Arc<Attempts>,
@@ -121,7 +126,9 @@ impl Service {
             key_usage: KeyUsage::default(),
             cleanups: Cleanups::default(),
             cache,
-            turns: Turns::default(),
+            outage: Arc::new(Outage::new()),
+            purge_horizon: PurgeHorizon::default(),
+            user_locks: UserLocks::default(),
             stages: Stages::default(),
             readiness: Readiness::default(),
         })
@@ -134,8 +141,8 @@ impl Service {
 
     /// All that is counted, as text for Prometheus.
     pub fn metrics_text(&self, format: TextFormat) -> Result<String, AppError> {
-        let CacheCounts { hits, misses, invalidations } = self.cache.counts();
-        let (cache, hash_queue) = ([hits, misses, invalidations], self.hasher.waiting());
+        let CacheCounts { hits, misses, uncertain, stale, invalidations } = self.cache.counts();
+        let (cache, hash_queue) = ([hits, misses, uncertain, stale, invalidations], self.hasher.waiting());
         let text = self.metrics.text(Levels { cache, hash_queue, connections: self.db.connections() }, format);
         text.map_err(|error| AppError::Internal(error.into()))
     }

@@ -1,11 +1,13 @@
 //! What has long expired is removed, in small batches, by one process at a time. Nothing depends on it: what has expired
 //! is dead, removed or not.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Service;
 use super::failures::LockoutPolicy;
 use crate::clock::Timestamp;
+use crate::db::change_log::{self, Horizon};
 use crate::db::{self, Conn, access_tokens, api_keys, issue_requests, known_networks, sign_in_failures};
 use crate::error::AppError;
 
@@ -14,6 +16,10 @@ const FIRST: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(600);
 /// Rows of one transaction.
 const BATCH: i64 = 500;
+/// Rows of the change log that are removed at once; they are small.
+const LOG_BATCH: i64 = 5_000;
+/// Rows of the change log are removed so long after they were there. Every reader has read them by then, or begins anew.
+const LOG_REST: Duration = Duration::from_secs(300);
 /// Between two of them, so that others come in between.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Seconds that an expired token is kept: a clock that is set wrong for less than a day signs nobody out for good.
@@ -29,6 +35,20 @@ const NETWORK_REST: i64 = 90 * 86_400;
 const CLAIM_REST: i64 = 30 * 86_400;
 /// Seconds that the name of a request is known (`Idempotency-Key`): a week.
 const REQUEST_REST: i64 = 7 * 86_400;
+
+/// The rows of the change log that are to be removed, and since when they have been there by the process's own clock.
+#[derive(Default)]
+pub(super) struct PurgeHorizon(Mutex<Option<(Duration, Horizon)>>);
+
+impl PurgeHorizon {
+    fn get(&self) -> Option<(Duration, Horizon)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, horizon: Option<(Duration, Horizon)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = horizon;
+    }
+}
 
 impl Service {
     /// Removes what becomes due, for ever.
@@ -49,6 +69,7 @@ impl Service {
     /// Removes expired tokens, the codes of expired claims and old failures; how many there were. Another process that is at it is
     /// left alone.
     pub async fn purge(&self) -> Result<usize, AppError> {
+        self.purge_change_log().await?;
         let mut removed = 0;
         loop {
             let now = self.clock.now();
@@ -61,6 +82,29 @@ impl Service {
             tokio::time::sleep(PAUSE).await;
         }
     }
+}
+
+impl Service {
+    /// Removes the rows of the change log that were there when this was called before.
+    async fn purge_change_log(&self) -> Result<(), AppError> {
+        let now = self.clock.uptime();
+        if let Some((since, horizon)) = self.purge_horizon.get() {
+            if now.saturating_sub(since) < LOG_REST {
+                return Ok(());
+            }
+            let batch = |horizon: Horizon| self.db.write(move |conn| purge_log_batch(conn, &horizon));
+            while batch(horizon.clone()).await? > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        let horizon = self.db.read(change_log::horizon).await?;
+        self.purge_horizon.set(horizon.map(|horizon| (now, horizon)));
+        Ok(())
+    }
+}
+
+fn purge_log_batch(conn: &mut Conn, horizon: &Horizon) -> Result<usize, AppError> {
+    if db::purging_is_ours(conn)? { change_log::purge(conn, horizon, LOG_BATCH) } else { Ok(0) }
 }
 
 fn purge_batch(conn: &mut Conn, now: Timestamp, stop: i64) -> Result<usize, AppError> {

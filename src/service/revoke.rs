@@ -1,6 +1,7 @@
 //! Whoever holds a secret may end it (RFC 7009): its owner, or somebody who found it where it should not be.
 
 use super::Service;
+use super::auth::Purpose;
 use super::auth::identify;
 use super::key::{lock_key, revoke};
 use super::throttle::Act;
@@ -65,7 +66,7 @@ impl Service {
             let key = self.db.read(move |conn| claimable(conn, digest, now)).await?;
             return Ok(key.map(|key| ResolvedSecret::code(&key, digest)));
         }
-        let holder = self.holder(secret, digest, now).await?;
+        let holder = self.holder(secret, digest, now, Purpose::Change).await?;
         Ok(holder.map(|identity| ResolvedSecret::credential(&identity)))
     }
 }

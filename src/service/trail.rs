@@ -25,6 +25,8 @@ pub(super) struct Change<'c> {
     pub(super) now: Timestamp,
     /// The caller as they are now, if they are a user or a key.
     pub(super) caller: Option<Identity>,
+    /// The caller's row, which is locked, where the change is one of the caller's own.
+    pub(super) caller_row: Option<users::User>,
     call: &'c Call,
     story: Story,
     accounted_for: bool,
@@ -60,8 +62,8 @@ impl Story {
         let (_, event) = self.so_far();
         match event.subject {
             _ if event.action.spares_credentials() => {}
-            Some(user) => cache.forget(user),
-            None => cache.forget_all(),
+            Some(user) => cache.invalidate(user),
+            None => cache.invalidate_all(),
         }
     }
 
@@ -165,7 +167,11 @@ impl Service {
         T: Send + 'static,
         F: FnOnce(&mut Change<'_>) -> Result<T, AppError> + Send + 'static,
     {
-        self.transact(call, attempt, Locks::Caller, |change, _| work(change)).await
+        let work = |change: &mut Change<'_>, locked: Vec<users::User>| {
+            change.caller_row = locked.into_iter().next();
+            work(change)
+        };
+        self.transact(call, attempt, Locks::Caller, work).await
     }
 
     /// The same for a change of the account `user`, which `work` gets together with the number of other enabled admins.
@@ -204,7 +210,7 @@ impl Service {
             if let Some(caller) = &caller {
                 story.goes_on(|by, _| *by = By::identity(caller));
             }
-            let mut change = Change { conn, now, caller, call: &call, story, accounted_for: false };
+            let mut change = Change { conn, now, caller, caller_row: None, call: &call, story, accounted_for: false };
             let answer = work(&mut change, locked)?;
             if change.accounted_for {
                 Ok(answer)
@@ -212,9 +218,9 @@ impl Service {
                 Err(AppError::Internal("a change without its audit entry".into()))
             }
         };
-        // Whether or not somebody still waits for the answer, and whatever became of the commit.
+        // Whether or not somebody still waits for the answer. A change that is not stored leaves the cache as it is.
         let forget = move || affected.is_forgotten_by(&cache);
-        match self.db.write_then(self.turns.take(user), change, forget).await {
+        match self.db.write_then(self.user_locks.lock(user), change, forget).await {
             Ok(answer) => {
                 told.is_logged(&asked.origin);
                 self.metrics.audit_entry(Outcome::Success.name());

@@ -9,6 +9,7 @@ use latchkey::server::Server;
 use serde_json::json;
 
 use crate::support::app::PASSWORD;
+use crate::support::client::Client;
 use crate::support::{App, Backend, Credential, Profile, specify};
 
 /// What the contract allows another process, and room for a machine that is busy with other tests.
@@ -136,10 +137,10 @@ async fn revocations_are_seen_by_a_replica(backend: Backend, disturb: bool) {
             assert_eq!(ask(&token).await, 200);
         }
         if disturb {
-            // All who listen on this server lose their connection; those of other tests must not mind, either.
-            let followers =
-                "pg_stat_activity WHERE application_name = 'latchkey-follower' AND datname = current_database()";
-            app.database.execute(format!("SELECT pg_terminate_backend(pid) FROM {followers}")).await;
+            // All readers on this server lose their connection; those of other tests must not mind, either.
+            let readers =
+                "pg_stat_activity WHERE application_name = 'latchkey-change-log' AND datname = current_database()";
+            app.database.execute(format!("SELECT pg_terminate_backend(pid) FROM {readers}")).await;
         }
         assert_eq!(app.delete("/token", &Credential::Token(token.clone())).await.status, 204);
         let started = Instant::now();
@@ -153,6 +154,43 @@ async fn revocations_are_seen_by_a_replica(backend: Backend, disturb: bool) {
         }
     }
     drop(handle.stop(false));
+}
+
+/// What the replica tells services about the holder of a token, and about those of other tokens.
+async fn a_new_address_is_seen_by_a_replica(backend: Backend) {
+    let Some(app) = App::start(backend, Profile::Rfc).await else { return };
+    let (other, handle) = replica(&app).await;
+    let other = Client::new(&format!("http://{other}"));
+    let (service, _) = app.key_of(&app.admin("root@example.org").await, &["tokens:introspect"]).await;
+    let ada = app.user("ada@example.org").await;
+    let told = async || {
+        let forwarded = other.get("/authz", &ada).await.header("remote-email").to_owned();
+        let token = [("token", ada.secret())];
+        let introspected = other.request("POST", "/introspect").credential(&service).form(&token).send().await;
+        [forwarded, introspected.text_of("username")]
+    };
+    for _ in 0..10 {
+        assert_eq!(told().await, ["ada@example.org"; 2]);
+    }
+    let new = json!({ "email": "lovelace@example.org", "current_password": PASSWORD });
+    assert_eq!(app.patch("/me", &ada, &new).await.status, 200);
+    assert_eq!(app.register("ada@example.org").await.status, 201, "somebody else takes the old one");
+    let started = Instant::now();
+    while told().await != ["lovelace@example.org"; 2] {
+        assert!(started.elapsed() < SEEN_WITHIN, "the new address is not seen");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    drop(handle.stop(false));
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_file_tells_the_new_address() {
+    a_new_address_is_seen_by_a_replica(Backend::Sqlite).await;
+}
+
+#[tokio::test]
+async fn a_second_replica_on_postgres_tells_the_new_address() {
+    a_new_address_is_seen_by_a_replica(Backend::Postgres).await;
 }
 
 #[tokio::test]
@@ -181,7 +219,7 @@ async fn a_second_replica_on_postgres_sees_revocations() {
 }
 
 #[tokio::test]
-async fn no_revocation_is_missed_while_the_listening_connection_is_killed() {
+async fn no_revocation_is_missed_while_the_connection_that_reads_the_change_log_is_killed() {
     revocations_are_seen_by_a_replica(Backend::Postgres, true).await;
 }
 

@@ -1,7 +1,14 @@
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use latchkey::config::{DatabaseUrl, Settings};
+use latchkey::domain::secret::{Secret, SecretKind};
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::support::app::PASSWORD;
 use crate::support::database::Database;
+use crate::support::postgres::own_socket;
 use crate::support::{App, Backend, Credential, Profile, announce, specify};
 
 specify! {
@@ -133,32 +140,52 @@ async fn a_privilege_that_is_lost_is_no_reason_to_try_again() {
 }
 
 /// PostgreSQL behind a symbolic link to its socket: without the link, and with all sessions ended, it is away.
+struct Removable {
+    server: PathBuf,
+    _home: TempDir,
+    link: PathBuf,
+    name: &'static str,
+}
+
+impl Removable {
+    /// The tests' own server, under a name for the sessions of one test.
+    fn create(name: &'static str) -> Option<Self> {
+        let Some(server) = own_socket() else {
+            announce("skipped: only the tests' own PostgreSQL server can be taken away");
+            return None;
+        };
+        let home = TempDir::new().unwrap();
+        let link = home.path().join("socket");
+        symlink(&server, &link).unwrap();
+        Some(Self { server, _home: home, link, name })
+    }
+
+    fn configure(&self, settings: &mut Settings) {
+        let DatabaseUrl::Postgres(uri) = &settings.database.url else { panic!("PostgreSQL") };
+        let url = uri.with_defaults(&[("application_name", self.name)]);
+        let url = url.replace(&format!("host={}", self.server.display()), &format!("host={}", self.link.display()));
+        assert!(url.contains("socket"), "{url}");
+        settings.database.url = url.try_into().unwrap();
+    }
+
+    async fn take_away(&self, app: &App) {
+        std::fs::remove_file(&self.link).unwrap();
+        let sessions = format!("pg_stat_activity WHERE application_name = '{}'", self.name);
+        app.database.number(format!("SELECT count(pg_terminate_backend(pid)) FROM {sessions}")).await;
+    }
+
+    fn bring_back(&self) {
+        symlink(&self.server, &self.link).unwrap();
+    }
+}
+
 #[tokio::test]
 async fn while_the_database_is_away_everything_is_busy_and_nobody_is_refused() {
-    let Some(server) = crate::support::postgres::own_socket() else {
-        return announce("skipped: only the tests' own PostgreSQL server can be taken away");
-    };
-    let link = tempfile::TempDir::new().unwrap();
-    let link = link.path().join("socket");
-    std::os::unix::fs::symlink(&server, &link).unwrap();
-
-    let away = |settings: &mut latchkey::config::Settings| {
-        let url = settings.database.url.clone();
-        settings.database.url = match url {
-            latchkey::config::DatabaseUrl::Postgres(uri) => {
-                let url = uri.with_defaults(&[("application_name", "goes_away")]);
-                let url = url.replace(&format!("host={}", server.display()), &format!("host={}", link.display()));
-                assert!(url.contains("socket"), "{url}");
-                url.try_into().unwrap()
-            }
-            sqlite => sqlite,
-        };
-    };
-    let app = App::start_with(Backend::Postgres, Profile::Fastapi, away).await.unwrap();
+    let Some(server) = Removable::create("goes_away") else { return };
+    let app =
+        App::start_with(Backend::Postgres, Profile::Fastapi, |settings| server.configure(settings)).await.unwrap();
     let ada = app.user("ada@example.org").await;
-    std::fs::remove_file(&link).unwrap();
-    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'goes_away'";
-    app.database.number(end).await;
+    server.take_away(&app).await;
 
     for answer in [
         app.get("/me", &ada).await,
@@ -180,6 +207,65 @@ async fn while_the_database_is_away_everything_is_busy_and_nobody_is_refused() {
     signed_out.assert_error(503, "temporarily_unavailable");
     assert_eq!(app.get("/health/live", &Credential::None).await.status, 200);
 
-    std::os::unix::fs::symlink(&server, &link).unwrap();
+    server.bring_back();
     assert_eq!(app.get("/me", &ada).await.status, 200, "it comes back without a restart");
+}
+
+#[tokio::test]
+async fn with_stale_serving_known_credentials_pass_reads_and_nothing_else_while_the_database_is_away() {
+    let Some(server) = Removable::create("serves_stale") else { return };
+    let app = App::start_with(Backend::Postgres, Profile::Rfc, |settings| {
+        server.configure(settings);
+        settings.auth.serve_stale_seconds = 3_600;
+    })
+    .await
+    .unwrap();
+    let root = app.admin("root@example.org").await;
+    let service = app.key_of(&root, &["tokens:introspect"]).await.0;
+    let [ada, eve] = [app.user("ada@example.org").await, app.user("eve@example.org").await];
+    let introspect = async |caller: &Credential, of: &Credential| {
+        app.request("POST", "/introspect").credential(caller).form(&[("token", of.secret())]).send().await
+    };
+    // All are known, before one is revoked here.
+    for known in [&root, &service, &ada, &eve] {
+        assert_eq!(introspect(&root, known).await.body["active"], true);
+    }
+    assert_eq!(app.delete("/token", &eve).await.status, 204);
+    server.take_away(&app).await;
+
+    for _ in 0..20 {
+        assert_eq!(app.get("/protected-route", &ada).await.status, 200);
+        assert_eq!(app.request("HEAD", "/protected-route").credential(&ada).send().await.status, 200);
+        for method in ["GET", "POST", "PUT", "DELETE"] {
+            assert_eq!(app.request(method, "/authz").credential(&ada).send().await.status, 200);
+        }
+        let described = introspect(&service, &ada).await;
+        assert_eq!((described.status, &described.body["username"]), (200, &json!("ada@example.org")));
+    }
+    // A handler that needs the database, and changes.
+    for answer in [
+        app.get("/me", &ada).await,
+        app.patch("/me", &ada, &json!({ "name": "Augusta" })).await,
+        app.post("/page/", &ada, &json!({ "title": "t", "body": "b" })).await,
+    ] {
+        answer.assert_error(503, "busy");
+    }
+    for (path, caller) in [("/revoke", &ada), ("/revoke", &Credential::None)] {
+        let answer = app.request("POST", path).credential(caller).form(&[("token", ada.secret())]).send().await;
+        answer.assert_error(503, "temporarily_unavailable");
+    }
+    // Those who are not known, or known to have been revoked.
+    app.get("/protected-route", &eve).await.assert_error(503, "busy");
+    introspect(&service, &eve).await.assert_error(503, "temporarily_unavailable");
+    let stranger = Secret::generate(SecretKind::SignIn).unwrap().reveal();
+    app.get("/protected-route", &Credential::Token(stranger)).await.assert_error(503, "busy");
+    app.get("/protected-route", &Credential::None).await.assert_error(401, "not_authenticated");
+    // Expiry needs no database.
+    app.clock.advance(86_400);
+    app.get("/protected-route", &ada).await.assert_error(401, "invalid_token");
+
+    server.bring_back();
+    assert_eq!(app.get("/protected-route", &service).await.status, 200);
+    assert_eq!(app.get("/me", &app.user("new@example.org").await).await.status, 200);
+    app.get("/protected-route", &eve).await.assert_error(401, "invalid_token");
 }

@@ -11,7 +11,7 @@ use crate::support::app::PASSWORD;
 use crate::support::program::{Serving, latchkey};
 use crate::support::{App, Backend, Profile};
 
-/// Within which other processes see a revocation. No delay of this machine can break it: a process that has not heard
+/// Within which other processes see a revocation. No delay of this machine can break it: a process that does not know
 /// of everything up to 0.9 s ago asks the database.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
 /// How long a token is used before its revocation.
@@ -141,9 +141,9 @@ async fn histories(backend: Backend) {
     };
     let disturb = async {
         while backend == Backend::Postgres && !done.load(Ordering::Relaxed) {
-            let followers =
-                "pg_stat_activity WHERE application_name = 'latchkey-follower' AND datname = current_database()";
-            world.app.database.execute(format!("SELECT pg_terminate_backend(pid) FROM {followers}")).await;
+            let readers =
+                "pg_stat_activity WHERE application_name = 'latchkey-change-log' AND datname = current_database()";
+            world.app.database.execute(format!("SELECT pg_terminate_backend(pid) FROM {readers}")).await;
             tokio::time::sleep(Duration::from_millis(400)).await;
         }
     };
@@ -156,6 +156,6 @@ async fn two_processes_on_one_file_agree_on_which_tokens_live() {
 }
 
 #[tokio::test]
-async fn two_replicas_on_postgres_agree_on_which_tokens_live_while_their_listeners_are_killed() {
+async fn two_replicas_on_postgres_agree_on_which_tokens_live_while_their_readers_are_killed() {
     histories(Backend::Postgres).await;
 }

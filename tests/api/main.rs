@@ -26,6 +26,7 @@ mod health;
 mod history;
 mod input;
 mod introspect;
+mod invalidation;
 mod issue;
 mod key;
 mod least_role;

@@ -146,8 +146,10 @@ impl Cluster {
         }
     }
 
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(self.binaries.join(program));
+    /// A program of PostgreSQL's, or of the system's, as the user who runs the server.
+    pub fn command(&self, program: &str) -> Command {
+        let own = self.binaries.join(program);
+        let mut command = Command::new(if own.is_file() { own } else { program.into() });
         if is_root() {
             command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
         }
