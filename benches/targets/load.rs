@@ -1,5 +1,6 @@
 //! Load: wrk for throughput, and a client that asks at a steady pace for what a patient user waits.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,12 +16,17 @@ const CONNECTIONS: u32 = 16;
 /// Requests a second of the steady client.
 const PACE: u32 = 50;
 
+/// Connections that wrk keeps busy with changes.
+const WRITERS: u32 = 32;
+
 /// Presents one token after the other and tells the outcome as JSON.
 const SCRIPT: &str = r#"
 local requests, turn = {}, 0
 function init(arguments)
+    local method, body = arguments[2], arguments[3]
     for token in io.lines(arguments[1]) do
-        requests[#requests + 1] = wrk.format(nil, nil, { ["Token"] = token })
+        local headers = { ["Token"] = token, ["Content-Type"] = body and "application/json" }
+        requests[#requests + 1] = wrk.format(method, nil, headers, body)
     end
 end
 function request()
@@ -57,14 +63,23 @@ impl Outcome {
 
 /// As many requests as the server takes, with the tokens of a file. No answer may be an error.
 pub fn wrk(server: SocketAddr, path: &str, tokens: &Path, seconds: u64) -> Outcome {
+    run_wrk(server, path, CONNECTIONS, seconds, &[tokens.as_os_str()])
+}
+
+/// As many changes as the server takes, by `PATCH` with this body.
+pub fn wrk_changes(server: SocketAddr, path: &str, body: &str, tokens: &Path, seconds: u64) -> Outcome {
+    run_wrk(server, path, WRITERS, seconds, &[tokens.as_os_str(), "PATCH".as_ref(), body.as_ref()])
+}
+
+fn run_wrk(server: SocketAddr, path: &str, connections: u32, seconds: u64, arguments: &[&OsStr]) -> Outcome {
     let mut script = tempfile::NamedTempFile::new().unwrap();
     script.write_all(SCRIPT.as_bytes()).unwrap();
     let ran = Command::new("wrk")
-        .args(["--threads", "1", "--connections", &CONNECTIONS.to_string(), "--duration", &format!("{seconds}s")])
+        .args(["--threads", "1", "--connections", &connections.to_string(), "--duration", &format!("{seconds}s")])
         .arg("--script")
         .arg(script.path())
         .args([&format!("http://{server}{path}"), "--"])
-        .arg(tokens)
+        .args(arguments)
         .output()
         .expect("wrk is installed");
     let said = String::from_utf8_lossy(&ran.stdout);

@@ -13,6 +13,8 @@
 #![expect(clippy::as_conversions, reason = "counts become ratios")]
 #![expect(unreachable_pub, reason = "a module says what the others may use")]
 
+mod changes;
+mod durable;
 mod guard;
 mod hashing;
 mod load;
@@ -79,7 +81,7 @@ fn announce(line: &str) {
 type Measure = fn(Backend, &Extent, &mut Report);
 
 /// Each under the name by which it can be asked for.
-const GROUPS: [(&str, Measure); 8] = [
+const GROUPS: [(&str, Measure); 9] = [
     ("guard", guard::against_the_same_without),
     ("forward-auth", guard::forwarded),
     ("uncached", guard::uncached),
@@ -88,6 +90,7 @@ const GROUPS: [(&str, Measure); 8] = [
     ("users", guard::many_users),
     ("start", guard::cold_start),
     ("revocation", revocation::on_another_replica),
+    ("changes", changes::against_one_row_updates),
 ];
 
 fn main() {

@@ -29,7 +29,12 @@ pub struct Population {
 impl Population {
     /// `users` users, all with a token, `known` of them with one that can be presented.
     pub fn create(backend: Backend, users: u64, known: u64) -> Self {
-        let database = Database::create(backend).expect("there is a database");
+        Self::fill(Database::create(backend).expect("there is a database"), users, known)
+    }
+
+    /// The same on an empty database.
+    pub fn fill(database: Database, users: u64, known: u64) -> Self {
+        let backend = database.backend;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(database.open().migrate_up()).unwrap();
         let hash = PasswordHash::create(&Password::new(PASSWORD.to_owned()), COST).unwrap();
@@ -42,7 +47,7 @@ impl Population {
             Backend::Postgres => (
                 format!("WITH n AS (SELECT generate_series(1, {users}) AS i)"),
                 "encode(sha256(convert_to(CAST(i AS TEXT), 'UTF8')), 'hex')",
-                // Nobody listens yet, so nothing need be told.
+                // Nobody has cached anything yet, so nothing need be logged.
                 "SET statement_timeout = 0; SET session_replication_role = replica;",
             ),
         };

@@ -13,7 +13,7 @@ use crate::report::{Report, Row};
 const MISSED: Duration = Duration::from_secs(5);
 
 /// From the answer to a revocation on one replica to the first refusal by another, which used the token just before.
-/// Now and then the connection that tells of changes is killed.
+/// Now and then the connection that reads the change log is killed.
 pub fn on_another_replica(backend: Backend, extent: &Extent, report: &mut Report) {
     if backend == Backend::Sqlite {
         // One machine, one process.
@@ -33,9 +33,9 @@ pub fn on_another_replica(backend: Backend, extent: &Extent, report: &mut Report
                 assert_eq!(other.get("/protected-route", token).await, 200);
             }
             if number % (revocations / kills) == 0 {
-                let followers =
-                    "pg_stat_activity WHERE application_name = 'latchkey-follower' AND datname = current_database()";
-                execute(&population.database, &format!("SELECT pg_terminate_backend(pid) FROM {followers}"));
+                let readers =
+                    "pg_stat_activity WHERE application_name = 'latchkey-change-log' AND datname = current_database()";
+                execute(&population.database, &format!("SELECT pg_terminate_backend(pid) FROM {readers}"));
             }
             assert_eq!(one.sign_out(token).await, 204);
             let answered = Instant::now();
@@ -49,7 +49,7 @@ pub fn on_another_replica(backend: Backend, extent: &Extent, report: &mut Report
         took
     });
     let took = millis(&took);
-    let name = format!("{revocations} revocations seen by a second replica, listener killed {kills} times");
+    let name = format!("{revocations} revocations seen by a second replica, reader killed {kills} times");
     report.add(
         Row::of(format!("{name}: p99"), backend)
             .at_most(100.0, percentile(&took, 99))

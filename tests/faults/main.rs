@@ -11,6 +11,7 @@
 mod support;
 
 mod acknowledged;
+mod change_log;
 mod client;
 mod deep_lists;
 mod flood;
@@ -21,6 +22,7 @@ mod held;
 mod kill;
 mod large_accounts;
 mod network;
+mod outage;
 mod pooler;
 mod restart;
 mod search;

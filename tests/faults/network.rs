@@ -20,7 +20,7 @@ use crate::support::program::{Serving, latchkey};
 const LIVE: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Mode {
+pub enum Mode {
     Pass,
     /// New connections are closed, and so are those that stand.
     Cut,
@@ -30,14 +30,14 @@ enum Mode {
     Swallow,
 }
 
-struct Proxy {
+pub struct Proxy {
     address: SocketAddr,
-    mode: watch::Sender<Mode>,
+    pub mode: watch::Sender<Mode>,
 }
 
 impl Proxy {
     /// On a thread of its own: tests block theirs.
-    fn start(upstream: PathBuf) -> Self {
+    pub fn start(upstream: PathBuf) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let (address, mode) = (listener.local_addr().unwrap(), watch::Sender::new(Mode::Pass));
@@ -47,7 +47,7 @@ impl Proxy {
         Self { address, mode }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("postgres://postgres@{}/postgres", self.address)
     }
 }

@@ -1,7 +1,7 @@
 //! A PostgreSQL server to which harm is done.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::support::postgres::Cluster;
@@ -32,11 +32,28 @@ impl Server {
 
     /// Stops it, by `-INT` (fast) or `-QUIT` (immediate), and starts it again.
     pub fn restart(&mut self, signal: &str) {
+        self.restart_after(signal, Duration::ZERO);
+    }
+
+    /// The same with a pause in between.
+    pub fn restart_after(&mut self, signal: &str, pause: Duration) {
         kill(signal, &[&self.postmaster().expect("the server runs")]);
         while self.postmaster().is_some() {
             std::thread::sleep(Duration::from_millis(5));
         }
+        std::thread::sleep(pause);
         self.cluster.start(self.options).unwrap();
+    }
+
+    /// A receiver of its log that confirms what it has written, so that commits can be made to wait for it.
+    pub fn receiver(&self) -> Receiver {
+        let directory = self.home.join("received");
+        let mut make = self.cluster.command("mkdir");
+        let made = make.arg(&directory).status().expect("mkdir runs");
+        assert!(made.success());
+        let mut receive = self.cluster.command("pg_receivewal");
+        receive.arg("--synchronous").arg("-D").arg(directory).arg("-d").arg(self.url());
+        Receiver(receive.spawn().expect("pg_receivewal runs"))
     }
 
     /// Sends this signal to all processes of it.
@@ -51,6 +68,23 @@ impl Server {
     fn postmaster(&self) -> Option<String> {
         let file = std::fs::read_to_string(self.home.join("data/postmaster.pid")).ok()?;
         file.lines().next().map(str::to_owned)
+    }
+}
+
+/// A process that commits wait for. It ends when this is dropped.
+pub struct Receiver(Child);
+
+impl Receiver {
+    /// `-STOP` or `-CONT`.
+    pub fn signal(&self, signal: &str) {
+        kill(signal, &[&self.0.id().to_string()]);
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

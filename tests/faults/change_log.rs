@@ -1,0 +1,184 @@
+//! Two replicas on PostgreSQL agree on which tokens live, although commits are slow, or a transaction stays open.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use futures_util::future::join_all;
+use latchkey::db::Conn;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::cycles;
+use crate::server::Server;
+use crate::support::database::Database;
+use crate::support::program::{Serving, latchkey};
+
+/// Within which another replica sees a revocation.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
+/// Clients that change something without pause: fewer than there are connections, each of which waits for its commit.
+const WRITERS: usize = 4;
+/// Commits wait for a receiver of the log that writes it once in this time.
+const COMMIT_DELAY: Duration = Duration::from_secs(1);
+
+/// A replica with metrics.
+struct Replica {
+    client: Client,
+    metrics: String,
+    _home: TempDir,
+    _serving: Serving,
+}
+
+impl Replica {
+    fn start(url: &str) -> Self {
+        let home = TempDir::new().unwrap();
+        let mut command = latchkey(home.path(), &[]);
+        command.env("DATABASE_URL", url).env("LATCHKEY__LIMITS__ENABLED", "false");
+        let serving = Serving::start(command.env("LATCHKEY__METRICS__LISTEN", "127.0.0.1:0"));
+        let told = serving.line("metrics on http://");
+        let metrics = format!("http://{}", told.split_once("http://").unwrap().1.trim());
+        Self { client: Client::of(&serving), metrics, _home: home, _serving: serving }
+    }
+
+    /// How often the cache was looked at with this outcome.
+    async fn cache(&self, outcome: &str) -> u64 {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let text = http.get(&self.metrics).send().await.unwrap().text().await.unwrap();
+        let name = format!("latchkey_cache_total{{outcome=\"{outcome}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)).expect("it is counted").parse().unwrap()
+    }
+
+    async fn status(&self, token: &str) -> u16 {
+        self.client.ask("GET", "/protected-route", token, None).await.unwrap().status
+    }
+
+    /// How long a token that is dead elsewhere since `ended` still opens here.
+    async fn refuses(&self, token: &str, ended: Instant) -> Duration {
+        while self.status(token).await == 200 {
+            assert!(ended.elapsed() < 10 * SEEN_WITHIN, "the revocation is missed");
+        }
+        ended.elapsed()
+    }
+}
+
+/// Revokes tokens on one replica, one after the other, and has the other one see it.
+async fn revocations(one: &Replica, other: &Replica, tokens: &[String]) -> Vec<Duration> {
+    let mut took = Vec::new();
+    for token in tokens {
+        assert_eq!(other.status(token).await, 200);
+        assert_eq!(one.client.ask("DELETE", "/token", token, None).await.unwrap().status, 204);
+        took.push(other.refuses(token, Instant::now()).await);
+    }
+    took.sort_unstable();
+    took
+}
+
+async fn tokens(replica: &Replica, of: &str, count: usize) -> Vec<String> {
+    let emails: Vec<String> = (0..count).map(|number| format!("{of}{number}@example.org")).collect();
+    join_all(emails.iter().map(|email| replica.client.new_user(email))).await
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn while_commits_take_a_second_the_cache_stays_certain_and_revocations_are_seen_as_soon_as_they_are_committed() {
+    let home = TempDir::new().unwrap();
+    let options: &[_] = &["-c", "synchronous_standby_names=pg_receivewal", "-c", "max_wal_senders=4"];
+    let Some(server) = Server::start(home.path(), options) else { return };
+    let receiver = server.receiver();
+    let (one, other) = (Replica::start(&server.url()), Replica::start(&server.url()));
+    let victims = tokens(&one, "victim", 5 * cycles()).await;
+    let writers = tokens(&one, "writer", WRITERS).await;
+    let reader = one.client.new_user("reader@example.org").await;
+    assert_eq!(other.status(&reader).await, 200);
+    let before = other.cache("uncertain").await;
+
+    let done = AtomicBool::new(false);
+    let is_done = || done.load(Ordering::Relaxed);
+    let delay = async {
+        while !is_done() {
+            receiver.signal("-STOP");
+            tokio::time::sleep(COMMIT_DELAY).await;
+            receiver.signal("-CONT");
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    };
+    let write = join_all(writers.iter().map(|token| async {
+        let mut slowest = Duration::ZERO;
+        while !is_done() {
+            let answer = one.client.ask("PATCH", "/me", token, Some(json!({ "website": "x" }))).await.unwrap();
+            assert_eq!(answer.status, 200, "{answer:?}");
+            slowest = slowest.max(answer.took);
+        }
+        slowest
+    }));
+    let read = async {
+        let mut reads = 0;
+        while !is_done() {
+            assert_eq!(other.status(&reader).await, 200);
+            reads += 1;
+        }
+        reads
+    };
+    let revoke = async {
+        let took = revocations(&one, &other, &victims).await;
+        done.store(true, Ordering::Relaxed);
+        took
+    };
+    let ((), slowest, reads, took) = tokio::join!(delay, write, read, revoke);
+    let slowest = slowest.into_iter().max().unwrap();
+    let uncertain = other.cache("uncertain").await - before;
+    println!(
+        "changes took up to {slowest:?}; {reads} reads, {uncertain} of them without certainty; seen after {took:?}"
+    );
+    assert!(slowest > COMMIT_DELAY / 2, "commits were slow");
+    assert_eq!(uncertain, 0);
+    assert!(took[took.len() / 2] <= Duration::from_millis(100), "{took:?}");
+    assert!(took.last().unwrap() <= &SEEN_WITHIN, "{took:?}");
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn a_transaction_that_stays_open_delays_no_revocation_but_its_own() {
+    let home = TempDir::new().unwrap();
+    let Some(server) = Server::start(home.path(), &[]) else { return };
+    let (one, other) = (Replica::start(&server.url()), Replica::start(&server.url()));
+    let victims = tokens(&one, "victim", 30).await;
+    let late = one.client.new_user("late@example.org").await;
+    assert_eq!(other.status(&late).await, 200);
+    // A minute at length.
+    let open = Duration::from_secs(if cycles() > 3 { 60 } else { 10 });
+    let before = other.cache("uncertain").await;
+
+    let database = Database::at(&server.url()).open();
+    let (began, begins) = tokio::sync::oneshot::channel();
+    let (end, ends) = std::sync::mpsc::channel::<()>();
+    let transaction = database.with_connection(move |conn| {
+        let Conn::Postgres(conn) = conn else { panic!("PostgreSQL") };
+        let limits = "SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0";
+        conn.batch_execute(&format!("{limits}; BEGIN; DELETE FROM access_tokens WHERE user_id = 31"))?;
+        began.send(()).unwrap();
+        ends.recv().unwrap();
+        Ok(conn.batch_execute("COMMIT")?)
+    });
+    let meanwhile = async {
+        begins.await.unwrap();
+        let opened = Instant::now();
+        let mut took = Vec::new();
+        for victims in victims.chunks(6) {
+            took.extend(revocations(&one, &other, victims).await);
+            tokio::time::sleep(open / 6).await;
+        }
+        tokio::time::sleep(open.saturating_sub(opened.elapsed())).await;
+        assert_eq!(other.status(&late).await, 200, "it is not committed");
+        end.send(()).unwrap();
+        took
+    };
+    let (committed, took) = tokio::join!(transaction, meanwhile);
+    committed.unwrap();
+    let own = other.refuses(&late, Instant::now()).await;
+    let slowest = took.iter().max().unwrap();
+    println!("open for {open:?}: revocations are seen within {slowest:?}, its own {own:?} after its commit");
+    assert!(*slowest <= SEEN_WITHIN && own <= SEEN_WITHIN, "{took:?} {own:?}");
+    assert_eq!(other.cache("uncertain").await, before);
+}
