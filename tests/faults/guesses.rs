@@ -82,7 +82,9 @@ async fn withstands(backend: Backend, replicas: usize) {
     // Five at once, then after 1, 2, 4 and 8 seconds.
     assert!((5..=9).contains(&failures), "{failures} failures are counted");
     assert!(signed_in >= 2, "the owner signed in {signed_in} times");
-    assert_eq!(sign_in(&clients[0], "198.51.100.1", PASSWORD).await, 401, "from elsewhere the owner has to wait, too");
+    // As if it had gone on for a day.
+    database.execute("UPDATE sign_in_failures SET failures = 1000, first_at = NULL").await;
+    assert_eq!(sign_in(&clients[0], "198.51.100.1", PASSWORD).await, 401, "from elsewhere no password opens it");
     assert_eq!(sign_in(&clients[0], KNOWN, PASSWORD).await, 200);
 }
 

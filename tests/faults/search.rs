@@ -17,7 +17,7 @@ async fn fill(database: &Database) {
     for batch in 0..USERS / BATCH {
         let first = batch * BATCH;
         let rows = format!(
-            "WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last})
+            "WITH RECURSIVE n(i) AS (SELECT CAST({first} AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < {last})
              INSERT INTO users (name, surname, email, email_key, website, hashed_password, created_at, updated_at)
              SELECT 'Name' || (i * 7919 % 100003), 'Sur' || (i * 104729 % 99991), 'user' || i || '@example.org',
                  'user' || i || '@example.org', '', '$bcrypt-sha256$v=2,t=2b,r=12$abcdefghijklmnopqrstuv$abcdefghijk',
