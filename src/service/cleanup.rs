@@ -19,8 +19,9 @@ use crate::error::AppError;
 const AT_ONCE: i64 = 100;
 /// Rows between two looks at the clock.
 const STEP: i64 = 20;
-/// How long a transaction works before it commits: others on SQLite wait for it.
-const WORK: Duration = Duration::from_millis(3);
+/// How long a transaction works before it commits: as long as the last commit took, within these bounds. Others on SQLite
+/// wait for both.
+const WORK: [Duration; 2] = [Duration::from_millis(3), Duration::from_millis(15)];
 /// Least time between two transactions; otherwise twice what the last one took.
 const PAUSE: Duration = Duration::from_millis(10);
 /// How often to look for what others have left to do: another replica, or the command line.
@@ -155,12 +156,14 @@ struct Batch {
     by: By,
     origin: Origin,
     events: Vec<Event>,
+    /// How long that took without the commit.
+    took: Duration,
     /// Whether the account is gone with it.
     deletes_account: bool,
 }
 
-/// Works on one cleanup for a while; `None` if another process does, or it is done.
-fn batch(conn: &mut Conn, id: i64, now: Timestamp) -> Result<Option<Batch>, AppError> {
+/// Works on one cleanup for about this long; `None` if another process does, or it is done.
+fn batch(conn: &mut Conn, id: i64, now: Timestamp, work: Duration) -> Result<Option<Batch>, AppError> {
     let began = Instant::now();
     let Some((mut cleanup, entry)) = account_cleanups::take(conn, id)? else {
         return Ok(None);
@@ -173,7 +176,7 @@ fn batch(conn: &mut Conn, id: i64, now: Timestamp) -> Result<Option<Batch>, AppE
         let (some, is_done) = advance(conn, &mut cleanup, STEP)?;
         audit_entries::insert_all(conn, now, &by, &some, &origin)?;
         events.extend(some);
-        if is_done || began.elapsed() >= WORK {
+        if is_done || began.elapsed() >= work {
             break is_done;
         }
     };
@@ -191,7 +194,7 @@ fn batch(conn: &mut Conn, id: i64, now: Timestamp) -> Result<Option<Batch>, AppE
     if deletes_account {
         users::delete(conn, cleanup.user)?;
     }
-    Ok(Some(Batch { by, origin, events, deletes_account }))
+    Ok(Some(Batch { by, origin, events, took: began.elapsed(), deletes_account }))
 }
 
 impl Service {
@@ -215,16 +218,18 @@ impl Service {
 
     /// Does what is left to do, as far as no other process does it; how many entries that left.
     pub async fn clean_up(&self) -> Result<usize, AppError> {
-        let mut written = 0;
+        let ([least, most], mut written) = (WORK, 0);
+        let mut work = least;
         loop {
             let next = self.db.read(|conn| account_cleanups::next_of_each(conn, ACCOUNTS)).await?;
             let mut worked = false;
             for id in next {
                 let (began, now) = (Instant::now(), self.clock.now());
-                let Some(batch) = self.db.write(move |conn| batch(conn, id, now)).await? else { continue };
+                let Some(batch) = self.db.write(move |conn| batch(conn, id, now, work)).await? else { continue };
                 written += batch.events.len();
                 worked = true;
                 self.tell(&batch);
+                work = began.elapsed().saturating_sub(batch.took).clamp(least, most);
                 tokio::time::sleep(PAUSE.max(began.elapsed() * 2)).await;
             }
             if !worked {

@@ -23,8 +23,8 @@ const WATCH: Duration = Duration::from_secs(5);
 const FACTOR: u32 = 2;
 /// What a busy machine makes of any request now and then.
 const NOISE: Duration = Duration::from_millis(10);
-/// How long the background may take over each thousand rows.
-const PER_THOUSAND: Duration = Duration::from_secs(2);
+/// How long the background may take over each thousand rows, on a slow disk.
+const PER_THOUSAND: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Objects {
