@@ -173,7 +173,9 @@ impl Service {
             let request_digest = request.digest().to_hex();
             if let Some(known) = known(change, owner, &request, &request_digest)? {
                 let allowed = |terms: &Terms| may_give(change, terms, Foreign::Allowed, row.role()).is_ok();
-                let is_again = terms.as_ref().is_ok_and(allowed)
+                // A new secret of a key that has ended would open nothing.
+                let is_again = known.revoked_at.is_none()
+                    && terms.as_ref().is_ok_and(allowed)
                     && is_repetition(&known, named.as_ref(), change.now).is_ok_and(|is_repetition| is_repetition);
                 return if is_again {
                     Ok(Issued::Again { key: replace_unseen(change, &known, &secret)?.into(), secret })

@@ -55,6 +55,21 @@ specify! {
         assert!(!stored.contains(&again.text_of("key")[4..]), "no secret is stored");
     }
 
+    async fn a_key_that_has_ended_gets_no_new_secret_by_a_repetition(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.admin("ada@example.org").await;
+        let body = json!({ "name": "k", "scopes": ["pages:read"] });
+        let lost = named(&app, "/keys", &ada, "one", &body).await;
+        assert_eq!(lost.status, 201);
+        for disabled in [true, false] {
+            assert_eq!(app.patch("/users/2", &root, &json!({ "disabled": disabled })).await.status, 200);
+        }
+        let ada = Credential::Token(app.new_token_of("ada@example.org").await);
+        let again = named(&app, "/keys", &ada, "one", &body).await;
+        assert_eq!((again.status, &again.body["id"], &again.body["key"]), (200, &lost.body["id"], &json!(null)));
+        assert!(again.body["revoked_at"].is_string(), "{again:?}");
+    }
+
     async fn a_request_is_repeated_for_a_day(app: App) {
         let ada = app.user("ada@example.org").await;
         let body = json!({ "name": "k", "scopes": [] });
