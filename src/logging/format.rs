@@ -140,7 +140,10 @@ struct TextFields<'l>(&'l mut Vec<u8>);
 
 impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        let _ = write!(self.0, " {key}=");
+        // Without `write!`: most of a line is this.
+        self.0.push(b' ');
+        self.0.extend_from_slice(key.as_str().as_bytes());
+        self.0.push(b'=');
         match (value.to_u64(), value.to_borrowed_str()) {
             (Some(number), _) => drop(write!(self.0, "{number}")),
             // A value is one line, unlike a message.
