@@ -1,21 +1,27 @@
 //! The guard: what it costs beside the same request without it, from memory and from the database.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::Extent;
 use crate::database::Backend;
 use crate::load::{percentile, wrk};
 use crate::population::Population;
-use crate::process::Server;
+use crate::process::{Bare, Server};
 use crate::report::{Report, Row};
 
 /// The same middleware and a JSON object of one member, so that nothing but the guard makes the difference.
 const UNGUARDED: &str = "/health/live";
 const GUARDED: &str = "/protected-route";
+/// What it answers to users of [`Population`].
+const ANSWER: &str = r#"{"hello":"Bencher"}"#;
 /// What proxies ask.
 const FORWARDED: &str = "/authz";
 
 const UNCACHED: [(&str, &str); 1] = [("LATCHKEY__AUTH__CACHE_SIZE", "0")];
+
+/// Where, and what is asked for.
+type Route<'r> = (SocketAddr, &'r str);
 
 /// Both routes in turns.
 struct Compared {
@@ -26,13 +32,20 @@ struct Compared {
 }
 
 impl Compared {
+    /// A route of Latchkey's and the same middleware without the guard.
     fn measure(server: &Server, guarded: &str, tokens: &Path, extent: &Extent) -> Self {
+        Self::routes((server.address, guarded), (server.address, UNGUARDED), tokens, extent)
+    }
+
+    fn routes(guarded: Route<'_>, unguarded: Route<'_>, tokens: &Path, extent: &Extent) -> Self {
         let mut compared =
             Self { guarded: Vec::new(), unguarded: Vec::new(), p99_ratios: Vec::new(), p99s: Vec::new() };
-        wrk(server.address, guarded, tokens, 1);
+        for (address, path) in [guarded, unguarded] {
+            wrk(address, path, tokens, 1);
+        }
         for _ in 0..extent.pairs {
-            let unguarded = wrk(server.address, UNGUARDED, tokens, extent.seconds);
-            let guarded = wrk(server.address, guarded, tokens, extent.seconds);
+            let unguarded = wrk(unguarded.0, unguarded.1, tokens, extent.seconds);
+            let guarded = wrk(guarded.0, guarded.1, tokens, extent.seconds);
             compared.guarded.push(guarded.rate());
             compared.unguarded.push(unguarded.rate());
             compared.p99_ratios.push(guarded.p99 / unguarded.p99);
@@ -68,6 +81,20 @@ pub fn against_the_same_without(backend: Backend, extent: &Extent, report: &mut 
         Row::of("guarded against unguarded: p99", backend)
             .at_most(1.2, percentile(&compared.p99_ratios, 50))
             .showing(format!("guarded {:.1} ms", percentile(&compared.p99s, 50))),
+    );
+}
+
+/// Guarded against a bare actix-web handler with the same answer: what all of Latchkey costs, its log included.
+pub fn against_bare_actix(backend: Backend, extent: &Extent, report: &mut Report) {
+    let population = Population::create(backend, extent.users[0], extent.users[0]);
+    let server = Server::start(&population.database, &[]);
+    let bare = Bare::start(GUARDED, ANSWER);
+    let (guarded, bare_route) = ((server.address, GUARDED), (bare.address, GUARDED));
+    let compared = Compared::routes(guarded, bare_route, &population.file(), extent);
+    report.add(
+        Row::of("guarded against a bare actix-web handler: requests/s", backend)
+            .at_least(0.90, compared.ratio())
+            .showing(compared.rates()),
     );
 }
 

@@ -130,7 +130,7 @@ pub fn storm(backend: Backend, extent: &Extent, report: &mut Report) {
     // Commits take what the disk takes.
     let durable = Durable::create(backend);
     let population = Population::fill(durable.database(), STORMING + 1, STORMING + 1);
-    let server = Server::start(&population.database, &[]);
+    let server = Server::start_with_metrics(&population.database, &[]);
     // Of the one user who does not sign in anew.
     let token = population.tokens.last().unwrap();
     let wait = |length| percentile(&millis(&steady(server.address, "/protected-route", token, length)), 99);

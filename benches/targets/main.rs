@@ -83,6 +83,7 @@ type Measure = fn(Backend, &Extent, &mut Report);
 /// Each under the name by which it can be asked for.
 const GROUPS: [(&str, Measure); 9] = [
     ("guard", guard::against_the_same_without),
+    ("bare", guard::against_bare_actix),
     ("forward-auth", guard::forwarded),
     ("uncached", guard::uncached),
     ("sign-ins", hashing::sign_ins),

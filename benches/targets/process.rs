@@ -1,10 +1,13 @@
-//! The program as it ships, serving.
+//! The programs under load: Latchkey as it ships, and a bare actix-web handler to compare it with.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpResponse, HttpServer, web};
 use tempfile::NamedTempFile;
 
 use crate::database::Database;
@@ -17,20 +20,32 @@ pub struct Server {
     /// From its start to its first 200.
     pub started_in: Duration,
     process: Child,
-    metrics: SocketAddr,
-    /// The log lies on the same disk as the database.
+    /// Of the listener for Prometheus, which is off by default.
+    metrics: Option<SocketAddr>,
+    /// Removed with the server.
     _log: NamedTempFile,
 }
 
 impl Server {
-    /// Starts one on `database` and waits until it is ready.
+    /// Starts one on `database` with the default settings but for these, and waits until it is ready. Its log goes to a
+    /// file, as under a service manager.
     pub fn start(database: &Database, settings: &[(&str, &str)]) -> Self {
-        let [address, metrics] = free_addresses();
+        Self::run(database, settings, None)
+    }
+
+    /// The same with metrics, which tell what the cache was good for.
+    pub fn start_with_metrics(database: &Database, settings: &[(&str, &str)]) -> Self {
+        Self::run(database, settings, Some(free_address()))
+    }
+
+    fn run(database: &Database, settings: &[(&str, &str)], metrics: Option<SocketAddr>) -> Self {
+        let address = free_address();
         let log = NamedTempFile::new().unwrap();
         let started = Instant::now();
         let process = Command::new(env!("CARGO_BIN_EXE_latchkey"))
+            .env_remove("RUST_LOG")
             .env("LATCHKEY__SERVER__LISTEN", address.to_string())
-            .env("LATCHKEY__METRICS__LISTEN", metrics.to_string())
+            .envs(metrics.map(|metrics| ("LATCHKEY__METRICS__LISTEN", metrics.to_string())))
             .env("DATABASE_URL", &database.url)
             .envs(settings.iter().copied())
             .stdout(Stdio::null())
@@ -40,7 +55,7 @@ impl Server {
         let mut server = Self { address, started_in: Duration::ZERO, process, metrics, _log: log };
         while TcpStream::connect(address).is_err() {
             assert!(server.process.try_wait().unwrap().is_none(), "the server does not start");
-            std::thread::sleep(Duration::from_micros(200));
+            thread::sleep(Duration::from_micros(200));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let ready = runtime.block_on(async { Connection::open(address).await.get("/health/ready", "").await });
@@ -51,7 +66,7 @@ impl Server {
 
     /// How often the cache was looked at with this outcome.
     pub fn cache(&self, outcome: &str) -> f64 {
-        let mut stream = TcpStream::connect(self.metrics).unwrap();
+        let mut stream = TcpStream::connect(self.metrics.expect("it was started with metrics")).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
@@ -75,7 +90,47 @@ impl Drop for Server {
     }
 }
 
-/// Two that nobody listens on.
-fn free_addresses() -> [SocketAddr; 2] {
-    [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap()).map(|listener| listener.local_addr().unwrap())
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The least that actix-web does for the same answer: one handler, no middleware, no log, as many workers as Latchkey
+/// has by default. It runs in this process and stops when dropped.
+pub struct Bare {
+    /// Where it listens.
+    pub address: SocketAddr,
+    handle: ServerHandle,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Bare {
+    /// Starts one that answers every `GET` of `path` with `body`.
+    pub fn start(path: &'static str, body: &'static str) -> Self {
+        let (started, running) = std::sync::mpsc::channel();
+        let thread = thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async {
+                let answer = move || async move { HttpResponse::Ok().content_type("application/json").body(body) };
+                let server = HttpServer::new(move || App::new().route(path, web::get().to(answer)))
+                    .workers(thread::available_parallelism().map_or(1, usize::from))
+                    .disable_signals()
+                    .bind("127.0.0.1:0")
+                    .expect("a free port");
+                let address = server.addrs()[0];
+                let server = server.run();
+                started.send((address, server.handle())).unwrap();
+                server.await.expect("the bare handler serves");
+            });
+        });
+        let (address, handle) = running.recv().expect("the bare handler starts");
+        Self { address, handle, thread: Some(thread) }
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        drop(self.handle.stop(false));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }

@@ -95,8 +95,8 @@ pub(super) fn connect(uri: &PostgresUri, pooler: &Pooler) -> Result<(PgConnectio
         let options = options(uri, &mark);
         match establish(&uri.with(&[("options", &options)], &TIMEOUTS)) {
             Ok(mut conn) => {
-                if mark.is_on(&mut conn).map_err(set_up)? {
-                    conn.batch_execute(SESSION_SETUP).map_err(set_up)?;
+                if mark.is_on(&mut conn).map_err(|error| set_up(&error))? {
+                    conn.batch_execute(SESSION_SETUP).map_err(|error| set_up(&error))?;
                     return Ok((conn, Some(mark)));
                 }
                 pooler.is_found("it drops the parameter options");
@@ -131,12 +131,12 @@ fn options(uri: &PostgresUri, mark: &Mark) -> String {
 #[expect(clippy::disallowed_methods, reason = "this is the one place for PostgreSQL")]
 fn establish(uri: &str) -> Result<PgConnection, ConnectError> {
     PgConnection::establish(uri).map_err(|error| match error {
-        ConnectionError::CouldntSetupConfiguration(error) => set_up(error),
+        ConnectionError::CouldntSetupConfiguration(error) => set_up(&error),
         error => told(&error.to_string()),
     })
 }
 
-fn set_up(error: diesel::result::Error) -> ConnectError {
+fn set_up(error: &diesel::result::Error) -> ConnectError {
     ConnectError::temporary(format!("the new connection does not work: {error}"))
 }
 
