@@ -81,7 +81,7 @@ fn announce(line: &str) {
 type Measure = fn(Backend, &Extent, &mut Report);
 
 /// Each under the name by which it can be asked for.
-const GROUPS: [(&str, Measure); 9] = [
+const GROUPS: [(&str, Measure); 10] = [
     ("guard", guard::against_the_same_without),
     ("bare", guard::against_bare_actix),
     ("forward-auth", guard::forwarded),
