@@ -82,7 +82,7 @@ async fn a_sqlite_file_that_was_replaced_is_not_written_to_any_longer() {
 
 /// A role of the tests' own server that may do what the page on operations grants; its address, if there is a server.
 async fn role(database: &Database, name: &str) -> Option<String> {
-    crate::support::postgres::own_socket()?;
+    own_socket()?;
     let grants = include_str!("../../docs/operations.md").lines().filter(|line| line.starts_with("GRANT "));
     let grants = grants.collect::<Vec<_>>().join("\n").replace(" TO serve;", &format!(" TO {name};"));
     let usage = format!("EXECUTE format('GRANT USAGE ON SCHEMA %I TO {name}', current_schema())");
@@ -94,7 +94,7 @@ async fn role(database: &Database, name: &str) -> Option<String> {
 fn refusal(url: &str) -> String {
     use crate::support::program::{failure, latchkey, run};
 
-    let place = tempfile::TempDir::new().unwrap();
+    let place = TempDir::new().unwrap();
     let mut command = latchkey(place.path(), &[]);
     failure(&run(command.env("DATABASE_URL", url).env("LATCHKEY__DATABASE__MIGRATE_ON_START", "false")))
 }
