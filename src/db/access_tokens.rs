@@ -5,6 +5,7 @@ use diesel::prelude::*;
 use diesel::upsert::excluded;
 
 use super::Conn;
+use super::cached::Cached;
 use super::conn::{free_locked, on_backend};
 use super::schema::{access_tokens, users};
 use super::users::stored_role;
@@ -63,7 +64,7 @@ pub struct Resolved {
 
 /// Makes `token` its owner's only one.
 pub fn replace(conn: &mut Conn, token: &AccessToken) -> Result<(), AppError> {
-    on_backend!(conn => diesel::insert_into(access_tokens::table)
+    on_backend!(conn => Cached(diesel::insert_into(access_tokens::table)
         .values(token)
         .on_conflict(access_tokens::user_id)
         .do_update()
@@ -73,7 +74,7 @@ pub fn replace(conn: &mut Conn, token: &AccessToken) -> Result<(), AppError> {
             access_tokens::created_at.eq(excluded(access_tokens::created_at)),
             access_tokens::expiration_date.eq(excluded(access_tokens::expiration_date)),
             access_tokens::sign_in_id.eq(excluded(access_tokens::sign_in_id)),
-        ))
+        )))
         .execute(conn))?;
     Ok(())
 }

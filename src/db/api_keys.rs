@@ -9,6 +9,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
 use super::Conn;
+use super::cached::Cached;
 use super::conn::{free_locked, on_backend};
 use super::schema::{api_keys, users};
 use super::users::stored_role;
@@ -418,9 +419,9 @@ pub fn own_ids(conn: &mut Conn, owner: UserId) -> Result<Vec<KeyId>, AppError> {
 
 /// Changes a key and answers what it has become.
 pub fn update(conn: &mut Conn, id: KeyId, change: &KeyChange) -> Result<ApiKey, AppError> {
-    Ok(on_backend!(conn => diesel::update(api_keys::table.find(id.0))
+    Ok(on_backend!(conn => Cached(diesel::update(api_keys::table.find(id.0))
         .set(change)
-        .returning(ApiKey::as_returning())
+        .returning(ApiKey::as_returning()))
         .get_result(conn))?)
 }
 

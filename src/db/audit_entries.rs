@@ -6,6 +6,7 @@ use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use super::Conn;
+use super::cached::Cached;
 use super::conn::on_backend;
 use super::schema::audit_entries;
 use crate::clock::Timestamp;
@@ -17,7 +18,7 @@ use crate::domain::scope::ScopeSet;
 use crate::error::AppError;
 
 #[derive(Insertable)]
-#[diesel(table_name = audit_entries)]
+#[diesel(table_name = audit_entries, treat_none_as_default_value = false)]
 struct NewEntry<'a> {
     at: NaiveDateTime,
     actor: &'a str,
@@ -47,8 +48,8 @@ pub fn insert(
     origin: &Origin,
 ) -> Result<EntryId, AppError> {
     let entry = new_entry(at, by, event, outcome, origin);
-    let id: i64 =
-        diesel::insert_into(audit_entries::table).values(entry).returning(audit_entries::id).get_result(conn)?;
+    let insert = Cached(diesel::insert_into(audit_entries::table).values(entry).returning(audit_entries::id));
+    let id: i64 = on_backend!(conn => insert.get_result(conn))?;
     Ok(EntryId(id))
 }
 

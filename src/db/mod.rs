@@ -7,6 +7,7 @@ pub mod access_tokens;
 pub mod account_cleanups;
 pub mod api_keys;
 pub mod audit_entries;
+mod cached;
 pub mod change_log;
 mod conn;
 mod diagnosis;

@@ -7,6 +7,7 @@ use diesel::dsl::{exists, select};
 use diesel::prelude::*;
 
 use super::Conn;
+use super::cached::Cached;
 use super::conn::{on_backend, one_locked};
 use super::schema::{pages, users};
 use crate::clock::Timestamp;
@@ -97,9 +98,9 @@ fn existing() -> _ {
 
 /// Stores a page.
 pub fn insert(conn: &mut Conn, new: &PageRow<'_>) -> Result<Page, AppError> {
-    Ok(on_backend!(conn => diesel::insert_into(pages::table)
+    Ok(on_backend!(conn => Cached(diesel::insert_into(pages::table)
         .values(new)
-        .returning(Page::as_returning())
+        .returning(Page::as_returning()))
         .get_result(conn))?)
 }
 
@@ -215,9 +216,9 @@ pub fn count_up_to(conn: &mut Conn, most: i64) -> Result<Option<i64>, AppError> 
 
 /// Changes a page and answers what it has become.
 pub fn update(conn: &mut Conn, id: PageId, change: &PageChange<'_>) -> Result<Page, AppError> {
-    Ok(on_backend!(conn => diesel::update(pages::table.find(id.0))
+    Ok(on_backend!(conn => Cached(diesel::update(pages::table.find(id.0))
         .set(change)
-        .returning(Page::as_returning())
+        .returning(Page::as_returning()))
         .get_result(conn))?)
 }
 

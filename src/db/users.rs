@@ -7,6 +7,7 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::{BigInt, Bool, Nullable};
 
 use super::Conn;
+use super::cached::Cached;
 use super::conn::{all_locked, on_backend, one_locked};
 use super::schema::users;
 use crate::clock::Timestamp;
@@ -193,9 +194,9 @@ pub fn lock_with_admins(conn: &mut Conn, ids: &[UserId]) -> Result<Vec<User>, Ap
 
 /// Changes a user and answers what they have become; `None` if the new e-mail is taken.
 pub fn update(conn: &mut Conn, id: UserId, change: &UserChange<'_>) -> Result<Option<User>, AppError> {
-    let updated = on_backend!(conn => diesel::update(users::table.find(id.0))
+    let updated = on_backend!(conn => Cached(diesel::update(users::table.find(id.0))
         .set(change)
-        .returning(User::as_returning())
+        .returning(User::as_returning()))
         .get_result(conn));
     match updated {
         // Of the columns that change, only the e-mail is unique.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::client::Client;
 use crate::cycles;
+use crate::pooler::PgBouncer;
 use crate::server::Server;
 use crate::support::database::Database;
 use crate::support::program::{Serving, latchkey};
@@ -181,4 +182,41 @@ async fn a_transaction_that_stays_open_delays_no_revocation_but_its_own() {
     println!("open for {open:?}: revocations are seen within {slowest:?}, its own {own:?} after its commit");
     assert!(*slowest <= SEEN_WITHIN && own <= SEEN_WITHIN, "{took:?} {own:?}");
     assert_eq!(other.cache("uncertain").await, before);
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn behind_a_pooler_in_transaction_mode_the_cache_answers_and_revocations_are_seen() {
+    let home = TempDir::new().unwrap();
+    let Some(server) = Server::start(home.path(), &[]) else { return };
+    let Some(pooler) = PgBouncer::start(home.path(), "") else { return };
+    let (one, other) = (Replica::start(&pooler.url()), Replica::start(&pooler.url()));
+    let victims = tokens(&one, "victim", 5 * cycles()).await;
+    let reader = one.client.new_user("reader@example.org").await;
+    let (mut took, mut hits) = (Vec::new(), 0);
+    for (number, victim) in victims.chunks(1).enumerate() {
+        let before = other.cache("hit").await;
+        for _ in 0..20 {
+            assert_eq!(other.status(&reader).await, 200);
+        }
+        hits += other.cache("hit").await - before;
+        // The sessions behind the pooler end, and those in front of it do not notice.
+        if number % 5 == 4 {
+            let others = "pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+            let end = format!("SELECT count(pg_terminate_backend(pid)) FROM {others}");
+            Database::at(&server.url()).number(end).await;
+            all_is_well(&one, &other).await;
+        }
+        took.extend(revocations(&one, &other, victim).await);
+    }
+    println!("{hits} of {} reads from the cache; seen after {took:?}", 20 * victims.len());
+    assert!(hits > 15 * u64::try_from(victims.len()).unwrap());
+    assert!(took.iter().all(|took| *took <= SEEN_WITHIN), "{took:?}");
+}
+
+/// Waits until both have connections again.
+async fn all_is_well(one: &Replica, other: &Replica) {
+    for replica in [one, other] {
+        while replica.client.ask("GET", "/health/ready", "", None).await.unwrap().status != 200 {}
+    }
 }

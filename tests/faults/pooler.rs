@@ -24,14 +24,14 @@ const CLIENTS: usize = 32;
 const LASTS: Duration = Duration::from_secs(8);
 
 /// A running PgBouncer, ended when dropped.
-struct PgBouncer {
+pub struct PgBouncer {
     child: Child,
     port: u16,
 }
 
 impl PgBouncer {
     /// In front of the server whose socket is in `home`; `None` if it is not installed.
-    fn start(home: &Path, settings: &str) -> Option<Self> {
+    pub fn start(home: &Path, settings: &str) -> Option<Self> {
         let program = Path::new("/usr/sbin/pgbouncer");
         let program = installed(program.is_file().then_some(program), "PGBOUNCER", "pgbouncer")?;
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -55,7 +55,7 @@ impl PgBouncer {
         Some(Self { child, port })
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 }
