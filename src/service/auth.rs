@@ -94,24 +94,38 @@ impl Service {
             }
             return Ok(self.serve_stale(&digest, purpose));
         }
-        let ticket = self.cache.ticket();
-        let lookup = async { self.seen(self.lookups.find(kind, digest).await?).await };
-        let answer = match has_stale {
-            true => tokio::time::timeout(STALE_AFTER, lookup).await.unwrap_or_else(|_| Err(late())),
-            false => lookup.await,
-        };
-        match answer {
-            Ok(found) => {
-                self.cache.put(ticket, digest, found.as_ref());
-                self.outage.lookup_answered();
-                Ok(found)
-            }
-            Err(AppError::Busy(cause)) => {
-                let stale = self.serve_stale(&digest, purpose);
-                stale.map(Some).ok_or(AppError::Busy(cause))
-            }
-            Err(error) => Err(error),
+        if !has_stale {
+            return self.look_up_now(kind, digest).await;
         }
+        let asked = self.outage.now();
+        let mut answer = self.look_up_soon(kind, digest).await;
+        // Another lookup that was answered meanwhile, or a change log that is read again, says that the database is back.
+        if is_busy(&answer) && (self.outage.answered_since(asked) || self.stale(&digest, purpose).is_none()) {
+            answer = self.look_up_soon(kind, digest).await;
+        }
+        match answer {
+            Err(AppError::Busy(cause)) => {
+                let stale = self.serve_stale(&digest, purpose).ok_or(AppError::Busy(cause))?;
+                self.outage.begin();
+                Ok(Some(stale))
+            }
+            answer => answer,
+        }
+    }
+
+    /// Looks a credential up for which there is a stale entry.
+    async fn look_up_soon(&self, kind: SecretKind, digest: Digest) -> Result<Option<Arc<Identity>>, AppError> {
+        let answer = tokio::time::timeout(STALE_AFTER, self.look_up_now(kind, digest)).await;
+        answer.unwrap_or_else(|_| Err(AppError::Busy("the lookup of a credential takes too long".into())))
+    }
+
+    /// Looks a credential up in the database, and remembers what it finds.
+    async fn look_up_now(&self, kind: SecretKind, digest: Digest) -> Result<Option<Arc<Identity>>, AppError> {
+        let ticket = self.cache.ticket();
+        let found = self.seen(self.lookups.find(kind, digest).await?).await?;
+        self.cache.put(ticket, digest, found.as_ref());
+        self.outage.lookup_answered();
+        Ok(found)
     }
 
     fn stale(&self, digest: &Digest, purpose: Purpose) -> Option<Arc<Identity>> {
@@ -125,7 +139,6 @@ impl Service {
     /// The stale identity, if there still is one, because the database does not answer.
     fn serve_stale(&self, digest: &Digest, purpose: Purpose) -> Option<Arc<Identity>> {
         let stale = self.stale(digest, purpose)?;
-        self.outage.begin();
         self.cache.count_stale();
         Some(stale)
     }
@@ -141,8 +154,8 @@ impl Service {
     }
 }
 
-fn late() -> AppError {
-    AppError::Busy("the lookup of a credential takes too long".into())
+fn is_busy<T>(answer: &Result<T, AppError>) -> bool {
+    matches!(answer, Err(AppError::Busy(_)))
 }
 
 impl Service {

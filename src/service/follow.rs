@@ -97,5 +97,6 @@ fn step(service: &Service, reader: Option<ChangeLogReader>) -> Result<ChangeLogR
         }
     }
     service.cache.is_certain_since(certain);
+    service.outage.settle();
     Ok(reader)
 }

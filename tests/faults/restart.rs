@@ -16,6 +16,8 @@ use crate::support::program::{Serving, latchkey};
 const CLIENTS: usize = 6;
 /// How long there is load before a restart, and after it.
 const LOAD: Duration = Duration::from_secs(1);
+/// How long the server is away: longer than a request waits for it, so that some are told.
+const AWAY: Duration = Duration::from_secs(2);
 
 async fn outlives(signal: &'static str) {
     let home = TempDir::new().unwrap();
@@ -36,7 +38,7 @@ async fn outlives(signal: &'static str) {
         let harm = async {
             tokio::time::sleep(LOAD).await;
             server = tokio::task::spawn_blocking(move || {
-                server.restart(signal);
+                server.restart_after(signal, AWAY);
                 server
             })
             .await

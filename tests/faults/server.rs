@@ -30,12 +30,7 @@ impl Server {
         self.home.join(".s.PGSQL.5432")
     }
 
-    /// Stops it, by `-INT` (fast) or `-QUIT` (immediate), and starts it again.
-    pub fn restart(&mut self, signal: &str) {
-        self.restart_after(signal, Duration::ZERO);
-    }
-
-    /// The same with a pause in between.
+    /// Stops it, by `-INT` (fast) or `-QUIT` (immediate), and starts it again after a pause.
     pub fn restart_after(&mut self, signal: &str, pause: Duration) {
         kill(signal, &[&self.postmaster().expect("the server runs")]);
         while self.postmaster().is_some() {
