@@ -302,7 +302,10 @@ fn a_database_that_is_not_there_is_an_error_and_never_another_one() {
         ("sqlite://var/lib/latchkey.db", "sqlite:///var/lib/latchkey.db"),
     ] {
         for command in [&["serve"][..], &["migrate", "up"], &["user", "list"]] {
-            let said = failure(&run(latchkey(home.path(), command).env("DATABASE_URL", url)));
+            let mut latchkey = latchkey(home.path(), command);
+            // A server would wait for one that refuses connections.
+            latchkey.env("DATABASE_URL", url).env("LATCHKEY__DATABASE__START_TIMEOUT", "0");
+            let said = failure(&run(&mut latchkey));
             assert!(said.contains("database") && said.contains(cause), "{url}: {said}");
         }
     }
