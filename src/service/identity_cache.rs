@@ -2,7 +2,7 @@
 //!
 //! An entry is fresh while nothing has changed for its user since before it was looked up, and while it is certain that
 //! nothing has. What this process changes invalidates entries as soon as it is committed; what others change is read from
-//! the change log ([`crate::db::change_log`]). If the log was not read for [`FRESH_FOR`], no entry is fresh.
+//! the change log ([`crate::db::change_log`]). If the log was not read for 0.9 s, no entry is fresh.
 //!
 //! An entry that is not fresh only because that is not certain may be served for a while if the database does not answer
 //! ([`IdentityCache::get_stale`]).
