@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, NaiveDateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Serialize, Serializer};
@@ -97,8 +97,7 @@ impl Clock {
     /// The present.
     pub fn now(&self) -> Timestamp {
         // The time of day first: a pause between the two must not look like a clock that was set forward.
-        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-        let since_1970 = Utc::now().timestamp_micros();
+        let since_1970 = time_of_day();
         let since_start = micros(self.0.started.elapsed());
         let advanced = i64::try_from(self.0.advanced.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         Timestamp::of_micros(self.0.pace.time(Reading { since_1970, since_start }).saturating_add(advanced))
@@ -115,10 +114,12 @@ impl Clock {
     }
 }
 
-/// The time of day as the system tells it, in microseconds since 1970, for log lines.
+/// The time of day as the system tells it, in microseconds since 1970. It may go backwards; log lines use it, because they
+/// stand beside those of other programs.
 pub fn time_of_day() -> i64 {
-    #[expect(clippy::disallowed_methods, reason = "log lines stand beside those of other programs")]
-    Utc::now().timestamp_micros()
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).map_or_else(|before| -micros(before.duration()), micros)
 }
 
 /// By way of seconds, because `as_micros` divides 128 bits.

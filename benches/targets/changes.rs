@@ -1,18 +1,20 @@
-//! Changes of credentials: how many a second, of what PostgreSQL could update.
+//! Changes of credentials: how many a second, of what PostgreSQL could update, and whether they share their commits.
 
 use std::io::Write;
 use std::process::Stdio;
 
 use crate::Extent;
-use crate::database::Backend;
+use crate::database::{Backend, Database};
 use crate::durable::Durable;
 use crate::load::{percentile, wrk_changes};
-use crate::population::Population;
+use crate::population::{Population, execute};
 use crate::postgres::Cluster;
 use crate::process::Server;
 use crate::report::{Report, Row};
 
 const USERS: u64 = 1_000;
+/// Microseconds that a commit waits as on a slow disk.
+const SLOW: u32 = 2_000;
 /// A name is part of what is cached.
 const CHANGE: &str = r#"{"name":"Renamed"}"#;
 
@@ -30,7 +32,16 @@ fn one_row_updates(cluster: &Cluster, seconds: u64) -> f64 {
     rate.and_then(|rate| rate.split(' ').next()).unwrap_or_else(|| panic!("{said}")).parse().unwrap()
 }
 
-/// `PATCH /me` by 32 connections against one-row updates by as many clients.
+/// Makes each write of the log to the disk wait, as on a slow disk.
+fn delay_commits(database: &Database, micros: u32) {
+    // Neither may stand in a transaction with another statement.
+    execute(database, &format!("ALTER SYSTEM SET commit_delay = {micros}"));
+    execute(database, "ALTER SYSTEM SET commit_siblings = 0");
+    execute(database, "SELECT pg_reload_conf()");
+}
+
+/// `PATCH /me` by 32 connections against one-row updates by as many clients, and with slow commits against fast ones: the
+/// wait is the same for all that commit together.
 pub fn against_one_row_updates(backend: Backend, extent: &Extent, report: &mut Report) {
     let durable = Durable::create(backend);
     let Some(cluster) = durable.cluster() else { return };
@@ -38,17 +49,26 @@ pub fn against_one_row_updates(backend: Backend, extent: &Extent, report: &mut R
     let table = format!(
         "CREATE TABLE updated AS SELECT i AS id, 0 AS n FROM generate_series(1, {USERS}) i; ALTER TABLE updated ADD PRIMARY KEY (id)"
     );
-    crate::population::execute(&population.database, &table);
+    execute(&population.database, &table);
     let server = Server::start(&population.database, &[]);
-    let (mut changes, mut updates) = (Vec::new(), Vec::new());
+    let change = || wrk_changes(server.address, "/me", CHANGE, &population.file(), extent.seconds).rate();
+    let (mut changes, mut updates, mut slow) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..extent.pairs {
         updates.push(one_row_updates(cluster, extent.seconds));
-        changes.push(wrk_changes(server.address, "/me", CHANGE, &population.file(), extent.seconds).rate());
+        changes.push(change());
+        delay_commits(&population.database, SLOW);
+        slow.push(change());
+        delay_commits(&population.database, 0);
     }
-    let (changes, updates) = (percentile(&changes, 50), percentile(&updates, 50));
+    let [changes, updates, slow] = [changes, updates, slow].map(|rates| percentile(&rates, 50));
     report.add(
         Row::of("changes of credentials by 32 connections against one-row updates", backend)
             .at_least(0.19, changes / updates)
             .showing(format!("{changes:.0} of {updates:.0} a second")),
+    );
+    report.add(
+        Row::of("changes of credentials while each commit waits 2 ms more, against without", backend)
+            .at_least(0.8, slow / changes)
+            .showing(format!("{slow:.0} of {changes:.0} a second")),
     );
 }

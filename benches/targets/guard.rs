@@ -13,8 +13,6 @@ use crate::report::{Report, Row};
 /// The same middleware and a JSON object of one member, so that nothing but the guard makes the difference.
 const UNGUARDED: &str = "/health/live";
 const GUARDED: &str = "/protected-route";
-/// What it answers to users of [`Population`].
-const ANSWER: &str = r#"{"hello":"Bencher"}"#;
 /// What proxies ask.
 const FORWARDED: &str = "/authz";
 
@@ -84,17 +82,27 @@ pub fn against_the_same_without(backend: Backend, extent: &Extent, report: &mut 
     );
 }
 
-/// Guarded against a bare actix-web handler with the same answer: what all of Latchkey costs, its log included.
+/// Guarded against a bare actix-web handler that sends the same bytes: what all of Latchkey costs, its log included. And
+/// against one that sends the body alone.
 pub fn against_bare_actix(backend: Backend, extent: &Extent, report: &mut Report) {
     let population = Population::create(backend, extent.users[0], extent.users[0]);
     let server = Server::start(&population.database, &[]);
-    let bare = Bare::start(GUARDED, ANSWER);
-    let (guarded, bare_route) = ((server.address, GUARDED), (bare.address, GUARDED));
-    let compared = Compared::routes(guarded, bare_route, &population.file(), extent);
+    let bare = Bare::start(&server.answer(GUARDED, &population.tokens[0]));
+    let compared = |path| Compared::routes((server.address, GUARDED), (bare.address, path), &population.file(), extent);
+    let same_answer = compared(Bare::SAME_ANSWER);
     report.add(
-        Row::of("guarded against a bare actix-web handler: requests/s", backend)
-            .at_least(0.90, compared.ratio())
-            .showing(compared.rates()),
+        Row::of("guarded against a bare actix-web handler with the same answer: requests/s", backend)
+            .at_least(0.90, same_answer.ratio())
+            .showing(same_answer.rates()),
+    );
+    let same_body = compared(Bare::SAME_BODY);
+    report.add(
+        Row::of(
+            "guarded against a bare actix-web handler with the same body, without the header fields: requests/s",
+            backend,
+        )
+        .without_target(same_body.ratio())
+        .showing(same_body.rates()),
     );
 }
 

@@ -7,11 +7,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::ServerHandle;
+use actix_web::web::Bytes;
 use actix_web::{App, HttpResponse, HttpServer, web};
+use reqwest::header::{HeaderName, HeaderValue};
 use tempfile::NamedTempFile;
 
 use crate::database::Database;
 use crate::load::Connection;
+
+/// An answer, without the header fields that every server writes itself.
+#[derive(Clone)]
+pub struct Answer {
+    headers: Vec<(String, String)>,
+    body: Bytes,
+}
 
 /// A serving process, stopped when dropped.
 pub struct Server {
@@ -75,6 +84,22 @@ impl Server {
         count.expect("the outcome is counted").parse().unwrap()
     }
 
+    /// What it answers to a `GET` with this token.
+    pub fn answer(&self, path: &str, token: &str) -> Answer {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let request = reqwest::Client::new().get(format!("http://{}{path}", self.address)).header("Token", token);
+            let answer = request.send().await.unwrap().error_for_status().unwrap();
+            let mut headers = answer.headers().clone();
+            headers.remove("date");
+            headers.remove("content-length");
+            let named =
+                |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), value.to_str().unwrap().to_owned());
+            let headers = headers.iter().map(named).collect();
+            Answer { headers, body: answer.bytes().await.unwrap() }
+        })
+    }
+
     /// Resident memory in megabytes.
     pub fn resident(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
@@ -94,8 +119,8 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// The least that actix-web does for the same answer: one handler, no middleware, no log, as many workers as Latchkey
-/// has by default. It runs in this process and stops when dropped.
+/// The least that actix-web does for an answer: one handler, no middleware, no log, as many workers as Latchkey has by
+/// default. It runs in this process and stops when dropped.
 pub struct Bare {
     /// Where it listens.
     pub address: SocketAddr,
@@ -104,17 +129,40 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Starts one that answers every `GET` of `path` with `body`.
-    pub fn start(path: &'static str, body: &'static str) -> Self {
+    /// The path of the same answer, header fields included.
+    pub const SAME_ANSWER: &str = "/same-answer";
+    /// The path of the same body, with no header fields but the necessary ones.
+    pub const SAME_BODY: &str = "/same-body";
+
+    /// Starts one that repeats an answer of another server's.
+    pub fn start(answer: &Answer) -> Self {
         let (started, running) = std::sync::mpsc::channel();
+        let Answer { headers, body } = answer.clone();
         let thread = thread::spawn(move || {
             actix_web::rt::System::new().block_on(async {
-                let answer = move || async move { HttpResponse::Ok().content_type("application/json").body(body) };
-                let server = HttpServer::new(move || App::new().route(path, web::get().to(answer)))
-                    .workers(thread::available_parallelism().map_or(1, usize::from))
-                    .disable_signals()
-                    .bind("127.0.0.1:0")
-                    .expect("a free port");
+                let server = HttpServer::new(move || {
+                    let (headers, body) = (headers.clone(), body.clone());
+                    let same_body = body.clone();
+                    let answer = move || {
+                        let mut response = HttpResponse::Ok();
+                        for (name, value) in &headers {
+                            response.append_header((name.as_str(), value.as_str()));
+                        }
+                        let response = response.body(body.clone());
+                        async move { response }
+                    };
+                    let only_body = move || {
+                        let response = HttpResponse::Ok().content_type("application/json").body(same_body.clone());
+                        async move { response }
+                    };
+                    App::new()
+                        .route(Self::SAME_ANSWER, web::get().to(answer))
+                        .route(Self::SAME_BODY, web::get().to(only_body))
+                })
+                .workers(thread::available_parallelism().map_or(1, usize::from))
+                .disable_signals()
+                .bind("127.0.0.1:0")
+                .expect("a free port");
                 let address = server.addrs()[0];
                 let server = server.run();
                 started.send((address, server.handle())).unwrap();

@@ -13,7 +13,8 @@ const MARKS: [&str; 2] = ["<!-- figures: written by benches/run -->\n", "<!-- en
 pub struct Row {
     figure: String,
     backend: &'static str,
-    target: String,
+    /// None if it only helps to understand others.
+    target: Option<String>,
     measured: f64,
     unit: &'static str,
     holds: bool,
@@ -27,18 +28,23 @@ impl Row {
             Backend::Sqlite => "SQLite",
             Backend::Postgres => "PostgreSQL",
         };
-        let (target, shown) = (String::new(), String::new());
-        Self { figure: figure.into(), backend, target, measured: f64::NAN, unit: "", holds: false, shown }
+        let figure = figure.into();
+        Self { figure, backend, target: None, measured: f64::NAN, unit: "", holds: true, shown: String::new() }
     }
 
     /// Which should be at least so much.
     pub fn at_least(self, least: f64, measured: f64) -> Self {
-        Self { target: format!("≥ {least}"), measured, holds: measured >= least, ..self }
+        Self { target: Some(format!("≥ {least}")), measured, holds: measured >= least, ..self }
     }
 
     /// Which should be at most so much.
     pub fn at_most(self, most: f64, measured: f64) -> Self {
-        Self { target: format!("≤ {most}"), measured, holds: measured <= most, ..self }
+        Self { target: Some(format!("≤ {most}")), measured, holds: measured <= most, ..self }
+    }
+
+    /// Which only helps to understand others.
+    pub fn without_target(self, measured: f64) -> Self {
+        Self { measured, ..self }
     }
 
     /// In this unit; without one it is a ratio.
@@ -55,7 +61,11 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { figure, backend, target, measured, unit, shown, .. } = self;
-        let holds = if self.holds { "yes" } else { "**no**" };
+        let (target, holds) = match (target, self.holds) {
+            (None, _) => ("none", ""),
+            (Some(target), true) => (target.as_str(), "yes"),
+            (Some(target), false) => (target.as_str(), "**no**"),
+        };
         let digits = if unit.is_empty() { 2 } else { 1 };
         write!(f, "| {figure} | {backend} | {target} {unit} | {measured:.digits$} {unit} | {holds} | {shown} |")
     }

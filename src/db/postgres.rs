@@ -13,6 +13,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Text};
 
 use crate::config::PostgresUri;
+use crate::domain::secret::hex;
 
 /// A statement that takes too long is ended by the server, before its caller gives up.
 const SESSION_SETUP: &str = "SET TIME ZONE 'UTC'; SET statement_timeout = '1500ms'; SET lock_timeout = '1200ms';
@@ -76,7 +77,7 @@ const IS_MARKED: &str = "current_setting('latchkey.direct', true)";
 
 impl Mark {
     fn random() -> Self {
-        Self(format!("{:032x}", rand::random::<u128>()))
+        Self(hex(&rand::random::<[u8; 16]>()))
     }
 
     /// Whether the session of this connection is still the one that was marked.

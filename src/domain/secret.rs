@@ -58,6 +58,14 @@ impl SecretKind {
     }
 }
 
+/// Two lower-case hexadecimal digits for each byte.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |number| char::from_digit(u32::from(number), 16).unwrap_or_default();
+    let mut digits = String::with_capacity(2 * bytes.len());
+    digits.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    digits
+}
+
 /// A token in clear. It prints as `***` and can only be shown once ([`Secret::reveal`]) or turned into a [`Digest`].
 pub struct Secret {
     kind: SecretKind,
@@ -116,10 +124,7 @@ impl Digest {
 
     /// 64 lower-case hexadecimal digits, as the database holds it.
     pub fn to_hex(self) -> String {
-        let digit = |number| char::from_digit(u32::from(number), 16).unwrap_or('0');
-        let mut hex = String::with_capacity(2 * self.0.len());
-        hex.extend(self.0.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
-        hex
+        hex(&self.0)
     }
 }
 

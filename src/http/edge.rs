@@ -25,6 +25,7 @@ use super::problem::{self, Fault};
 use super::stream::{Activity, UnderWay};
 use crate::domain::audit::Origin;
 use crate::domain::network::Network;
+use crate::domain::secret::hex;
 use crate::error::AppError;
 use crate::service::{Caller, Service, for_one_request, set_caller};
 
@@ -41,7 +42,7 @@ pub struct RequestId(Arc<str>);
 impl RequestId {
     /// A new one.
     pub fn random() -> Self {
-        Self(format!("{:032x}", rand::random::<u128>()).into())
+        Self(hex(&rand::random::<[u8; 16]>()).into())
     }
 
     /// The caller's `X-Request-Id` if it is short and plain, or else a new one.
@@ -197,7 +198,8 @@ async fn error_answer(response: &ServiceResponse<BoxBody>, id: &RequestId) -> Op
         Some(Fault::KeptOut(kept_out)) => {
             let route = format!("{} {}", asked.method(), asked.match_pattern().unwrap_or_default());
             let told = match asked.app_data::<web::Data<Service>>() {
-                Some(service) => service.keep_out(&kept_out.call, route, kept_out.denial.clone()).await,
+                // Boxed: it is rare, and large, and the future of every request would have room for it.
+                Some(service) => Box::pin(service.keep_out(&kept_out.call, route, kept_out.denial.clone())).await,
                 None => AppError::Internal("nobody can record that a caller was kept out".into()),
             };
             Some(problem::present(&Fault::App(told), asked, id))

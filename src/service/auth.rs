@@ -75,7 +75,8 @@ impl Service {
         };
         let found = match self.cache.get(&digest) {
             Some(identity) => Some(identity),
-            None => self.look_up(kind, digest, purpose).await?,
+            // Boxed, so that requests that are answered from memory do not carry its future along.
+            None => Box::pin(self.look_up(kind, digest, purpose)).await?,
         };
         Ok(found.filter(|identity| identity.lives_at(now)))
     }
