@@ -187,11 +187,12 @@ pub fn serve(
             .wrap(from_fn(edge::contain))
             .wrap(cors::cors(&origins))
             .wrap(from_fn(edge::edge))
-            .configure(docs::routes)
-            .configure(metadata::routes)
             .wrap_api()
             .configure(routes)
             .build()
+            // Last, because routes are tried in this order.
+            .configure(metadata::routes)
+            .configure(docs::routes)
     });
     Ok((address, server?))
 }

@@ -50,10 +50,22 @@ fn text(line: &mut Vec<u8>, record: &Record<'_>, micros: i64, colours: bool) {
     line.push(b'[');
     push_second(line, micros.div_euclid(1_000_000));
     let (begin, end) = if colours { (colour(record.level()), "\u{1b}[0m") } else { ("", "") };
-    // A vector takes everything.
-    let _ = write!(line, "Z {begin}{:<5}{end} {}] ", record.level(), record.target());
+    // Without `write!`, which takes several times as long: every request has a line.
+    for part in ["Z ", begin, padded(record.level()), end, " ", record.target(), "] "] {
+        line.extend_from_slice(part.as_bytes());
+    }
     push_plain(line, &message(record), MESSAGE);
     let _ = record.key_values().visit(&mut TextFields(line));
+}
+
+const fn padded(level: Level) -> &'static str {
+    match level {
+        Level::Error => "ERROR",
+        Level::Warn => "WARN ",
+        Level::Info => "INFO ",
+        Level::Debug => "DEBUG",
+        Level::Trace => "TRACE",
+    }
 }
 
 const fn colour(level: Level) -> &'static str {
@@ -69,6 +81,7 @@ const fn colour(level: Level) -> &'static str {
 fn json(line: &mut Vec<u8>, record: &Record<'_>, micros: i64) {
     line.extend_from_slice(b"{\"time\":\"");
     push_second(line, micros.div_euclid(1_000_000));
+    // A vector takes everything.
     let _ = write!(line, ".{:06}Z\",\"level\":\"{}\"", micros.rem_euclid(1_000_000), record.level());
     push_member(line, "target", record.target(), VALUE);
     push_member(line, "message", &message(record), MESSAGE);
@@ -122,6 +135,10 @@ fn push_json(line: &mut Vec<u8>, text: &str, more: &str) {
     }
 }
 
+fn push_number(line: &mut Vec<u8>, number: u64) {
+    line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
 /// Writes `2026-11-23T21:33:56`, which is made once a second.
 fn push_second(line: &mut Vec<u8>, second: i64) {
     thread_local! {
@@ -140,12 +157,11 @@ struct TextFields<'l>(&'l mut Vec<u8>);
 
 impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        // Without `write!`: most of a line is this.
         self.0.push(b' ');
         self.0.extend_from_slice(key.as_str().as_bytes());
         self.0.push(b'=');
         match (value.to_u64(), value.to_borrowed_str()) {
-            (Some(number), _) => drop(write!(self.0, "{number}")),
+            (Some(number), _) => push_number(self.0, number),
             // A value is one line, unlike a message.
             (_, Some(text)) if text.contains('\n') => push_plain(self.0, &text.replace('\n', "\\n"), VALUE),
             (_, Some(text)) => push_plain(self.0, text, VALUE),
@@ -163,7 +179,8 @@ impl<'kvs> VisitSource<'kvs> for JsonFields<'_> {
             (Some(number), _) => {
                 self.0.push(b',');
                 push_json(self.0, key.as_str(), "");
-                let _ = write!(self.0, ":{number}");
+                self.0.push(b':');
+                push_number(self.0, number);
             }
             (_, Some(text)) => push_member(self.0, key.as_str(), text, VALUE),
             _ => push_member(self.0, key.as_str(), &value.to_string(), VALUE),
