@@ -1,6 +1,6 @@
 //! Settings: built-in defaults, then a file, then the environment. An unknown key or a value that is not possible is an
-//! error that says what is wrong, where it was written, and what to write instead. It never quotes text: that may be a
-//! secret in the wrong place.
+//! error that says what is wrong, where it was written, and what to write instead. Except for that of `RUST_LOG` it quotes no text,
+//! which may be a secret in the wrong place.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -297,7 +297,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), ConfigError> {
         let auth = &self.auth;
-        within("server.workers", self.server.workers, 0, 1024)?;
+        within("server.workers", self.server.workers, 0, 512)?;
         within("server.connections", self.server.connections, 16, 1_000_000)?;
         within("server.connections_per_client", self.server.connections_per_client, 1, self.server.connections)?;
         within("server.keep_alive", self.server.keep_alive, 1, 3600)?;

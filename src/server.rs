@@ -77,7 +77,7 @@ impl Server {
         let (address, running) = started.map_err(|cause| not_listening(settings, "server.listen", address, &cause))?;
         let metrics = match metrics {
             Some((address, socket)) => {
-                let started = http::metrics::serve(Arc::clone(&service), settings, socket);
+                let started = http::metrics::serve(Arc::clone(&service), settings, socket, Arc::clone(&samples));
                 let (address, running) =
                     started.map_err(|cause| not_listening(settings, "metrics.listen", address, &cause))?;
                 log::info!("metrics on http://{address}/metrics");

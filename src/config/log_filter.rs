@@ -9,7 +9,13 @@ pub(super) const VARIABLE: &str = "RUST_LOG";
 /// Whether `RUST_LOG` is a list of levels, and of targets with a level each. An empty one is like none.
 pub(super) fn check(filter: &str) -> Result<(), ConfigError> {
     // Behind the slash stands text that messages must contain.
-    let directives = filter.split('/').next().unwrap_or_default();
+    let (directives, text) = filter.split_once('/').unwrap_or((filter, ""));
+    if text.contains('/') {
+        return Err(ConfigError::new(
+            VARIABLE,
+            "One slash may stand before a text that messages must contain, not two.",
+        ));
+    }
     for directive in directives.split(',').map(str::trim_ascii).filter(|directive| !directive.is_empty()) {
         let is_level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
         let is_good = match directive.split_once('=') {

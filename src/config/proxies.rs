@@ -7,28 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 
-/// A list, or in an environment variable its members separated by commas.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum List {
-    Members(Vec<String>),
-    Text(String),
-}
-
-impl List {
-    fn members(self) -> Vec<String> {
-        match self {
-            Self::Members(members) => members,
-            Self::Text(text) => {
-                text.split(',').map(str::trim).filter(|member| !member.is_empty()).map(str::to_owned).collect()
-            }
-        }
-    }
-}
-
 /// Addresses and networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "List")]
+#[serde(try_from = "Vec<String>")]
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
@@ -43,20 +24,32 @@ impl Networks {
     }
 }
 
-impl TryFrom<List> for Networks {
+impl TryFrom<Vec<String>> for Networks {
     type Error = String;
 
-    fn try_from(list: List) -> Result<Self, String> {
+    fn try_from(list: Vec<String>) -> Result<Self, String> {
         let network = |(at, text): (usize, String)| {
             let address = || text.parse::<IpAddr>().map(IpNet::from);
-            text.parse().or_else(|_| address()).map_err(|_neither| {
+            text.parse().or_else(|_| address()).map(canonical).map_err(|_neither| {
                 format!(
                     "Entry {} is no address and no network. Write such as 10.0.0.7, 10.0.0.0/8 or 2001:db8::/32.",
                     at + 1
                 )
             })
         };
-        list.members().into_iter().enumerate().map(network).collect::<Result<_, _>>().map(Self)
+        list.into_iter().enumerate().map(network).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// An IPv4 network that is written as one of IPv6 (RFC 4291, section 2.5.5.2) is the IPv4 network: clients are told apart
+/// by their IPv4 addresses.
+fn canonical(network: IpNet) -> IpNet {
+    let mapped = |length: u8| length.checked_sub(96);
+    match (network.addr().to_canonical(), mapped(network.prefix_len())) {
+        (address @ IpAddr::V4(_), Some(length)) if matches!(network, IpNet::V6(_)) => {
+            IpNet::new(address, length).unwrap_or(network)
+        }
+        _ => network,
     }
 }
 
@@ -86,7 +79,7 @@ impl TryFrom<String> for ClientHeader {
 
 /// Origins of web pages, as browsers send them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "List")]
+#[serde(try_from = "Vec<String>")]
 pub struct Origins(Vec<String>);
 
 impl Origins {
@@ -96,14 +89,14 @@ impl Origins {
     }
 }
 
-impl TryFrom<List> for Origins {
+impl TryFrom<Vec<String>> for Origins {
     type Error = String;
 
-    fn try_from(list: List) -> Result<Self, String> {
+    fn try_from(list: Vec<String>) -> Result<Self, String> {
         let checked = |(at, text): (usize, String)| {
             origin(&text).map_err(|reason| format!("Entry {}: {reason}", at + 1)).map(|()| text)
         };
-        list.members().into_iter().enumerate().map(checked).collect::<Result<_, _>>().map(Self)
+        list.into_iter().enumerate().map(checked).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -151,6 +144,20 @@ fn has_plain_host(url: &url::Url) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ipv4_network_is_the_same_in_the_spelling_of_ipv6() {
+        for (written, inside, outside) in [
+            ("::ffff:10.0.0.7", "10.0.0.7", "10.0.0.8"),
+            ("::ffff:10.0.0.0/104", "10.9.9.9", "11.0.0.1"),
+            ("10.0.0.0/8", "10.9.9.9", "11.0.0.1"),
+            ("2001:db8::/32", "2001:db8::1", "2001:db9::1"),
+        ] {
+            let networks = Networks::try_from(vec![written.to_owned()]).unwrap();
+            assert!(networks.contain(inside.parse().unwrap()), "{written}");
+            assert!(!networks.contain(outside.parse().unwrap()), "{written}");
+        }
+    }
 
     #[test]
     fn an_origin_is_written_as_browsers_send_it() {

@@ -10,7 +10,7 @@ use crate::domain::text;
 /// The one setting that is a list of tables.
 const RULES: &str = "authz.rules";
 /// Parts of the names of settings that count seconds.
-const IN_SECONDS: [&str; 5] = ["_ttl", "_timeout", "_delay", "_delay_max", "_seconds"];
+const IN_SECONDS: [&str; 6] = ["_ttl", "_timeout", "_delay", "_delay_max", "_seconds", "keep_alive"];
 
 /// `value` as one of the type of `default`, or what to write instead. In the environment all values are text.
 pub(super) fn of_type_of(default: &Value, key: &str, value: Value) -> Result<Value, String> {

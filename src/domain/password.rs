@@ -222,6 +222,10 @@ mod tests {
         for text in ["", "password", "correct horse"] {
             assert!(!verifies(&PasswordHash::decoy(4), text));
         }
+        for cost in [4, 10, 12, 15] {
+            let decoy = PasswordHash::decoy(cost);
+            assert!(!decoy.is_outdated(cost) && decoy.is_outdated(cost + 1), "it costs what a real one costs");
+        }
     }
 
     #[test]

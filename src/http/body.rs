@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
-use actix_web::{FromRequest, HttpRequest, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::models::{DataType, DefaultOperationRaw, DefaultSchemaRaw};
 use paperclip::v2::schema::Apiv2Schema;
@@ -20,8 +20,11 @@ use serde_json::{Map, Value};
 use super::distinct::Distinct;
 use super::fields::{UnknownFields, checked};
 use super::header::{self, MediaType};
+use super::in_flight::{self, InFlight};
+use super::incoming;
 use super::problem::Fault;
 use super::url_encoded::pairs;
+use crate::domain::audit::Origin;
 use crate::error::{AppError, FieldError};
 use crate::service::Service;
 
@@ -116,7 +119,7 @@ fn read_body(
     } else if usize::try_from(declared).map_or(true, |declared| declared > limit) {
         Some(Fault::TooLarge(limit))
     } else {
-        None
+        reserve(request, limit).err()
     };
     let payload = web::Payload::from_request(request, payload);
     let closing = request.app_data::<web::Data<Service>>().map(|service| service.closing());
@@ -143,6 +146,17 @@ fn read_body(
             () = stopped => Err(AppError::Busy("the server stops before the body has arrived".into()).into()),
         }
     }
+}
+
+/// Counts a body that will be read, until its request has its answer.
+fn reserve(request: &HttpRequest, limit: usize) -> Result<(), Fault> {
+    let bytes = incoming::expected(request.headers()).unwrap_or_default().min(limit);
+    if let Some(in_flight) = request.app_data::<web::Data<InFlight>>().filter(|_| bytes > in_flight::SMALL) {
+        let client = request.extensions().get::<Origin>().and_then(|origin| origin.client);
+        let held = in_flight.take(client, bytes)?;
+        request.extensions_mut().insert(held);
+    }
+    Ok(())
 }
 
 /// The coding that a body says it has (RFC 9110, section 8.4); `None` if it has none.

@@ -175,7 +175,7 @@ mod tests {
 
     fn request<V: AsRef<[u8]>>(header: ClientHeader, headers: &[(&str, V)]) -> HttpRequest {
         let mut settings = crate::config::Settings::defaults().unwrap().http;
-        settings.trusted_proxies = serde_json::from_str("\"10.0.0.0/8, 2001:db8::1\"").unwrap();
+        settings.trusted_proxies = serde_json::from_str(r#"["10.0.0.0/8", "2001:db8::1"]"#).unwrap();
         settings.client_header = header;
         let request = TestRequest::default().app_data(web::Data::new(Proxies::new(&settings)));
         let mut request = request.peer_addr("[::ffff:10.0.0.1]:4711".parse().unwrap());

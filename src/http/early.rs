@@ -1,11 +1,16 @@
-//! Answers that actix-http makes by itself: to what is no request (400), to a head that is slow (408) or too large (431).
-//! They have neither headers nor body, so they are completed where they are written.
+//! Answers before there is a request. actix-http makes those to what is no request (400) and to a head that is too large
+//! (431) without headers or body, so they are completed where they are written. A slow head (408) is for the connection
+//! to notice.
+
+use std::time::{Duration, UNIX_EPOCH};
 
 use actix_web::body::MessageBody;
 use actix_web::http::StatusCode;
+use actix_web::http::header::HttpDate;
 
 use super::edge::{RequestId, finish};
 use super::problem;
+use crate::clock::time_of_day;
 
 /// The longest such answer, in bytes.
 const LONGEST: usize = 160;
@@ -43,6 +48,11 @@ impl Answer {
     /// The whole answer for an empty one, which `written` must be.
     pub fn instead_of(written: &[u8], is_secure: bool) -> Option<Self> {
         let status = (find(written)? == 0).then(|| status(written))??;
+        Some(Self::new(status, is_secure))
+    }
+
+    /// The last answer on a connection.
+    pub fn new(status: StatusCode, is_secure: bool) -> Self {
         let id = RequestId::random();
         let mut answer = problem::early(status, &id);
         finish(answer.headers_mut(), &id, is_secure);
@@ -51,11 +61,12 @@ impl Answer {
         for (name, value) in answer.headers() {
             bytes.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
         }
-        let date = std::str::from_utf8(written).ok()?.split("\r\n").find(|line| line.starts_with("date: "))?;
+        let now = Duration::from_micros(u64::try_from(time_of_day()).unwrap_or_default());
+        let date = HttpDate::from(UNIX_EPOCH + now);
         let body = answer.into_body().try_into_bytes().unwrap_or_default();
-        bytes.extend_from_slice(format!("{date}\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes());
+        bytes.extend_from_slice(format!("date: {date}\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes());
         bytes.extend_from_slice(&body);
-        Some(Self { bytes, written: 0 })
+        Self { bytes, written: 0 }
     }
 
     /// What is not written yet.
@@ -93,7 +104,7 @@ mod tests {
         let text = String::from_utf8(answer.rest().to_vec()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n"), "{head}");
-        for header in ["x-request-id: ", "cache-control: no-store", "x-frame-options: DENY", DATE.trim_end()] {
+        for header in ["x-request-id: ", "cache-control: no-store", "x-frame-options: DENY", "date: "] {
             assert!(head.contains(&format!("\r\n{header}")), "{header}: {head}");
         }
         assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{head}");

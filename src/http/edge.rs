@@ -1,10 +1,11 @@
 //! What happens to every request and every answer: an id, HEAD, errors put into words, headers, one log line.
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_web::body::{BoxBody, MessageBody};
+use actix_web::body::{BodySize, BodyStream, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
 use actix_web::http::header::{
@@ -14,13 +15,12 @@ use actix_web::http::header::{
 use actix_web::http::{ConnectionType, Method};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, web};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, stream};
 
 use super::access::AccessLine;
-use super::body;
 use super::client::{client, is_secure};
-use super::in_flight::{self, Held, InFlight, Outgoing, Static};
-use super::incoming::{self, Incoming};
+use super::in_flight::{self, InFlight, Outgoing, Static};
+use super::incoming::Incoming;
 use super::problem::{self, Fault};
 use super::stream::{Activity, UnderWay};
 use crate::domain::audit::Origin;
@@ -78,7 +78,8 @@ async fn answer<B: MessageBody + 'static>(
     set_caller(Caller::Anonymous(origin.client.map(Network::of)));
     request.extensions_mut().insert(origin);
     let secure = is_secure(request.request());
-    if request.method() == Method::HEAD {
+    let is_head = request.method() == Method::HEAD;
+    if is_head {
         // Routed as GET (RFC 9110, section 9.1). The connection remembers to leave the body out.
         request.head_mut().method = Method::GET;
     }
@@ -102,9 +103,14 @@ async fn answer<B: MessageBody + 'static>(
         keep_cors(response.headers(), answer.headers_mut());
         response = response.into_response(answer);
     }
+    // While the request is under way: what still arrives of its body is not the next one.
+    let ends = is_left_unread(unread, &response).await || offers_upgrade || is_stopping(&response);
+    if is_head {
+        response = without_stream(response);
+    }
     response = weighed(response, under_way, &id);
     finish(response.headers_mut(), &id, secure);
-    if offers_upgrade || is_stopping(&response) || is_left_unread(unread, &response).await {
+    if ends {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     line.answered(&response);
@@ -141,6 +147,14 @@ fn weighed(
     response.map_body(|_, body| BoxBody::new(Outgoing::new(body, held, under_way)))
 }
 
+/// Nothing is sent of a body that is made while it is sent, so nothing would stop whoever makes it.
+fn without_stream(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
+    response.map_body(|_, body| match body.size() {
+        BodySize::Stream => BoxBody::new(BodyStream::new(stream::empty::<Result<web::Bytes, Infallible>>())),
+        _ => body,
+    })
+}
+
 fn is_stopping(response: &ServiceResponse<BoxBody>) -> bool {
     response.request().app_data::<web::Data<Service>>().is_some_and(|service| service.is_leaving())
 }
@@ -162,10 +176,6 @@ pub async fn contain<B: MessageBody + 'static>(
     if target_length(&request) > MAX_TARGET {
         return Ok(request.into_response(HttpResponse::UriTooLong().finish()));
     }
-    let _held = match reserve(&request) {
-        Ok(held) => held,
-        Err(fault) => return Ok(request.error_response(fault).map_into_boxed_body()),
-    };
     let is_oauth = problem::OAUTH_PATHS.contains(&request.path());
     let origin = request.extensions().get::<Origin>().cloned().unwrap_or_default();
     match AssertUnwindSafe(async { next.call(request).await }).catch_unwind().await {
@@ -176,14 +186,6 @@ pub async fn contain<B: MessageBody + 'static>(
             Err(InternalError::from_response("the handler panicked", answer).into())
         }
     }
-}
-
-/// Counts the body of a request, as far as a handler may keep it.
-fn reserve(request: &ServiceRequest) -> Result<Option<Held>, Fault> {
-    let bytes = incoming::expected(request.headers()).unwrap_or_default().min(body::PAGE);
-    let in_flight = request.app_data::<web::Data<InFlight>>().filter(|_| bytes > in_flight::SMALL);
-    let client = request.extensions().get::<Origin>().and_then(|origin| origin.client);
-    in_flight.map(|in_flight| in_flight.take(client, bytes)).transpose()
 }
 
 fn target_length(request: &ServiceRequest) -> usize {
@@ -287,5 +289,18 @@ mod tests {
         }
         let request = test::TestRequest::get().uri("/fine").to_request();
         assert_eq!(test::call_service(&app, request).await.status(), StatusCode::OK);
+    }
+
+    #[actix_web::test]
+    async fn nothing_is_made_for_head_of_a_body_that_is_made_while_it_is_sent() {
+        async fn endless() -> HttpResponse {
+            HttpResponse::Ok().streaming(stream::repeat(Ok::<_, Infallible>(web::Bytes::from_static(b"line\n"))))
+        }
+        let app = App::new().wrap(from_fn(contain)).wrap(from_fn(edge)).route("/audit", web::get().to(endless));
+        let app = test::init_service(app).await;
+        let request = test::TestRequest::default().method(Method::HEAD).uri("/audit").to_request();
+        let response = test::call_service(&app, request).await;
+        assert_eq!((response.status(), response.response().body().size()), (StatusCode::OK, BodySize::Stream));
+        assert!(actix_web::body::to_bytes(response.into_body()).await.unwrap().is_empty());
     }
 }

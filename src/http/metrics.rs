@@ -8,9 +8,11 @@ use actix_web::http::header::VARY;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpResponse, Responder, web};
 
+use super::access::AccessLog;
 use super::connections::{Bound, Connections};
 use super::edge;
 use super::header;
+use super::refusals::Samples;
 use super::transport::Transport;
 use crate::config::Settings;
 use crate::metrics::TextFormat;
@@ -40,15 +42,22 @@ async fn metrics(request: HttpRequest, service: web::Data<Service>) -> impl Resp
 const CONNECTIONS: usize = 64;
 
 /// Listens, and answers `GET /metrics` and nothing else.
-pub fn serve(service: Arc<Service>, settings: &Settings, socket: Bound) -> std::io::Result<(SocketAddr, Server)> {
+pub fn serve(
+    service: Arc<Service>,
+    settings: &Settings,
+    socket: Bound,
+    samples: Arc<Samples>,
+) -> std::io::Result<(SocketAddr, Server)> {
     let listener = socket.listen()?;
     let address = listener.local_addr()?;
     let transport = Transport { workers: 1, connections: CONNECTIONS, shutdown_timeout: 0, tls: None };
     let connections = Connections::new(settings, service.metrics());
     let service = web::Data::from(service);
+    let access_every = settings.log.access_every;
     let application = move || {
         App::new()
             .app_data(service.clone())
+            .app_data(AccessLog::new(access_every, Arc::clone(&samples), None))
             .wrap(from_fn(edge::contain))
             .wrap(from_fn(edge::edge))
             .route("/metrics", web::get().to(metrics))

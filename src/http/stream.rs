@@ -1,7 +1,7 @@
 //! A connection that does not wait for ever: for a request, for the rest of one, or for a client to take its answer.
 //!
-//! actix-http has one idle time for all connections, looks at the clock for the first head only, and waits for slow
-//! readers as long as they like.
+//! actix-http has one idle time for all connections, limits the first head only, and waits for slow readers as long as
+//! they like.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use actix_web::http::StatusCode;
 use actix_web::rt::net::TcpStream;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,8 +21,8 @@ use tokio_rustls::server::TlsStream;
 use super::connections::Counted;
 use super::early;
 
-/// How long the head of a request may take. actix-http answers 408 to the first one after 5 s, so this is a little more.
-const HEAD: Duration = Duration::from_secs(6);
+/// How long the head of a request may take.
+const HEAD: Duration = Duration::from_secs(5);
 /// How long a client may keep the server waiting in all before it has taken some of its answer.
 const GRACE: Duration = Duration::from_secs(10);
 /// Bytes that a client must take for each second that it keeps the server waiting.
@@ -42,10 +43,10 @@ pub struct Activity {
 pub struct UnderWay(Rc<Activity>);
 
 impl Activity {
-    fn new(is_secure: bool) -> Self {
+    fn new(is_secure: bool, may_wait: bool) -> Self {
         let now = Instant::now();
-        // A new connection is there for a request, so its head is awaited from the beginning.
-        Self { is_secure, requests: Cell::new(0), idle_since: Cell::new(now), head_since: Cell::new(Some(now)) }
+        let head_since = Cell::new((!may_wait).then_some(now));
+        Self { is_secure, requests: Cell::new(0), idle_since: Cell::new(now), head_since }
     }
 
     /// A request begins. It is under way until what this returns is dropped.
@@ -127,9 +128,10 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A connection that may be idle for so long.
+    /// A connection that may be idle for so long. One that counts for its client is there for a request, whose head is
+    /// awaited from the beginning; a trusted proxy may open connections before it needs them.
     pub fn new(io: Io, peer: SocketAddr, keep_alive: Duration, counted: Option<Counted>) -> Self {
-        let activity = Rc::new(Activity::new(matches!(io, Io::Tls(_))));
+        let activity = Rc::new(Activity::new(matches!(io, Io::Tls(_)), counted.is_none()));
         let (timer, blocked_since, early) = (None, None, None);
         Self { io, peer, activity, keep_alive, timer, blocked_since, credit: GRACE, early, _counted: counted }
     }
@@ -182,6 +184,14 @@ impl Stream {
         Poll::Ready(ErrorKind::TimedOut.into())
     }
 
+    /// Says that the head took too long, to a client that takes as much at once.
+    fn refuse_slow_head(&mut self, cx: &mut Context<'_>) {
+        let answer = early::Answer::new(StatusCode::REQUEST_TIMEOUT, self.activity.is_secure);
+        if let Poll::Ready(Ok(_)) = on_io!(&mut self.io, stream => stream.poll_write(cx, answer.rest())) {
+            let _ = on_io!(&mut self.io, stream => stream.poll_flush(cx));
+        }
+    }
+
     fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match on_io!(&mut self.io, stream => stream.poll_write(cx, bytes)) {
             Poll::Ready(Ok(written)) => {
@@ -205,8 +215,13 @@ impl AsyncRead for Stream {
         }
         let deadline = self.activity.deadline(self.keep_alive).filter(|_| self.blocked_since.is_none());
         match deadline {
-            // As if the client had ended it.
-            Some(deadline) if self.is_over(deadline, cx) => Poll::Ready(Ok(())),
+            Some(deadline) if self.is_over(deadline, cx) => {
+                if self.activity.head_since.get().is_some() {
+                    self.refuse_slow_head(cx);
+                }
+                // As if the client had ended it.
+                Poll::Ready(Ok(()))
+            }
             _ => Poll::Pending,
         }
     }

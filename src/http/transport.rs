@@ -21,8 +21,6 @@ use super::stream::Stream;
 
 /// How long a connection may take to close, and a client to stop sending after it was refused.
 const CLOSE: Duration = Duration::from_secs(1);
-/// The most threads that actix-server takes.
-const MAX_WORKERS: usize = 512;
 
 /// How connections are served.
 pub struct Transport {
@@ -56,7 +54,7 @@ impl Transport {
         B: MessageBody + 'static,
     {
         let tls = self.tls;
-        let workers = self.workers.clamp(1, MAX_WORKERS);
+        let workers = self.workers.max(1);
         let builder = Server::build()
             .workers(workers)
             // Of each worker.
@@ -103,8 +101,9 @@ where
             let stopping = stopping.clone();
             async move { stopping.notified().await }
         })
-        // The stream knows how long it may be idle.
+        // The stream knows how long it may be idle, and how long a head may take.
         .keep_alive(KeepAlive::Os)
+        .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(CLOSE)
         .on_connect_ext(|stream: &Stream, data| drop(data.insert(stream.activity())))
         .h1(map_config(application, |()| AppConfig::default()))

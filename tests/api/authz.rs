@@ -21,7 +21,7 @@ async fn behind_a_proxy(
     change: impl Fn(&mut Settings),
 ) -> Option<App> {
     let settings = |settings: &mut Settings| {
-        settings.http.trusted_proxies = serde_json::from_str("\"127.0.0.1\"").unwrap();
+        settings.http.trusted_proxies = serde_json::from_str(r#"["127.0.0.1"]"#).unwrap();
         settings.authz.rules = serde_json::from_value(rules.clone()).unwrap();
         change(settings);
     };
@@ -315,7 +315,7 @@ async fn the_request_is_told_by_any_usual_header_and_none_contradicts_the_others
 #[tokio::test]
 async fn nobody_but_a_trusted_proxy_is_believed() {
     for app in ruled(json!([{ "public": true }]), |settings| {
-        settings.http.trusted_proxies = serde_json::from_str("\"192.0.2.1\"").unwrap();
+        settings.http.trusted_proxies = serde_json::from_str(r#"["192.0.2.1"]"#).unwrap();
     })
     .await
     {

@@ -55,7 +55,7 @@ async fn a_client_holds_so_many_connections_and_the_next_one_is_cut() {
 async fn a_trusted_proxy_holds_as_many_connections_as_it_likes() {
     let few = |settings: &mut latchkey::config::Settings| {
         settings.server.connections_per_client = 1;
-        settings.http.trusted_proxies = serde_json::from_str("\"127.0.0.2\"").unwrap();
+        settings.http.trusted_proxies = serde_json::from_str(r#"["127.0.0.2"]"#).unwrap();
     };
     let app = App::start_with(Backend::Sqlite, Profile::Fastapi, few).await.unwrap();
     let mut held = Vec::new();
@@ -132,11 +132,52 @@ async fn an_idle_connection_of_a_trusted_proxy_lives_longer_than_others() {
     let settings = |settings: &mut latchkey::config::Settings| {
         settings.server.keep_alive = 1;
         settings.http.proxy_keep_alive = 60;
-        settings.http.trusted_proxies = serde_json::from_str("\"127.0.0.2\"").unwrap();
+        settings.http.trusted_proxies = serde_json::from_str(r#"["127.0.0.2"]"#).unwrap();
     };
     let app = App::start_with(Backend::Sqlite, Profile::Fastapi, settings).await.unwrap();
     let (mut proxy, mut other) = (connect("127.0.0.2", app.address).await, connect("127.0.0.3", app.address).await);
     assert!(is_served(&mut proxy).await && is_served(&mut other).await);
     assert_eq!(other.read(&mut [0]).await.unwrap(), 0, "it is closed when it has been idle");
     assert!(is_served(&mut proxy).await);
+}
+
+/// What a connection gets that asks for nothing more, until the server ends it.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    said
+}
+
+#[tokio::test]
+async fn a_slow_head_is_refused_and_a_trusted_proxy_may_open_connections_before_it_needs_them() {
+    let settings = |settings: &mut latchkey::config::Settings| {
+        settings.http.trusted_proxies = serde_json::from_str(r#"["127.0.0.2"]"#).unwrap();
+    };
+    let app = App::start_with(Backend::Sqlite, Profile::Fastapi, settings).await.unwrap();
+    let (client, proxy) = ("127.0.0.3", "127.0.0.2");
+    let unused = connect(client, app.address).await;
+    let mut first = connect(client, app.address).await;
+    first.write_all(b"GET /health/live HTTP/1.1\r\nHo").await.unwrap();
+    let mut later = connect(client, app.address).await;
+    assert!(is_served(&mut later).await);
+    later.write_all(b"GET /health/live HTTP/1.1\r\nHo").await.unwrap();
+    let mut proxys_head = connect(proxy, app.address).await;
+    proxys_head.write_all(b"GET").await.unwrap();
+
+    let mut unused_by_proxy = connect(proxy, app.address).await;
+    // The end of a refused body is not the beginning of a request.
+    let mut drained = connect(proxy, app.address).await;
+    drained.write_all(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let (answer, is_served_on) = answer_to(&mut drained, "hello", true).await;
+    assert!(answer.starts_with("http/1.1 404 ") && is_served_on, "{answer}");
+
+    for mut slow in [unused, first, later, proxys_head] {
+        let said = rest(&mut slow).await;
+        let (head, body) = said.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{said:?}"));
+        assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n"), "{head}");
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&problem["code"], &problem["status"]), (&"slow_request".into(), &408.into()), "{said}");
+    }
+    assert!(is_served(&mut unused_by_proxy).await && is_served(&mut drained).await, "neither waits for a head");
 }

@@ -58,7 +58,7 @@ async fn with(change: impl FnOnce(&mut Settings)) -> App {
 #[tokio::test]
 async fn pages_of_other_origins_may_read_nothing_unless_the_settings_name_them() {
     let app =
-        with(|settings| settings.http.cors_origins = serde_json::from_str("\"https://app.example.com\"").unwrap());
+        with(|settings| settings.http.cors_origins = serde_json::from_str(r#"["https://app.example.com"]"#).unwrap());
     let app = app.await;
     for (origin, allowed) in [("https://app.example.com", "https://app.example.com"), ("https://evil.example", "")] {
         let asked = app.request("GET", "/health/live").header("Origin", origin).send().await;
@@ -138,7 +138,7 @@ async fn say(address: std::net::SocketAddr, before: &str, request: &str) -> Stri
 #[tokio::test]
 async fn every_answer_has_the_same_headers_whoever_makes_it() {
     let origin = "https://app.example.com";
-    let app = with(|settings| settings.http.cors_origins = serde_json::from_str(&json!(origin).to_string()).unwrap());
+    let app = with(|settings| settings.http.cors_origins = serde_json::from_str(&json!([origin]).to_string()).unwrap());
     let app = app.await;
     for (request, status) in requests_of_every_kind() {
         for before in ["", "GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"] {
@@ -176,7 +176,7 @@ async fn every_answer_has_the_same_headers_whoever_makes_it() {
 #[tokio::test]
 async fn browsers_are_told_to_stay_with_tls_when_a_trusted_proxy_speaks_it() {
     let trusting =
-        with(|settings| settings.http.trusted_proxies = serde_json::from_str("\"127.0.0.1\"").unwrap()).await;
+        with(|settings| settings.http.trusted_proxies = serde_json::from_str(r#"["127.0.0.1"]"#).unwrap()).await;
     for (app, proto, told) in [
         (&trusting, "https", "max-age=31536000"),
         (&trusting, "http", ""),

@@ -147,7 +147,7 @@ const VARIABLES: &[(&str, &str, &str)] = &[
     (
         "LATCHKEY__SERVER__WORKERS",
         "100000",
-        "settings: server.workers (LATCHKEY__SERVER__WORKERS): 100000 is out of range. Write 0 to 1024.",
+        "settings: server.workers (LATCHKEY__SERVER__WORKERS): 100000 is out of range. Write 0 to 512.",
     ),
     (
         "LATCHKEY__SERVER__WORKERS",
@@ -405,6 +405,21 @@ const VARIABLES: &[(&str, &str, &str)] = &[
         "LATCHKEY_CONFIG_FILE",
         "x",
         "settings: LATCHKEY_CONFIG_FILE: This variable is not read. Write LATCHKEY_CONFIG, with the name of the file.",
+    ),
+    (
+        "RUST_LOG",
+        "info//token",
+        "settings: RUST_LOG: One slash may stand before a text that messages must contain, not two.",
+    ),
+    (
+        "LATCHKEY__HTTP__PROXY_KEEP_ALIVE",
+        "150s",
+        "settings: http.proxy_keep_alive (LATCHKEY__HTTP__PROXY_KEEP_ALIVE): Write a whole number of seconds without a unit, such as the default 150.",
+    ),
+    (
+        "LATCHKEY__SERVER__KEEP_ALIVE",
+        "1m",
+        "settings: server.keep_alive (LATCHKEY__SERVER__KEEP_ALIVE): Write a whole number of seconds without a unit, such as the default 5.",
     ),
     (
         "RUST_LOG",

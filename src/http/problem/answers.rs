@@ -125,7 +125,7 @@ pub(super) fn words(fault: &Fault, profile: StatusProfile) -> Answer {
         }
         Fault::SlowBody => Answer::new(StatusCode::REQUEST_TIMEOUT, "slow_body", "The body did not arrive in time."),
         Fault::TooMuchInFlight => {
-            let detail = "You have not taken earlier answers yet. Take them, and try again.";
+            let detail = "You have too many requests or answers of more than 8 KiB under way. Wait for some of them.";
             Answer::new(StatusCode::TOO_MANY_REQUESTS, "too_much_in_flight", detail)
         }
         Fault::Unset(setting) => {
