@@ -143,6 +143,69 @@ specify! {
         ]);
     }
 
+    async fn every_refusal_within_a_change_has_an_entry_with_its_code(app: App) {
+        let root = app.admin("root@example.org").await;
+        let ada = app.user("ada@example.org").await;
+        app.register("eve@example.org").await;
+        let key = json!({ "name": "k", "scopes": [] });
+        let page = json!({ "title": "t", "body": "b" });
+        app.post("/page/", &ada, &page).await;
+        let issue = async |body: Value| app.post("/keys", &root, &body).await;
+        let claimed = |order: &str| json!({ "name": "k", "scopes": [], "order": order, "delivery": "claim" });
+        let ending = json!({ "name": "k", "scopes": [], "expires_at": app.clock.now().plus_seconds(60).to_string() });
+        let used = issue(claimed("used")).await.text_of("claim");
+        assert_eq!(app.post("/keys/claim", &Credential::None, &json!({ "claim": used })).await.status, 200);
+        let revoked = issue(claimed("revoked")).await;
+        assert_eq!(app.delete(&format!("/keys/{}", revoked.body["id"]), &root).await.status, 204);
+        let expired = issue(claimed("expired")).await.text_of("claim");
+        let ended = app.post("/me/keys", &ada, &ending).await.body["id"].clone();
+        app.clock.advance(72 * 3600);
+        let again = async |email: &str| Credential::Token(app.new_token_of(email).await);
+        let (root, ada, eve) =
+            (again("root@example.org").await, again("ada@example.org").await, again("eve@example.org").await);
+        let named = || app.request("POST", "/me/keys").credential(&ada).header("Idempotency-Key", "one").json(&key);
+        let made = Credential::Token(named().send().await.text_of("key"));
+        assert_eq!(app.get("/protected-route", &made).await.status, 200, "now it is used");
+        let (old, rotated) = app.key_of(&ada, &["keys:write"]).await;
+        let overlap = json!({ "overlap_seconds": 3600 });
+        assert_eq!(app.post(&format!("/me/keys/{rotated}/rotate"), &ada, &overlap).await.status, 200);
+
+        let send = |method: &str, path: &str, caller: &Credential, body: Value| {
+            let request = app.request(method, path).credential(caller);
+            if body.is_null() { request } else { request.json(&body) }
+        };
+        let claim = |code: &str| send("POST", "/keys/claim", &Credential::None, json!({ "claim": code }));
+        let password = json!({ "current_password": "a wrong password", "new_password": "another password" });
+        let email = json!({ "email": "eve@example.org", "current_password": PASSWORD });
+        let beyond = json!({ "name": "k", "scopes": ["users:read"] });
+        let stale = json!({ "title": "u", "version": 7 });
+        let attempts = [
+            (claim(&used), 410, "claim_used", "failure claim_used"),
+            (claim(&revoked.text_of("claim")), 410, "claim_revoked", "failure claim_revoked"),
+            (claim(&expired), 410, "claim_expired", "failure claim_expired"),
+            (send("POST", "/keys", &root, json!({ "name": "other", "scopes": [], "order": "used" })), 409,
+             "repeated_differently", "failure repeated_differently"),
+            (named(), 409, "secret_used", "failure secret_used"),
+            (send("POST", &format!("/me/keys/{ended}/rotate"), &ada, json!({})), 409, "expired", "failure expired"),
+            (send("PATCH", &format!("/me/keys/{rotated}"), &old, json!({ "name": "n" })), 403, "secret_replaced",
+             "denied secret_replaced"),
+            (send("POST", "/me/keys", &ada, beyond), 422, "invalid", "failure scope_not_held"),
+            (send("PATCH", "/me", &ada, email), 409, "email_taken", "failure email_taken"),
+            (send("PUT", "/me/password", &ada, password), 403, "wrong_password", "failure wrong_password"),
+            (send("DELETE", "/me", &root, Value::Null), 409, "last_admin", "failure last_admin"),
+            (send("PATCH", "/page/1", &ada, stale), 412, "stale", "failure stale"),
+            (send("PATCH", "/page/1", &eve, json!({ "title": "u" })), 403, "not_owner", "denied not_owner"),
+            (send("DELETE", "/page/99", &ada, Value::Null), 404, "not_found", "failure not_found"),
+        ];
+        for (request, status, code, entry) in attempts {
+            let answer = request.send().await;
+            answer.assert_error(status, code);
+            let latest = "SELECT outcome || ' ' || detail AS row FROM audit_entries \
+                          WHERE id = (SELECT max(id) FROM audit_entries)";
+            assert_eq!(app.database.rows(latest).await, [entry]);
+        }
+    }
+
     async fn nobody_writes_themselves_another_address_name_or_role(app: App) {
         let root = app.admin("root@example.org").await;
         app.register("ada@example.org").await;

@@ -36,6 +36,12 @@ impl Recorded {
         &self.answers.last().unwrap().1
     }
 
+    async fn send_basic(&mut self, path: &str, pair: &str, form: &[(&str, &str)]) {
+        let request = Request::new(self.http.post(format!("http://{}{path}", self.address)));
+        let request = request.header("Authorization", &format!("Basic {pair}"));
+        self.answers.push((format!("POST {path}"), request.form(form).send().await));
+    }
+
     async fn sign_in(&mut self, email: &str, password: &str) -> String {
         let form = [("grant_type", "password"), ("username", email), ("password", password)];
         let answer = self.send_form("/token", &Credential::None, &form).await;
@@ -66,7 +72,8 @@ specify_database! {
         let issued = out(&with_input(&mut command(&["key", "issue", "root@example.org", "--name", "cli", "--json"]), ""));
         let issued: Value = serde_json::from_str(&issued).unwrap();
 
-        let mut serving = Serving::start(command(&[]).env("RUST_LOG", "trace"));
+        let format = if database.backend == Backend::Sqlite { "text" } else { "json" };
+        let mut serving = Serving::start(command(&[]).env("RUST_LOG", "trace").env("LATCHKEY__LOG__FORMAT", format));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut server = Recorded { address: serving.address(), http, answers: Vec::new() };
         // Secret → how many answers deliver it.
@@ -106,6 +113,12 @@ specify_database! {
                 server.send_form(path, credential, &[("token", token), ("token", token)]).await;
                 server.send_form(path, credential, &[("token", token), ("token_type_hint", token)]).await;
             }
+        }
+        // OAuth libraries put a token into the password of `Basic`.
+        let pair = STANDARD.encode(format!("client:{fresh}"));
+        secrets.insert(pair.clone(), 0);
+        for path in ["/introspect", "/revoke", "/token", "/me"] {
+            server.send_basic(path, &pair, &[("token", &sold)]).await;
         }
         server.send_form("/revoke", &none, &[("token", &sold)]).await;
 
@@ -150,6 +163,7 @@ specify_database! {
         assert!(serving.child.wait().unwrap().success());
         let log = serving.rest().join("\n");
         assert!(log.contains("TRACE") && log.lines().count() > 100, "the log is at trace");
+        assert_eq!(log.starts_with('{'), format == "json");
 
         let mut stored = String::new();
         for table in database.tables().await {

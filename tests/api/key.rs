@@ -348,6 +348,8 @@ specify! {
         }
         let body = json!({ "name": "one too many", "scopes": [] });
         app.post("/me/keys", &ada, &body).await.assert_error(409, "key_limit");
+        let refused = "SELECT count(*) FROM audit_entries WHERE action = 'key.create' AND detail = 'key_limit'";
+        assert_eq!(app.database.number(refused).await, 1);
         assert_eq!(app.get("/me/keys", &ada).await.body["items"].as_array().unwrap().len(), 100);
         assert_eq!(app.delete("/me/keys/50", &ada).await.status, 204);
         assert_eq!(app.post("/me/keys", &ada, &body).await.status, 201);

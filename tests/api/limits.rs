@@ -102,6 +102,20 @@ async fn claims_and_new_keys_are_limited() {
     }
 }
 
+#[tokio::test]
+async fn keys_for_others_count_like_ones_own() {
+    for app in limited(two).await {
+        let root = app.admin("root@example.org").await;
+        let key = json!({ "name": "a key", "scopes": [] });
+        for path in ["/keys", "/me/keys"] {
+            assert_eq!(app.post(path, &root, &key).await.status, 201, "{path}");
+        }
+        for path in ["/keys", "/me/keys"] {
+            assert_too_many(&app.post(path, &root, &key).await, "60");
+        }
+    }
+}
+
 fn hasty(settings: &mut Settings) {
     settings.limits.account_failures = 2;
     settings.limits.account_stop = 4;
@@ -141,6 +155,56 @@ async fn an_account_waits_longer_after_each_failure_and_what_it_holds_lives_on()
                 &json!("after 3 failures")
             ]
         );
+    }
+}
+
+#[tokio::test]
+async fn failures_in_any_spelling_of_an_address_are_failures_of_one_account() {
+    for app in limited(hasty).await {
+        let refused = app.expected.bad_password;
+        for (email, spellings) in [
+            ("ada@example.org", ["ADA@example.org", "ada@EXAMPLE.org"]),
+            ("eve@b\u{fc}cher.example", ["eve@xn--bcher-kva.example", "EVE@bu\u{308}cher.example"]),
+            ("nobody@example.org", ["NOBODY@example.org", "nobody@Example.Org"]),
+        ] {
+            app.database.execute("DELETE FROM sign_in_failures").await;
+            if !email.starts_with("nobody") {
+                assert_eq!(app.register(email).await.status, 201);
+            }
+            for spelling in spellings {
+                app.sign_in(spelling, WRONG).await.assert_error(refused, "invalid_grant");
+            }
+            app.sign_in(email, PASSWORD).await.assert_error(refused, "invalid_grant");
+            let counted = app.database.rows("SELECT CAST(failures AS TEXT) AS row FROM sign_in_failures").await;
+            assert_eq!(counted, ["2"], "{email}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_current_password_is_a_failure_of_the_account() {
+    for app in limited(hasty).await {
+        let refused = app.expected.bad_password;
+        let ada = app.user("ada@example.org").await;
+        let password = json!({ "current_password": WRONG, "new_password": "another password of hers" });
+        app.put("/me/password", &ada, &password).await.assert_error(403, "wrong_password");
+        let email = json!({ "current_password": WRONG, "email": "new@example.org" });
+        app.patch("/me", &ada, &email).await.assert_error(403, "wrong_password");
+        app.sign_in("ada@example.org", PASSWORD).await.assert_error(refused, "invalid_grant");
+        app.clock.advance(1);
+        assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_success_forgets_the_failures_before_it() {
+    for app in limited(hasty).await {
+        app.register("ada@example.org").await;
+        for _ in 0..4 {
+            app.sign_in("ada@example.org", WRONG).await.assert_error(app.expected.bad_password, "invalid_grant");
+            assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, 200);
+        }
+        assert_eq!(app.database.number("SELECT count(*) FROM sign_in_failures").await, 0);
     }
 }
 

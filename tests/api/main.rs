@@ -47,6 +47,7 @@ mod races;
 mod register;
 mod repeat;
 mod revoke;
+mod routes;
 mod security_page;
 mod settings;
 mod stop;

@@ -204,6 +204,50 @@ specify! {
         assert_eq!(fresh.status, 204, "{fresh:?}");
     }
 
+    async fn every_answer_about_a_page_has_the_version_that_it_is_now(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let page = json!({ "title": "t", "body": "b" });
+        let created = app.post("/page/", &ada, &page).await;
+        let changes = [
+            created,
+            app.patch("/page/1", &ada, &json!({ "title": "u" })).await,
+            app.put("/page/1", &ada, &page).await,
+            app.patch("/page/1", &ada, &json!({ "body": "c" })).await,
+        ];
+        for (changed, version) in changes.iter().zip(1..) {
+            assert_eq!(changed.body["version"], version, "{changed:?}");
+            assert_eq!(changed.header("etag"), format!("\"{version}\""), "{changed:?}");
+        }
+        let read = app.get("/page/1", &ada).await;
+        assert_eq!((read.header("etag"), &read.body["version"]), ("\"4\"", &json!(4)));
+    }
+
+    async fn a_list_and_its_total_are_of_one_moment(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let page = json!({ "title": "t", "body": "b" });
+        let write = async || {
+            for _ in 0..60 {
+                assert_eq!(app.post("/page/", &ada, &page).await.status, 201);
+            }
+        };
+        let has_ended = std::cell::Cell::new(false);
+        let read = async || {
+            let mut seen = 0;
+            while !has_ended.get() {
+                let list = app.get("/page/?size=100", &ada).await;
+                assert_eq!(list.body["total"], list.body["items"].as_array().unwrap().len(), "{list:?}");
+                seen += 1;
+            }
+            seen
+        };
+        let writers = async {
+            write().await;
+            has_ended.set(true);
+        };
+        let (one, other, ()) = tokio::join!(read(), read(), writers);
+        assert!(one + other > 10, "{one} and {other} lists were read meanwhile");
+    }
+
     async fn a_version_in_the_body_or_query_does_what_if_match_does(app: App) {
         let ada = app.user("ada@example.org").await;
         app.post("/page/", &ada, &json!({ "title": "One", "body": "" })).await;

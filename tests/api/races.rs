@@ -1,8 +1,14 @@
+use std::cell::Cell;
+
+use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
+use diesel::sql_types::Integer;
+use diesel::{Connection, PgConnection, RunQueryDsl};
 use serde_json::json;
 
 use crate::support::app::PASSWORD;
 use crate::support::client::Request;
-use crate::support::{Answer, App, Credential, specify};
+use crate::support::{Answer, App, Backend, Credential, Profile, specify};
 
 const PARALLEL: usize = 32;
 
@@ -263,6 +269,15 @@ specify! {
         assert_eq!(app.trail(&root, "action=page.create&outcome=denied").await.len(), 1);
     }
 
+    async fn a_request_parked_before_its_token_expired_changes_nothing(app: App) {
+        let ada = app.token_of("ada@example.org").await;
+        let parked = park(&app, &ada).await;
+        app.clock.advance(24 * 3600);
+        let answer = parked.finish().await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {} ", app.expected.bad_token_header)), "{answer}");
+        assert_eq!(app.database.number("SELECT count(*) FROM pages").await, 0);
+    }
+
     async fn a_request_parked_before_its_token_died_changes_nothing(app: App) {
         let ada = app.user("ada@example.org").await;
         let eve = app.user("eve@example.org").await;
@@ -276,6 +291,44 @@ specify! {
         }
         assert_eq!(app.database.number("SELECT count(*) FROM pages").await, 0);
     }
+}
+
+/// What two parallel requests of one user answer that were both under way before either could change anything.
+#[expect(clippy::disallowed_methods, reason = "tests reach the server beside the program")]
+async fn at_the_same_row(app: &App, owner: i64, send: impl AsyncFn() -> Answer) -> [Answer; 2] {
+    let mut holder = PgConnection::establish(&app.database.url).unwrap();
+    holder.batch_execute(&format!("BEGIN; SELECT FROM users WHERE id = {owner} FOR UPDATE")).unwrap();
+    let holders: i32 = diesel::select(sql::<Integer>("pg_backend_pid()")).get_result(&mut holder).unwrap();
+    let answered = Cell::new(0);
+    let send = async || {
+        let answer = send().await;
+        answered.set(answered.get() + 1);
+        answer
+    };
+    let release = async {
+        let waiting = format!(
+            "WITH RECURSIVE blocked AS (SELECT {holders} AS pid UNION SELECT waiting.pid \
+             FROM pg_stat_activity waiting, blocked WHERE blocked.pid = ANY(pg_blocking_pids(waiting.pid))) \
+             SELECT count(*) - 1 FROM blocked"
+        );
+        while app.database.number(&waiting).await < 2 {
+            assert_eq!(answered.get(), 0, "it did not wait for its owner's row");
+            tokio::task::yield_now().await;
+        }
+        holder.batch_execute("ROLLBACK").unwrap();
+    };
+    let (one, other, ()) = tokio::join!(send(), send(), release);
+    [one, other]
+}
+
+#[tokio::test]
+async fn of_two_claims_that_wait_for_the_same_row_one_gets_the_secret() {
+    let Some(app) = App::start(Backend::Postgres, Profile::Fastapi).await else { return };
+    let root = app.admin("shop@example.org").await;
+    let body = json!({ "name": "k", "scopes": [], "delivery": "claim" });
+    let claim = json!({ "claim": app.post("/keys", &root, &body).await.text_of("claim") });
+    let answers = at_the_same_row(&app, 1, async || app.post("/keys/claim", &Credential::None, &claim).await).await;
+    assert_eq!((count(&answers, 200), count(&answers, 410)), (1, 1), "{answers:?}");
 }
 
 const PARKED_BODY: &str = r#"{"title":"parked","body":""}"#;

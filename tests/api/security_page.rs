@@ -44,14 +44,26 @@ fn exists(name: &str) -> bool {
             None => vec![format!("tests/api/{module}.rs")],
         },
     };
-    let begins = format!("fn {test}(");
-    let is_test = |line: &str| {
-        let line = line.trim_start();
-        line.strip_prefix("async ").unwrap_or(line).starts_with(&begins)
-    };
     files.iter().any(|file| {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
-        text.is_ok_and(|text| text.lines().any(is_test))
+        text.is_ok_and(|text| is_run(&text, test))
+    })
+}
+
+/// Whether a source has a function of this name that the test runner calls: by its attribute, or by the macro around it.
+fn is_run(text: &str, test: &str) -> bool {
+    let lines: Vec<&str> = text.lines().collect();
+    let begins = format!("fn {test}(");
+    lines.iter().enumerate().any(|(at, line)| {
+        let function = line.trim_start();
+        if !function.strip_prefix("async ").unwrap_or(function).starts_with(&begins) {
+            return false;
+        }
+        let mut attributes = lines[..at].iter().rev().map(|line| line.trim()).take_while(|line| line.starts_with('#'));
+        let around = lines[..at].iter().rev().find(|line| line.starts_with(|c: char| c.is_alphabetic()));
+        attributes.any(|attribute| {
+            ["#[test]", "#[tokio::test", "#[actix_web::test"].iter().any(|is| attribute.starts_with(is))
+        }) || (line.starts_with("    ") && around.is_some_and(|line| line.starts_with("specify")))
     })
 }
 
@@ -89,5 +101,17 @@ fn a_test_that_is_not_there_is_missed() {
         ("tested", false),
     ] {
         assert_eq!(exists(name), there, "{name}");
+    }
+    for (text, run) in [
+        ("#[test]\nfn it() {", true),
+        ("    #[test]\n    fn it() {", true),
+        ("#[tokio::test]\n#[ignore = \"long\"]\nasync fn it() {", true),
+        ("specify! {\n    async fn it(app: App) {", true),
+        ("fn it() {", false),
+        ("#[test]\nfn other() {}\n\nfn it() {", false),
+        ("specify! {\n    async fn other(app: App) {\n    }\n}\n\nasync fn it() {", false),
+        ("#[inline]\nfn it() {", false),
+    ] {
+        assert_eq!(is_run(text, "it"), run, "{text}");
     }
 }

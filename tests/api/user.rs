@@ -170,6 +170,50 @@ specify! {
         app.get("/users/1.0", &root).await.assert_error(404, "not_found");
     }
 
+    async fn nobody_raises_their_own_account_without_all_that_their_role_holds(app: App) {
+        let root = app.admin("root@example.org").await;
+        app.admin("other@example.org").await;
+        let (key, _) = app.key_of(&root, &["users:read", "users:write"]).await;
+        let issued = json!({ "name": "k", "scopes": ["users:read", "users:write"] });
+        let issued = Credential::Token(app.post("/keys", &root, &issued).await.text_of("key"));
+        let form = [
+            ("grant_type", "password"),
+            ("username", "root@example.org"),
+            ("password", PASSWORD),
+            ("scope", "users:read users:write"),
+        ];
+        let narrowed = app.request("POST", "/token").form(&form).send().await;
+        let narrowed = Credential::Token(narrowed.text_of("access_token"));
+        for caller in [&key, &issued, &narrowed] {
+            assert_eq!(app.get("/users/1", caller).await.status, 200);
+            for body in [json!({ "role": "admin" }), json!({ "role": "member" }), json!({ "disabled": false })] {
+                let answer = app.patch("/users/1", caller, &body).await;
+                assert_eq!(answer.status, 403, "{body}: {answer:?}");
+            }
+            assert_eq!(app.delete("/users/1", caller).await.status, 403);
+        }
+        let role = app.database.rows("SELECT role AS row FROM users WHERE id = 1").await;
+        assert_eq!(role, ["admin"]);
+    }
+
+    async fn a_disabled_user_is_out_at_the_next_request_however_often_the_cache_has_seen_them(app: App) {
+        let root = app.admin("root@example.org").await;
+        for number in 2..12 {
+            let email = format!("user{number}@example.org");
+            let user = app.user(&email).await;
+            let (key, _) = app.key_of(&user, &["pages:read"]).await;
+            for caller in [&user, &key] {
+                assert_eq!(app.get("/page/", caller).await.status, 200);
+                assert_eq!(app.get("/page/", caller).await.status, 200, "now it is in the cache");
+            }
+            let disabled = app.patch(&format!("/users/{number}"), &root, &json!({ "disabled": true })).await;
+            assert_eq!(disabled.status, 200, "{disabled:?}");
+            for caller in [&user, &key] {
+                app.get("/page/", caller).await.assert_error(app.expected.bad_token_header, "invalid_token");
+            }
+        }
+    }
+
     async fn an_admin_ends_the_token_of_a_user(app: App) {
         let root = app.admin("root@example.org").await;
         let ada = app.user("ada@example.org").await;
