@@ -1,5 +1,6 @@
-//! Password attempts under way, by account. So many run at once as could all fail without the account having to wait;
-//! the others queue, and look at the failures again when it is their turn: whoever guesses in parallel gains nothing.
+//! Password attempts under way, by account and by client. So many run at once as could all fail without the account having
+//! to wait, or the client having reached its limit; the others queue, and look at the failures again when it is their turn:
+//! whoever guesses in parallel gains nothing.
 //!
 //! Each process has its own queue. The failures themselves are in the database ([`super::failures`]).
 
@@ -12,17 +13,20 @@ use crate::domain::secret::Digest;
 use crate::error::AppError;
 
 /// Attempts of one account that may run and queue; more are refused.
-const QUEUE_PER_ACCOUNT: usize = 64;
+pub(super) const QUEUE_PER_ACCOUNT: usize = 64;
+/// The same for one client, which may be a network with many users.
+pub(super) const QUEUE_PER_CLIENT: usize = 1_024;
 
 /// All attempts under way.
 pub(super) struct Attempts {
     running: Mutex<Running>,
     ended: watch::Sender<()>,
+    most: usize,
 }
 
 #[derive(Default)]
 struct Running {
-    /// The attempts of each account, the oldest first.
+    /// The attempts of each account, or client, the oldest first.
     by_account: HashMap<Digest, VecDeque<u64>>,
     latest: u64,
 }
@@ -34,21 +38,20 @@ pub(super) struct AttemptGuard {
     number: u64,
 }
 
-impl Default for Attempts {
-    fn default() -> Self {
-        Self { running: Mutex::default(), ended: watch::Sender::new(()) }
-    }
-}
-
 impl Attempts {
+    /// None yet; at most so many of one account or client.
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { running: Mutex::default(), ended: watch::Sender::new(()), most })
+    }
+
     /// One more attempt on this account. Errors: [`AppError::Busy`] if too many queue already.
     pub(super) fn begin(self: &Arc<Self>, account: Digest) -> Result<AttemptGuard, AppError> {
         let mut running = self.running();
         running.latest += 1;
         let number = running.latest;
         let attempts = running.by_account.entry(account).or_default();
-        if attempts.len() >= QUEUE_PER_ACCOUNT {
-            return Err(AppError::Busy("too many sign-ins of one account are under way".into()));
+        if attempts.len() >= self.most {
+            return Err(AppError::Busy("too many sign-ins of one account or client are under way".into()));
         }
         attempts.push_back(number);
         Ok(AttemptGuard { of: Arc::clone(self), account, number })
@@ -103,7 +106,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_attempt_waits_for_those_ahead_of_it_and_for_no_other_account() {
-        let attempts = Arc::new(Attempts::default());
+        let attempts = Attempts::new(QUEUE_PER_ACCOUNT);
         let first = attempts.begin(account("ada")).unwrap();
         let second = attempts.begin(account("ada")).unwrap();
         let other = attempts.begin(account("eve")).unwrap();
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_account_has_so_many_attempts_and_no_more() {
-        let attempts = Arc::new(Attempts::default());
+        let attempts = Attempts::new(QUEUE_PER_ACCOUNT);
         let mut guards: Vec<_> = (0..QUEUE_PER_ACCOUNT).map(|_| attempts.begin(account("ada")).unwrap()).collect();
         assert!(matches!(attempts.begin(account("ada")), Err(AppError::Busy(_))));
         guards.pop();

@@ -183,6 +183,23 @@ impl Service {
         }
     }
 
+    /// Waits until so few attempts of this client are under way that all could fail without its limit being reached. Drop
+    /// what this returns when the outcome is counted.
+    ///
+    /// Errors: [`AppError::TooMany`] if the limit is reached; [`AppError::Busy`] if too many wait already.
+    pub(super) async fn begin_of_client(&self, client: Option<IpAddr>) -> Result<Option<AttemptGuard>, AppError> {
+        let Some(network) = client.filter(|_| self.lockout.is_some()).map(Network::of) else {
+            return Ok(None);
+        };
+        let guard = self.client_attempts.begin(Digest::of(&network.to_string()))?;
+        loop {
+            guard.fewer_ahead_than(self.throttle.room(Act::FailedSignIn, client)?).await;
+            if guard.ahead() < self.throttle.room(Act::FailedSignIn, client)? {
+                return Ok(Some(guard));
+            }
+        }
+    }
+
     /// Records a failed sign-in and counts it, unless it should have waited.
     pub(super) async fn failed_sign_in(
         &self,

@@ -34,7 +34,7 @@ mod user_search;
 
 use std::sync::Arc;
 
-use self::attempts::Attempts;
+use self::attempts::{Attempts, QUEUE_PER_ACCOUNT, QUEUE_PER_CLIENT};
 use self::authz::ForwardPolicy;
 use self::cleanup::Cleanups;
 use self::failures::LockoutPolicy;
@@ -95,6 +95,7 @@ pub struct Service {
     throttle: Throttle,
     lockout: Option<LockoutPolicy>,
     attempts: Arc<Attempts>,
+    client_attempts: Arc<Attempts>,
     forwarding: ForwardPolicy,
     metrics: Arc<Metrics>,
     refusals: Refusals,
@@ -116,7 +117,8 @@ impl Service {
             throttle: Throttle::new(limits, clock.clone(), Arc::clone(&metrics)),
             metrics,
             lockout: LockoutPolicy::new(limits),
-            attempts: Arc::default(),
+            attempts: Attempts::new(QUEUE_PER_ACCOUNT),
+            client_attempts: Attempts::new(QUEUE_PER_CLIENT),
             refusals: Refusals::default(),
             forwarding: ForwardPolicy::new(authz),
             clock,

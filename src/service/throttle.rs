@@ -98,6 +98,13 @@ impl Throttle {
         self.told(act.name(), room)
     }
 
+    /// How many acts of a client are left, at least one. Errors: [`AppError::TooMany`] if none is.
+    pub(super) fn room(&self, act: Act, client: Option<IpAddr>) -> Result<usize, AppError> {
+        self.check(act, client)?;
+        let now = self.clock.uptime();
+        Ok(self.of(act, client).map_or(usize::MAX, |(bucket, network)| bucket.room(network, now)))
+    }
+
     /// Counts a key that somebody makes or issues.
     pub(super) fn count_key(&self, owner: UserId) -> Result<(), AppError> {
         let taken = self.buckets.as_ref().map_or(Ok(()), |buckets| buckets.new_keys.take(owner, self.clock.uptime()));
@@ -171,6 +178,14 @@ impl<C: Copy + Eq + Hash> Bucket<C> {
             return Ok(());
         }
         Err(self.too_many(full_again, now))
+    }
+
+    /// How many more fit, or one.
+    fn room(&self, client: C, now: Duration) -> usize {
+        let now = micros(now);
+        let full_again = self.full_again.get(&client).map_or(0, |cell| cell.load(Ordering::Relaxed));
+        let left = self.capacity().saturating_sub(full_again.saturating_sub(now)) / self.period();
+        usize::try_from(left).unwrap_or(usize::MAX).max(1)
     }
 
     /// Microseconds until one more fits.

@@ -82,6 +82,7 @@ impl Service {
         let (client, lockout) = (call.origin.client, self.lockout);
         self.throttle.check(Act::FailedSignIn, client)?;
         self.hasher.admit(client).await?;
+        let _of_client = self.begin_of_client(client).await?;
         let email = EmailAddress::parse(username);
         let find =
             move |conn: &mut Conn| email.map_or(Ok(None), |email| users::find_by_email_evenly(conn, email.key()));
@@ -191,7 +192,7 @@ impl Service {
         self.change(call, attempt, move |change| {
             let (ended, last) = access_tokens::delete_some(change.conn, after, TOKENS_AT_ONCE)?;
             change.record(|event| event.detail(format!("{ended} tokens")))?;
-            Ok((ended, last.filter(|_| ended >= TOKENS_AT_ONCE.try_into().unwrap_or(usize::MAX))))
+            Ok((ended, last))
         })
         .await
     }
@@ -206,6 +207,7 @@ impl Service {
         let client = call.origin.client;
         self.throttle.check(Act::FailedSignIn, client)?;
         self.hasher.admit(client).await?;
+        let _of_client = self.begin_of_client(client).await?;
         let found = self.db.read(move |conn| users::find(conn, user)).await?;
         let found = found.ok_or_else(|| call.no_longer_known())?;
         let attempted = AttemptedAccount::of(&found, client);

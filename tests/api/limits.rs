@@ -73,6 +73,18 @@ async fn failed_sign_ins_are_limited_by_client_and_successful_ones_are_not() {
 }
 
 #[tokio::test]
+async fn of_guesses_in_parallel_at_many_accounts_as_many_are_looked_at_as_the_client_has_left() {
+    for app in limited(two).await {
+        let emails: Vec<String> = (0..16).map(|number| format!("user{number}@example.org")).collect();
+        let guesses = emails.iter().map(|email| app.sign_in(email, WRONG));
+        let answers = futures_util::future::join_all(guesses).await;
+        let count = |status| answers.iter().filter(|answer| answer.status == status).count();
+        assert_eq!((count(app.expected.bad_password), count(429)), (2, 14), "{answers:?}");
+        assert_eq!(app.database.number("SELECT count(*) FROM audit_entries WHERE detail = 'unknown_email'").await, 2);
+    }
+}
+
+#[tokio::test]
 async fn tokens_that_are_not_good_are_limited_by_client_and_good_ones_go_on() {
     for app in limited(two).await {
         let ada = app.user("ada@example.org").await;
