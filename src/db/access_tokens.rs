@@ -120,11 +120,13 @@ pub fn delete_of(conn: &mut Conn, user: UserId) -> Result<bool, AppError> {
     Ok(diesel::delete(access_tokens::table.find(user.0)).execute(conn)? > 0)
 }
 
-/// Removes the tokens of at most `limit` users with higher ids than `after`; how many, and the last of these users.
+/// Removes the tokens of at most `limit` users with higher ids than `after`; how many, and the last of these users if
+/// there may be more. Others may remove some of them meanwhile.
 pub fn delete_some(conn: &mut Conn, after: UserId, limit: i64) -> Result<(usize, Option<UserId>), AppError> {
     let some = access_tokens::table.filter(access_tokens::user_id.gt(after.0)).order(access_tokens::user_id);
     let users: Vec<i64> = some.limit(limit).select(access_tokens::user_id).load(conn)?;
-    let last = users.last().copied().map(UserId);
+    let is_full = i64::try_from(users.len()).is_ok_and(|found| found >= limit);
+    let last = users.last().copied().map(UserId).filter(|_| is_full);
     let ended = diesel::delete(access_tokens::table.filter(access_tokens::user_id.eq_any(users))).execute(conn)?;
     Ok((ended, last))
 }

@@ -425,6 +425,15 @@ pub fn update(conn: &mut Conn, id: KeyId, change: &KeyChange) -> Result<ApiKey, 
         .get_result(conn))?)
 }
 
+/// The same while nobody has used the key's secret; `None` if somebody has.
+pub fn replace_unseen(conn: &mut Conn, id: KeyId, change: &KeyChange) -> Result<Option<ApiKey>, AppError> {
+    Ok(on_backend!(conn => diesel::update(api_keys::table.find(id.0).filter(api_keys::secret_unseen))
+        .set(change)
+        .returning(ApiKey::as_returning())
+        .get_result(conn)
+        .optional())?)
+}
+
 /// Removes a key.
 pub fn delete(conn: &mut Conn, id: KeyId) -> Result<(), AppError> {
     diesel::delete(api_keys::table.find(id.0)).execute(conn)?;

@@ -60,10 +60,8 @@ impl Leases {
 
     /// Gives back what is held by work that began before `then`; how much work that was.
     pub(super) fn end_begun_before(&self, then: Instant) -> usize {
-        let mut active = self.active();
-        let before = active.leases.len();
-        active.leases.retain(|_, (since, _)| *since >= then);
-        before - active.leases.len()
+        let ended: Vec<_> = self.active().leases.extract_if(|_, (since, _)| *since < then).collect();
+        ended.len()
     }
 
     fn active(&self) -> MutexGuard<'_, ActiveLeases> {

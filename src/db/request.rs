@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::domain::id::UserId;
+use crate::domain::id::{KeyId, UserId};
 use crate::domain::network::Network;
 
 /// How long a request waits for the database in all. The server ends a statement sooner; this is for a server that does
@@ -13,8 +13,10 @@ pub(super) const REQUEST_BUDGET: Duration = Duration::from_millis(1_800);
 /// Who gets one share of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
-    /// A user, by whatever credential.
+    /// A user, by their token or a key of their own.
     User(UserId),
+    /// Whoever holds a key that was issued to them: not its owner.
+    IssuedKey(KeyId),
     /// The network of a client that has not authenticated; `None` if it has no address.
     Anonymous(Option<Network>),
 }

@@ -54,7 +54,10 @@ impl Service {
         }
         let now = self.clock.now();
         let identity = self.holder(credential, digest, now, purpose).await?.ok_or_else(refused)?;
-        set_caller(Caller::User(identity.user_id));
+        set_caller(match identity.credential {
+            Credential::IssuedKey(key) => Caller::IssuedKey(key),
+            Credential::Token(_) | Credential::OwnKey(_) => Caller::User(identity.user_id),
+        });
         if let Some(key) = identity.key() {
             self.key_usage.note(key, now, client);
         }

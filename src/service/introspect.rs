@@ -9,8 +9,8 @@ use crate::domain::secret::Digest;
 use crate::error::AppError;
 
 impl Service {
-    /// Whose token or key this is, if it lives. To ask is no use of it: neither does it count as one, nor do wrong ones
-    /// count against whoever asks.
+    /// Whose token or key this is, if it lives. This is not noted as its last use, but the request that made it can be
+    /// repeated no more. Wrong ones do not count against whoever asks.
     pub async fn introspect(&self, secret: &str) -> Result<Option<Arc<Identity>>, AppError> {
         self.holder(secret, Digest::of(secret), self.clock.now(), Purpose::Read).await
     }

@@ -5,7 +5,7 @@ use validator::{Validate, ValidationError};
 
 use super::Service;
 use super::grant::{Foreign, KeyRequest, NAME_MAX, Terms, may_give, may_take_over, read_expiry, read_scopes};
-use super::repeat::{NamedRequest, is_repetition, made_by, replace_unseen};
+use super::repeat::{NamedRequest, is_repetition, made_by, replace_unseen, secret_used};
 use super::rules::{broken, readable};
 use super::token::generate;
 use super::trail::Change;
@@ -90,10 +90,12 @@ impl Service {
                 && let Some((key, _)) = issue_requests::find(change.conn, owner, &named.row_name())?
             {
                 change.is_on(Target::Key(key.id));
-                return match is_repetition(&key, Some(named), change.now)? {
-                    true => Ok(FreshKey { key: replace_unseen(change, &key, &secret)?.into(), secret }),
-                    false => Err(replaced_since()),
-                };
+                if !is_repetition(&key, Some(named), change.now)? {
+                    return Err(secret_used());
+                }
+                // It may hold more, or live longer, than it did.
+                may_take_over(change, &key, &key.grant(), key.expires_at.map(Timestamp::from))?;
+                return Ok(FreshKey { key: replace_unseen(change, &key, &secret)?.into(), secret });
             }
             // The owner's row is locked, so parallel creations count one after the other.
             if api_keys::count_own(change.conn, owner)? >= KEYS_MAX {
@@ -171,7 +173,10 @@ impl Service {
     ) -> Result<FreshKey, AppError> {
         let owner = call.user()?.user_id;
         let body = format!("{id} {}", overlap.unwrap_or(0));
-        let named = NamedRequest::new("rotate", owner, idempotency_key, &body);
+        // What a key has asked for itself is another request: what it may repeat, nobody else's name gives it.
+        let is_itself = call.identity().is_some_and(|identity| identity.key() == Some(id));
+        let kind = if is_itself { "rotate-itself" } else { "rotate" };
+        let named = NamedRequest::new(kind, owner, idempotency_key, &body);
         self.rotate(call, id, overlap, named, move |change| find_own_key(change, owner, id)).await
     }
 
@@ -266,7 +271,8 @@ fn own_key(key: Option<ApiKey>, owner: UserId) -> Result<ApiKey, AppError> {
     key.filter(|key| key.owner_id == owner && !key.issued).ok_or(AppError::NotFound("key"))
 }
 
-/// The caller's own key with this id, for a change. The caller's row is locked, so the key stays as found.
+/// The caller's own key with this id, for a change. The caller's row is locked, so nobody else changes the key; it may be
+/// used.
 fn lock_own_key(change: &mut Change<'_>, owner: UserId, id: KeyId) -> Result<ApiKey, AppError> {
     may_change_key(change, id)?;
     find_own_key(change, owner, id)
@@ -280,18 +286,13 @@ fn find_own_key(change: &mut Change<'_>, owner: UserId, id: KeyId) -> Result<Api
     own_key(found, owner)
 }
 
-/// Somebody has rotated the key that a request made.
-fn replaced_since() -> AppError {
-    AppError::Conflict { code: "secret_used", detail: "The secret that this request made has been replaced since." }
-}
-
 /// Refuses a secret that was rotated out and would change its own key.
 pub(super) fn may_change_key(change: &Change<'_>, id: KeyId) -> Result<(), AppError> {
     let caller = change.caller.as_ref();
     caller.map_or(Ok(()), |caller| caller.may_change_key(id)).map_err(AppError::Forbidden)
 }
 
-/// The key with this id, whose owner, and so it, stays as found until the transaction ends.
+/// The key with this id, whose owner is locked until the transaction ends, so nobody else changes it; it may be used.
 pub(super) fn lock_key(change: &mut Change<'_>, id: KeyId) -> Result<ApiKey, AppError> {
     let find = |conn: &mut Conn| api_keys::find(conn, id)?.ok_or(AppError::NotFound("key"));
     let owner = find(change.conn)?.owner_id;

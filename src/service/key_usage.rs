@@ -1,6 +1,6 @@
 //! When a key was last used: gathered in memory, written beside the requests, at most once a minute for each key.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -87,6 +87,18 @@ impl KeyUsage {
     }
 }
 
+/// Uses that are being written. Those that are not are due again, also if nobody waits any longer: the process stops.
+struct Unwritten<'u> {
+    usage: &'u KeyUsage,
+    uses: VecDeque<(KeyId, LastUse)>,
+}
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        self.usage.put_back(self.uses.drain(..).collect());
+    }
+}
+
 impl Service {
     /// Stores that the current secret with this digest is used for the first time; whether there is such a secret still.
     pub(super) async fn note_first_use(&self, digest: Digest) -> Result<bool, AppError> {
@@ -116,22 +128,17 @@ impl Service {
     }
 
     async fn write_key_usage(&self, uses: Vec<(KeyId, LastUse)>) {
-        let mut lost = Vec::new();
-        let mut uses = uses.into_iter();
-        for (key, last) in uses.by_ref() {
+        let mut unwritten = Unwritten { usage: &self.key_usage, uses: uses.into() };
+        while let Some((key, last)) = unwritten.uses.front().copied() {
             // One row in a transaction can never be part of a deadlock.
             let written = self.db.write(move |conn| api_keys::touch(conn, key, last.at, last.from)).await;
             if let Err(error) = written {
                 log::debug!("cannot write when key {key} was last used: {error}");
-                lost.push((key, last));
                 // A database that is away is away for the others, too; the server may be about to stop.
+                log::warn!("could not write when {} keys were last used, trying again", unwritten.uses.len());
                 break;
             }
-        }
-        lost.extend(uses);
-        if !lost.is_empty() {
-            log::warn!("could not write when {} keys were last used, trying again", lost.len());
-            self.key_usage.put_back(lost);
+            unwritten.uses.pop_front();
         }
     }
 }

@@ -207,6 +207,25 @@ fn merged(sums: Vec<Sum>) -> Vec<Sum> {
     merged
 }
 
+/// Sums that are being written. Those that are not are counted again, also if nobody waits any longer: the process stops.
+struct Unwritten<'s> {
+    service: &'s Service,
+    sums: Vec<Sum>,
+}
+
+impl Unwritten<'_> {
+    /// Some of them, from this one on; `None` if there are no more.
+    fn next(&self, from: usize) -> Option<Vec<Sum>> {
+        self.sums.get(from..)?.chunks(BATCH).next().map(<[Sum]>::to_vec)
+    }
+}
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        self.sums.drain(..).for_each(|sum| self.service.put_back(sum));
+    }
+}
+
 impl Service {
     /// Whether this refusal gets an entry of its own.
     pub(super) fn has_own_entry(&self, refusal: &Refusal) -> bool {
@@ -232,8 +251,10 @@ impl Service {
     }
 
     async fn write_sums(&self, sums: Vec<Sum>) {
-        for batch in sums.chunks(BATCH) {
-            let (entries, now) = (batch.to_vec(), self.clock.now());
+        let mut unwritten = Unwritten { service: self, sums };
+        let mut from = 0;
+        while let Some(batch) = unwritten.next(from) {
+            let (entries, now) = (batch.clone(), self.clock.now());
             let written = self.db.write(move |conn| {
                 entries.iter().try_for_each(|sum| {
                     let origin = Origin { client: sum.client, request_id: None };
@@ -242,9 +263,10 @@ impl Service {
             });
             if let Err(error) = written.await {
                 log::warn!("cannot write sums of {} kinds of refusals, trying again: {error}", batch.len());
-                batch.iter().for_each(|sum| self.put_back(sum.clone()));
+                from += batch.len();
                 continue;
             }
+            unwritten.sums.drain(from..from + batch.len());
             batch.iter().for_each(|sum| self.metrics.audit_entry(sum.outcome.name()));
         }
     }

@@ -67,12 +67,12 @@ pub(super) fn is_repetition(key: &ApiKey, request: Option<&NamedRequest>, now: T
     if key.secret_request_body.as_deref() != Some(request.body()) {
         return Err(repeated_differently());
     }
-    let conflict = |code, detail| Err(AppError::Conflict { code, detail });
     if !key.secret_unseen {
-        return conflict("secret_used", "The secret that this request made has been used. It is shown no more.");
+        return Err(secret_used());
     }
     if key.secret_made_at.is_none_or(|made_at| Timestamp::from(made_at).plus_seconds(REPEATABLE) <= now) {
-        return conflict("repeated_too_late", "A request can be repeated for 24 hours.");
+        let detail = "A request can be repeated for 24 hours.";
+        return Err(AppError::Conflict { code: "repeated_too_late", detail });
     }
     Ok(true)
 }
@@ -85,9 +85,15 @@ pub(super) fn replace_unseen(change: &mut Change<'_>, key: &ApiKey, secret: &Sec
         SecretKind::Claim => KeyChange { claim_digest: Some(digest), ..KeyChange::default() },
         _ => KeyChange { hint: Some(secret.hint()), digest: Some(Some(digest)), ..KeyChange::default() },
     };
-    let replaced = api_keys::update(change.conn, key.id, &replacement)?;
+    // Its first use locks nobody's row, and may have come since the key was read.
+    let replaced = api_keys::replace_unseen(change.conn, key.id, &replacement)?.ok_or_else(secret_used)?;
     change.record(|event| event.changed(vec!["secret"]).detail("repeated"))?;
     Ok(replaced)
+}
+
+pub(super) fn secret_used() -> AppError {
+    let detail = "The secret that this request made has been used or replaced. It is shown no more.";
+    AppError::Conflict { code: "secret_used", detail }
 }
 
 pub(super) fn repeated_differently() -> AppError {

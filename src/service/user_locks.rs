@@ -23,20 +23,21 @@ pub(super) struct UserLockGuard {
 struct Entry {
     locks: UserLocks,
     user: UserId,
-    lock: Arc<AsyncMutex<()>>,
+    /// Given back under the lock of the map.
+    lock: Option<Arc<AsyncMutex<()>>>,
 }
 
 impl UserLocks {
     /// Waits for the lock of this user. Without a user there is nothing to lock.
     pub(super) async fn lock(&self, user: Option<UserId>) -> Option<UserLockGuard> {
         let entry = self.enter(user?);
-        let guard = Arc::clone(&entry.lock).lock_owned().await;
+        let guard = Arc::clone(entry.lock.as_ref()?).lock_owned().await;
         Some(UserLockGuard { _guard: guard, _entry: entry })
     }
 
     fn enter(&self, user: UserId) -> Entry {
         let lock = Arc::clone(self.map().entry(user).or_default());
-        Entry { locks: self.clone(), user, lock }
+        Entry { locks: self.clone(), user, lock: Some(lock) }
     }
 
     fn map(&self) -> MutexGuard<'_, HashMap<UserId, Arc<AsyncMutex<()>>>> {
@@ -47,8 +48,9 @@ impl UserLocks {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut map = self.locks.map();
-        // The map's and this one's: nobody else holds the lock or waits for it.
-        if Arc::strong_count(&self.lock) <= 2 {
+        drop(self.lock.take());
+        // The map's alone: nobody holds the lock or waits for it.
+        if map.get(&self.user).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             map.remove(&self.user);
         }
     }

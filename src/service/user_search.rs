@@ -27,9 +27,11 @@ pub(super) fn find(conn: &mut Conn, query: &UserQuery) -> Result<(Vec<users::Use
         return Ok((Some(user).filter(|user| user.id.0 > after.0).into_iter().collect(), total));
     }
     let text = query.search.to_lowercase();
-    let total = if query.with_total { Some(Total::of(count(conn, &text)?)) } else { None };
     let ids = matching(conn, &text, after, limit)?;
-    Ok((users::find_all(conn, &ids)?, total))
+    let found = users::find_all(conn, &ids)?;
+    // Last: if it takes too long, PostgreSQL answers nothing more in this transaction.
+    let total = if query.with_total { Some(Total::of(count(conn, &text)?)) } else { None };
+    Ok((found, total))
 }
 
 /// The users after `after` who match, at most `limit`.

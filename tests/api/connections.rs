@@ -144,7 +144,8 @@ async fn an_idle_connection_of_a_trusted_proxy_lives_longer_than_others() {
 /// What a connection gets that asks for nothing more, until the server ends it.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut said = String::new();
-    stream.read_to_string(&mut said).await.unwrap();
+    let ends = tokio::time::timeout(std::time::Duration::from_secs(30), stream.read_to_string(&mut said));
+    ends.await.expect("the server ends it").unwrap();
     said
 }
 

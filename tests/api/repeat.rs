@@ -129,6 +129,35 @@ specify! {
         named(&app, "/me/keys", &weak, "two", &body).await.assert_error(422, "invalid");
     }
 
+    async fn nobody_repeats_a_rotation_by_the_secret_that_it_replaced(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let (old, id) = app.key_of(&ada, &["keys:write"]).await;
+        let (path, overlap) = (format!("/me/keys/{id}/rotate"), json!({ "overlap_seconds": 3600 }));
+        let rotate = |caller: &Credential| {
+            app.request("POST", &path).credential(caller).header("Idempotency-Key", "one").json(&overlap)
+        };
+        let new = Credential::Token(rotate(&ada).send().await.text_of("key"));
+        rotate(&old).send().await.assert_error(403, "secret_replaced");
+        assert_eq!(app.get("/me", &new).await.status, 200);
+    }
+
+    async fn a_repetition_shows_no_secret_of_a_key_that_has_become_stronger_than_the_caller(app: App) {
+        let root = app.admin("root@example.org").await;
+        let (weak, _) = app.key_of(&root, &["keys:write", "pages:read"]).await;
+        let body = json!({ "name": "k", "scopes": ["pages:read"] });
+        let make = |caller: &Credential| {
+            app.request("POST", "/me/keys").credential(caller).header("Idempotency-Key", "one").json(&body)
+        };
+        let made = make(&root).send().await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let stronger = json!({ "scopes": ["pages:read", "users:write"] });
+        let path = format!("/me/keys/{}", made.body["id"]);
+        assert_eq!(app.patch(&path, &root, &stronger).await.status, 200);
+        let again = make(&weak).send().await;
+        assert_eq!((again.status, &again.body["key"]), (422, &json!(null)), "{again:?}");
+        assert_eq!(make(&root).send().await.status, 201, "whoever holds as much may repeat it");
+    }
+
     async fn a_key_that_rotated_itself_repeats_that_by_the_secret_it_has_left(app: App) {
         let root = app.admin("root@example.org").await;
         let (old, id) = app.key_of(&root, &["keys:write"]).await;

@@ -17,17 +17,30 @@ CREATE TABLE credential_changes (
 
 CREATE INDEX credential_changes_xid ON credential_changes (xid);
 
--- A role that may change credentials must be able to log the change.
+-- A role that may change credentials, or a column of them, must be able to log the change. The program's role, which makes
+-- tokens, also reads and purges the log.
 DO $$
 DECLARE
-    role_name TEXT;
+    changer RECORD;
 BEGIN
-    FOR role_name IN
-        SELECT DISTINCT CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END
-        FROM pg_class, aclexplode(relacl) AS acl
-        WHERE pg_class.oid = CAST('access_tokens' AS regclass) AND acl.privilege_type = 'INSERT'
+    FOR changer IN
+        WITH privileges AS (
+            SELECT acl.grantee, acl.privilege_type, oid AS relation FROM pg_class, aclexplode(relacl) AS acl
+            UNION ALL
+            SELECT acl.grantee, acl.privilege_type, attrelid FROM pg_attribute, aclexplode(attacl) AS acl
+        )
+        SELECT
+            CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END AS name,
+            bool_or(privilege_type = 'INSERT' AND relation = CAST('access_tokens' AS regclass)) AS makes_tokens
+        FROM privileges
+        WHERE privilege_type IN ('INSERT', 'UPDATE', 'DELETE') AND relation IN
+            (CAST('users' AS regclass), CAST('access_tokens' AS regclass), CAST('api_keys' AS regclass))
+        GROUP BY grantee
     LOOP
-        EXECUTE 'GRANT SELECT, INSERT, DELETE ON credential_changes TO ' || role_name;
+        EXECUTE 'GRANT INSERT ON credential_changes TO ' || changer.name;
+        IF changer.makes_tokens THEN
+            EXECUTE 'GRANT SELECT, DELETE ON credential_changes TO ' || changer.name;
+        END IF;
     END LOOP;
 END
 $$;
