@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::db::{Conn, audit_entries, users};
 use crate::domain::audit::{Action, By, Call, Event, Origin, Outcome, Target};
 use crate::domain::id::{EntryId, UserId};
-use crate::domain::principal::Identity;
+use crate::domain::principal::{Credential, Identity};
 use crate::domain::secret::Digest;
 use crate::error::{AppError, Denial, Reason};
 
@@ -202,6 +202,10 @@ impl Service {
         let story = Story::new(By::caller(&call.caller), attempt);
         let (told, asked, clock) = (story.clone(), call.clone(), self.clock.clone());
         let user = call.identity().map(|identity| identity.user_id);
+        let issued_key = call.identity().and_then(|identity| match identity.credential {
+            Credential::IssuedKey(key) => Some(key),
+            Credential::Token(_) | Credential::OwnKey(_) => None,
+        });
         let (cache, affected) = (Arc::clone(&self.cache), story.clone());
         let change = move |conn: &mut Conn| {
             let locked = locks.take(conn, &call)?;
@@ -220,7 +224,7 @@ impl Service {
         };
         // Whether or not somebody still waits for the answer. A change that is not stored leaves the cache as it is.
         let forget = move || affected.is_forgotten_by(&cache);
-        match self.db.write_then(self.user_locks.lock(user), change, forget).await {
+        match self.db.write_then(self.user_locks.lock(user, issued_key), change, forget).await {
             Ok(answer) => {
                 told.is_logged(&asked.origin);
                 self.metrics.audit_entry(Outcome::Success.name());

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::support::app::PASSWORD;
 use crate::support::database::Database;
 use crate::support::postgres::own_socket;
-use crate::support::{App, Backend, Credential, Profile, announce, specify};
+use crate::support::{App, Backend, Credential, Profile, specify};
 
 specify! {
     async fn a_fresh_server_is_live_and_ready(app: App) {
@@ -150,10 +150,7 @@ struct Removable {
 impl Removable {
     /// The tests' own server, under a name for the sessions of one test.
     fn create(name: &'static str) -> Option<Self> {
-        let Some(server) = own_socket() else {
-            announce("skipped: only the tests' own PostgreSQL server can be taken away");
-            return None;
-        };
+        let server = own_socket()?;
         let home = TempDir::new().unwrap();
         let link = home.path().join("socket");
         symlink(&server, &link).unwrap();

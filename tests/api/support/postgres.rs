@@ -33,7 +33,7 @@ pub fn url() -> Option<&'static str> {
             std::mem::forget(cluster);
             return Ok(Some(url));
         }
-        if std::env::var("REQUIRE_POSTGRES").is_ok_and(|value| value == "1") {
+        if is_required() {
             return Err(
                 "REQUIRE_POSTGRES=1, but TEST_POSTGRES_URL is unset and no PostgreSQL server is installed".into()
             );
@@ -44,10 +44,20 @@ pub fn url() -> Option<&'static str> {
     URL.get_or_init(find).as_ref().unwrap_or_else(|error| panic!("{error}")).as_deref()
 }
 
-/// The directory of the throw-away cluster's socket; `None` if the server is another one.
+/// Whether it is a failure if there is no server.
+fn is_required() -> bool {
+    std::env::var("REQUIRE_POSTGRES").is_ok_and(|value| value == "1")
+}
+
+/// The directory of the throw-away cluster's socket; `None`, after a line that says so, if the server is another one.
 pub fn own_socket() -> Option<PathBuf> {
-    let (_, home) = url()?.split_once("&host=")?;
-    Path::new(home).join("data").is_dir().then(|| PathBuf::from(home))
+    let home = url()?.split_once("&host=").map(|(_, home)| PathBuf::from(home));
+    let own = home.filter(|home| home.join("data").is_dir());
+    if own.is_none() {
+        assert!(!is_required(), "REQUIRE_POSTGRES=1, but this test takes a server of its own: unset TEST_POSTGRES_URL");
+        super::announce("a test is skipped: it takes a server of its own, so unset TEST_POSTGRES_URL");
+    }
+    own
 }
 
 fn server_binaries() -> Option<PathBuf> {
