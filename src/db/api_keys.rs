@@ -425,7 +425,7 @@ pub fn update(conn: &mut Conn, id: KeyId, change: &KeyChange) -> Result<ApiKey, 
         .get_result(conn))?)
 }
 
-/// The same while nobody has used the key's secret; `None` if somebody has.
+/// The same if the key's secret is unused; `None` if it has been used.
 pub fn replace_unseen(conn: &mut Conn, id: KeyId, change: &KeyChange) -> Result<Option<ApiKey>, AppError> {
     Ok(on_backend!(conn => diesel::update(api_keys::table.find(id.0).filter(api_keys::secret_unseen))
         .set(change)

@@ -15,7 +15,7 @@ pub(super) const REQUEST_BUDGET: Duration = Duration::from_millis(1_800);
 pub enum Caller {
     /// A user, by their token or a key of their own.
     User(UserId),
-    /// Whoever holds a key that was issued to them: not its owner.
+    /// The holder of an issued key, who is not its owner.
     IssuedKey(KeyId),
     /// The network of a client that has not authenticated; `None` if it has no address.
     Anonymous(Option<Network>),

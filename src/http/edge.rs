@@ -147,7 +147,7 @@ fn weighed(
     response.map_body(|_, body| BoxBody::new(Outgoing::new(body, held, under_way)))
 }
 
-/// Nothing is sent of a body that is made while it is sent, so nothing would stop whoever makes it.
+/// Replaces a streamed body by an empty one: HEAD sends nothing of it, so no slow client would ever stop the stream.
 fn without_stream(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     response.map_body(|_, body| match body.size() {
         BodySize::Stream => BoxBody::new(BodyStream::new(stream::empty::<Result<web::Bytes, Infallible>>())),

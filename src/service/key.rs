@@ -173,7 +173,7 @@ impl Service {
     ) -> Result<FreshKey, AppError> {
         let owner = call.user()?.user_id;
         let body = format!("{id} {}", overlap.unwrap_or(0));
-        // What a key has asked for itself is another request: what it may repeat, nobody else's name gives it.
+        // A key that rotates itself may repeat that with its replaced secret; it must not repeat a rotation by its owner.
         let is_itself = call.identity().is_some_and(|identity| identity.key() == Some(id));
         let kind = if is_itself { "rotate-itself" } else { "rotate" };
         let named = NamedRequest::new(kind, owner, idempotency_key, &body);

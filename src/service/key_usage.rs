@@ -87,7 +87,7 @@ impl KeyUsage {
     }
 }
 
-/// Uses that are being written. Those that are not are due again, also if nobody waits any longer: the process stops.
+/// Uses that are being written. Unwritten ones become due again, also when the process stops during the write.
 struct Unwritten<'u> {
     usage: &'u KeyUsage,
     uses: VecDeque<(KeyId, LastUse)>,

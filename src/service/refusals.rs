@@ -207,7 +207,7 @@ fn merged(sums: Vec<Sum>) -> Vec<Sum> {
     merged
 }
 
-/// Sums that are being written. Those that are not are counted again, also if nobody waits any longer: the process stops.
+/// Sums that are being written. Unwritten ones are counted again, also when the process stops during the write.
 struct Unwritten<'s> {
     service: &'s Service,
     sums: Vec<Sum>,

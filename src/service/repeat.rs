@@ -85,7 +85,7 @@ pub(super) fn replace_unseen(change: &mut Change<'_>, key: &ApiKey, secret: &Sec
         SecretKind::Claim => KeyChange { claim_digest: Some(digest), ..KeyChange::default() },
         _ => KeyChange { hint: Some(secret.hint()), digest: Some(Some(digest)), ..KeyChange::default() },
     };
-    // Its first use locks nobody's row, and may have come since the key was read.
+    // The first use of a secret takes no lock on the owner, so it may have been stored since the key was read.
     let replaced = api_keys::replace_unseen(change.conn, key.id, &replacement)?.ok_or_else(secret_used)?;
     change.record(|event| event.changed(vec!["secret"]).detail("repeated"))?;
     Ok(replaced)

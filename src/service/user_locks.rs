@@ -1,6 +1,6 @@
 //! One change per user at a time. Changes by one user would wait for each other in the database anyway, where each would
 //! hold a connection meanwhile: one user with many requests could then keep out all others. An issued key waits for itself
-//! first, so that whoever holds it is one of those who wait for its owner, however many requests they send.
+//! first, so its holder has one place in the owner's queue, however many requests they send.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -66,7 +66,7 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let mut map = self.locks.map();
         drop(self.lock.take());
-        // The map's alone: nobody holds the lock or waits for it.
+        // Only the map has it: it is neither held nor waited for.
         if map.get(&self.owner).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             map.remove(&self.owner);
         }
