@@ -6,6 +6,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::support::app::registration;
 use crate::support::program::{Serving, latchkey};
 use crate::support::{App, Backend, Credential, Profile};
 
@@ -124,6 +125,112 @@ async fn a_connection_that_is_about_to_end_says_so_and_one_that_does_not_goes_on
             assert_eq!(says_close, !goes_on, "{about}");
             assert!(!answer.contains("connection: upgrade"), "{about}");
         }
+    }
+}
+
+/// What stands once in each answer.
+const EACH_ANSWER: &str = "\r\nx-request-id: ";
+
+/// All that the server says on a connection of its own after these bytes, until it ends the connection.
+async fn all_answers_to(address: SocketAddr, said: &str) -> String {
+    let mut stream = connect("127.0.0.1", address).await;
+    stream.write_all(said.as_bytes()).await.unwrap();
+    let mut answers = Vec::new();
+    let ends = tokio::time::timeout(std::time::Duration::from_secs(30), stream.read_to_end(&mut answers));
+    // A reset is an end, too.
+    let _ = ends.await.expect("the server ends it");
+    String::from_utf8(answers).unwrap()
+}
+
+/// A whole request that makes a user, and its body.
+fn registration_of(email: &str) -> (String, String) {
+    let body = registration(email).to_string();
+    let head = "POST /register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n";
+    (format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()), body)
+}
+
+#[tokio::test]
+async fn what_follows_a_request_with_broken_framing_is_not_run() {
+    let app = App::start(Backend::Sqlite, Profile::Fastapi).await.unwrap();
+    let address = app.address;
+    let (smuggled, body) = registration_of("smuggled@example.org");
+    let mut attempts = Vec::new();
+    for (version, head) in [
+        ("1.1", "Content-Length: 5\r\nTransfer-Encoding: chunked"),
+        ("1.1", "Transfer-Encoding: chunked\r\nContent-Length: 5"),
+        ("1.1", "Content-Length: 0\r\nTransfer-Encoding: chunked"),
+        ("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
+        ("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity"),
+        ("1.1", "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked"),
+        ("1.1", "Transfer-Encoding: identity, chunked"),
+        ("1.1", "Transfer-Encoding: chunked, identity"),
+        ("1.1", "Transfer-Encoding: identity"),
+        ("1.1", "Transfer-Encoding: xchunked"),
+        ("1.1", "Transfer-Encoding:"),
+        ("1.1", "Transfer-Encoding : chunked"),
+        ("1.1", "Transfer-Encoding: \u{b}chunked"),
+        ("1.1", "X: x\r\n Transfer-Encoding: chunked"),
+        ("1.0", "Transfer-Encoding: chunked"),
+        ("1.1", "Content-Length: 0\r\nContent-Length: 500"),
+        ("1.1", "Content-Length: 5\r\nContent-Length: 5"),
+        ("1.1", "Content-Length : 5"),
+        ("1.1", "Content-Length: +5"),
+        ("1.1", "Content-Length: 0x5"),
+        ("1.1", "Content-Length: 18446744073709551616"),
+    ] {
+        attempts.push((format!("POST /nowhere HTTP/{version}\r\nHost: x\r\n{head}\r\n\r\n"), 1));
+    }
+    // What is broken is told by the body, so the request may have been answered before.
+    let length = body.len();
+    for chunks in [
+        format!("{length:x}g\r\n{body}\r\n0\r\n\r\n"),
+        format!("0x{length:x}\r\n{body}\r\n0\r\n\r\n"),
+        format!("+{length:x}\r\n{body}\r\n0\r\n\r\n"),
+        format!("-{length:x}\r\n{body}\r\n0\r\n\r\n"),
+        format!(" {length:x}\r\n{body}\r\n0\r\n\r\n"),
+        format!("{length:x} {length:x}\r\n{body}\r\n0\r\n\r\n"),
+        format!("fffffffffffffffff\r\n{body}\r\n0\r\n\r\n"),
+        format!("\r\n{body}\r\n0\r\n\r\n"),
+        format!("{length:x}\n{body}\r\n0\r\n\r\n"),
+        format!("{length:x}\r{body}\r\n0\r\n\r\n"),
+        format!("{length:x};a\n{body}\r\n0\r\n\r\n"),
+        format!("{:x}\r\n{body}\r\n0\r\n\r\n", length - 1),
+        format!("{:x}\r\n{body}\r\n0\r\n\r\n", length + 1),
+        format!("{length:x}\r\n{body}0\r\n\r\n"),
+    ] {
+        for path in ["/register", "/nowhere"] {
+            let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n");
+            attempts.push((format!("{head}Transfer-Encoding: chunked\r\n\r\n{chunks}"), 0));
+        }
+    }
+    let told = attempts.iter().map(|(attempt, least)| {
+        let said = format!("{attempt}{smuggled}");
+        async move { (all_answers_to(address, &said).await, attempt, *least) }
+    });
+    for (answers, attempt, least) in futures_util::future::join_all(told).await {
+        let about = format!("{attempt}: {answers}");
+        let count = answers.matches(EACH_ANSWER).count();
+        assert!((least..=1).contains(&count), "{about}");
+        // Only what is broken in the head is the fault of the request, whatever it asks for.
+        assert!(least == 0 || answers.starts_with("HTTP/1.1 400 "), "{about}");
+        assert!(count == 0 || answers.starts_with("HTTP/1.1 4"), "{about}");
+        assert!(count == 0 || answers.to_lowercase().contains("\r\nconnection: close\r\n"), "{about}");
+    }
+    assert_eq!(app.database.number("SELECT count(*) FROM users").await, 0);
+
+    // The same bytes are a body in a body, and a request after one.
+    let chunk = format!("{:x}\r\n{smuggled}\r\n0\r\n\r\n", smuggled.len());
+    let length = smuggled.len();
+    for (framed, users) in [
+        (format!("POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{smuggled}"), 0),
+        (format!("GET /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{smuggled}"), 0),
+        (format!("POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"), 0),
+        (smuggled, 1),
+    ] {
+        let mut stream = connect("127.0.0.1", address).await;
+        let (answer, went_on) = answer_to(&mut stream, &framed, true).await;
+        assert_eq!((answer.matches(EACH_ANSWER).count(), went_on), (1, true), "{framed}: {answer}");
+        assert_eq!(app.database.number("SELECT count(*) FROM users").await, users, "{framed}: {answer}");
     }
 }
 
