@@ -252,6 +252,63 @@ specify_database! {
     }
 }
 
+#[tokio::test]
+async fn what_cannot_be_recorded_does_not_happen_from_the_command_line_either() {
+    let home = TempDir::new().unwrap();
+    let database = crate::support::database::Database::create(crate::support::Backend::Sqlite).unwrap();
+    let command = |arguments: &[&str]| {
+        let mut command = latchkey(home.path(), arguments);
+        command.env("DATABASE_URL", &database.url);
+        command
+    };
+    database.open().migrate_up().await.unwrap();
+    for (name, role, disabled_at) in
+        [("root", "admin", "NULL"), ("eve", "member", "NULL"), ("bob", "member", "'2026-01-01 00:00:00'")]
+    {
+        let (email, at) = (format!("'{name}@example.org'"), "'2026-01-01 00:00:00'");
+        let columns =
+            "name, surname, email, email_key, website, hashed_password, role, disabled_at, created_at, updated_at";
+        let values = format!("'{name}', '', {email}, {email}, '', '', '{role}', {disabled_at}, {at}, {at}");
+        database.execute(format!("INSERT INTO users ({columns}) VALUES ({values})")).await;
+    }
+    database
+        .execute(
+            "INSERT INTO access_tokens (user_id, access_token, scopes, created_at, expiration_date) \
+             VALUES (2, 'digest', '', '2026-01-01 00:00:00', '2027-01-01 00:00:00')",
+        )
+        .await;
+    out(&run(&mut command(&["key", "issue", "root@example.org", "--name", "k"])));
+    let full = "CREATE TRIGGER full BEFORE INSERT ON audit_entries BEGIN SELECT RAISE(ABORT, 'no more'); END";
+    database.execute(full).await;
+    let everything = async || {
+        let mut rows = Vec::new();
+        for table in database.tables().await {
+            rows.extend(database.dump(&table).await);
+        }
+        rows
+    };
+    let before = everything().await;
+    for (arguments, input) in [
+        (&["user", "create", "new@example.org", "--name", "Newton"][..], PASSWORD),
+        (&["user", "set-role", "eve@example.org", "auditor"], ""),
+        (&["user", "set-password", "eve@example.org"], PASSWORD),
+        (&["user", "disable", "eve@example.org"], ""),
+        (&["user", "enable", "bob@example.org"], ""),
+        (&["user", "delete", "eve@example.org"], ""),
+        (&["key", "issue", "root@example.org", "--name", "another"], ""),
+        (&["key", "rotate", "1"], ""),
+        (&["key", "revoke", "1"], ""),
+        (&["token", "revoke", "--user", "eve@example.org"], ""),
+        (&["token", "revoke", "--all"], ""),
+    ] {
+        let mut command = command(arguments);
+        let ended = if input.is_empty() { run(&mut command) } else { with_input(&mut command, input) };
+        let said = failure(&ended);
+        assert!(said.contains("no more") && ended.stdout.is_empty(), "{arguments:?}: {ended:?}");
+        assert_eq!(everything().await, before, "{arguments:?}");
+    }
+}
+
 #[test]
 fn settings_come_from_defaults_then_file_then_environment() {
     let home = TempDir::new().unwrap();

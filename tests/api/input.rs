@@ -149,7 +149,7 @@ specify! {
     }
 
     async fn unknown_and_repeated_fields_are_refused(app: App) {
-        for extra in ["id", "is_admin", "role", "hashed_password", "NAME", "name "] {
+        for extra in ["id", "is_admin", "role", "hashed_password", "NAME", "name ", "a\",\"code\":\"b", "a\\", "<b>"] {
             let mut body = registration("ada@example.org");
             body[extra] = json!("x");
             let answer = app.post("/register", &Credential::None, &body).await;
@@ -180,6 +180,25 @@ specify! {
             let answer = app.request("POST", "/token").body(media_type, "grant_type=password").send().await;
             answer.assert_error(415, "invalid_request");
         }
+        // What a form of a foreign page may send without a preflight.
+        let root = app.admin("root@example.org").await;
+        let document = app.get("/openapi.json", &Credential::None).await.body;
+        let mut tried = 0;
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                if operation["requestBody"]["content"].get(JSON).is_none() {
+                    continue;
+                }
+                let (method, path) = (method.to_uppercase(), path.replace("{id}", "1"));
+                for media_type in ["text/plain", FORM, "multipart/form-data; boundary=x"] {
+                    let request = app.request(&method, &path).credential(&root).body(media_type, "{}");
+                    let answer = request.send().await;
+                    assert_eq!(answer.status, 415, "{method} {path} {media_type}: {answer:?}");
+                }
+                tried += 1;
+            }
+        }
+        assert!(tried >= 11, "{tried} operations take JSON");
         for media_type in [
             "application/json; charset=latin1", "application/json;charset=utf-8;charset=utf-16", "application/json;charset",
             "application/json, application/json", "application/json;x=\"", "application /json",
@@ -341,15 +360,39 @@ specify! {
     }
 
     async fn sql_and_markup_are_just_text(app: App) {
-        let ada = app.user("ada@example.org").await;
+        let root = app.admin("root@example.org").await;
         let title = "\"><svg/onload=1>'); DROP TABLE users;--";
-        let created = app.post("/page/", &ada, &json!({ "title": title, "body": title })).await;
+        let created = app.post("/page/", &root, &json!({ "title": title, "body": title })).await;
         assert_eq!(created.body["title"], title);
-        assert_eq!(app.get("/page/1", &ada).await.body["body"], title);
+        assert_eq!(app.get("/page/1", &root).await.body["body"], title);
         let mut body = registration("x');DROP TABLE users;--@example.org");
         body["surname"] = json!(title);
         app.post("/register", &Credential::None, &body).await.assert_error(422, "invalid");
         assert_eq!(stored(&app).await, 1);
+
+        // Nothing is escaped, unescaped, cut or put in another form on its way in and out.
+        let text = format!("{title} & &amp; &#60; %41 %2541 \\u0041 \\n ${{7*7}} caf\u{e9} cafe\u{301}");
+        let mut body = registration("eve@example.org");
+        for field in ["name", "surname", "website"] {
+            body[field] = json!(text);
+        }
+        let registered = app.post("/register", &Credential::None, &body).await;
+        let eve = Credential::Token(app.new_token_of("eve@example.org").await);
+        let edited = app.patch("/me", &eve, &json!({ "website": text })).await;
+        for shown in [&registered, &edited, &app.get("/me", &eve).await, &app.get("/users/2", &root).await] {
+            for field in ["name", "surname", "website"] {
+                assert_eq!(shown.body[field], text, "{field} of {shown:?}");
+            }
+        }
+        let order = json!({ "name": text, "scopes": [], "order": text, "metadata": { text.as_str(): [text] } });
+        let issued = app.post("/keys", &root, &order).await;
+        for shown in [&issued, &app.get("/keys/1", &root).await] {
+            for field in ["name", "order", "metadata"] {
+                assert_eq!(shown.body[field], order[field], "{field} of {shown:?}");
+            }
+        }
+        let named = app.post("/me/keys", &eve, &json!({ "name": text, "scopes": [] })).await;
+        assert_eq!((&named.body["name"], &app.get("/me/keys/2", &eve).await.body["name"]), (&json!(text), &json!(text)));
     }
 
     async fn answers_are_typed_and_never_cached(app: App) {
