@@ -125,7 +125,7 @@ fn no_program_is_started() {
 }
 
 /// What takes SQL as text.
-const TAKES_SQL: [&str; 3] = ["sql_query(", "batch_execute(", "sql::<"];
+const TAKES_SQL: [&str; 4] = ["sql_query(", "batch_execute(", "sql::<", "sql("];
 /// File and name of a variable that holds one of a few constants.
 const HOLD_SQL: [(&str, &str); 3] = [("db/change_log.rs", "sql"), ("db/conn.rs", "step"), ("db/migrate.rs", "exists")];
 
@@ -134,6 +134,10 @@ fn executed(code: &str) -> Vec<String> {
     let mut found = Vec::new();
     for call in TAKES_SQL {
         for (at, _) in code.match_indices(call) {
+            // The end of another name, such as `begin_transaction_sql`.
+            if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
             let rest = &code[at + call.len()..];
             let argument = if call.ends_with('<') { rest.split_once(">(").map_or("", |(_, rest)| rest) } else { rest };
             let argument = argument.trim_start();
@@ -172,6 +176,8 @@ fn a_query_that_is_put_together_is_found() {
         "conn.batch_execute(&text)",
         "sql::<Bool>(&condition)",
         "dsl::sql::<Text>(format!(\"x\"))",
+        "dsl::sql(&condition)",
+        "filter(sql(\n    condition,\n))",
     ] {
         assert!(executed(code).iter().any(|word| !is_constant(word)), "{code}");
     }

@@ -60,7 +60,16 @@ async fn pages_of_other_origins_may_read_nothing_unless_the_settings_name_them()
     let app =
         with(|settings| settings.http.cors_origins = serde_json::from_str(r#"["https://app.example.com"]"#).unwrap());
     let app = app.await;
-    for (origin, allowed) in [("https://app.example.com", "https://app.example.com"), ("https://evil.example", "")] {
+    for (origin, allowed) in [
+        ("https://app.example.com", "https://app.example.com"),
+        ("https://evil.example", ""),
+        ("https://app.example.com.evil.example", ""),
+        ("https://evil.example/https://app.example.com", ""),
+        ("https://other.app.example.com", ""),
+        ("https://app.example.com:8443", ""),
+        ("http://app.example.com", ""),
+        ("null", ""),
+    ] {
         let asked = app.request("GET", "/health/live").header("Origin", origin).send().await;
         assert_eq!((asked.status, asked.header("access-control-allow-origin")), (200, allowed));
         let refused = app.request("GET", "/me").header("Origin", origin).send().await;
@@ -184,6 +193,8 @@ async fn browsers_are_told_to_stay_with_tls_when_a_trusted_proxy_speaks_it() {
         (&with(|_| ()).await, "https", ""),
     ] {
         let answer = app.request("GET", "/health/live").header("X-Forwarded-Proto", proto).send().await;
+        // Nor is it sent elsewhere without TLS.
+        assert_eq!((answer.status, answer.header("location")), (200, ""), "{proto:?}");
         assert_eq!(answer.header("strict-transport-security"), told, "{proto:?}");
     }
 }

@@ -426,6 +426,19 @@ specify! {
         ] {
             assert!(policy.contains(&directive), "{directive} in {policy:?}");
         }
+        let script = "text/javascript; charset=utf-8";
+        for (path, kind) in [
+            ("/docs/", "text/html; charset=utf-8"),
+            ("/docs/start.js", script),
+            ("/docs/swagger-ui-bundle.js", script),
+            ("/docs/swagger-ui.css", "text/css; charset=utf-8"),
+            ("/docs/favicon-32x32.png", "image/png"),
+            ("/openapi.json", "application/json"),
+        ] {
+            let answer = app.request("HEAD", path).send().await;
+            assert_eq!((answer.status, answer.header("content-type")), (200, kind), "{path}");
+            assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        }
     }
 
     async fn one_good_credential_opens_and_nothing_else_does_whatever_the_headers_hold(app: App) {

@@ -136,6 +136,7 @@ specify! {
                 assert_eq!(answer.text, "", "{method} {path}");
                 continue;
             }
+            assert_eq!(answer.header("content-type"), "application/json", "{method} {path}");
             let documented: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
             // Of a token that has no end, or where nobody said who issues it, RFC 7662 has members absent.
             let optional: &[&str] = if path == "/introspect" { &["iss"] } else { &[] };
@@ -296,6 +297,43 @@ specify! {
             }
         }
         assert!(tried.len() >= 100, "{} values were tried", tried.len());
+    }
+
+    async fn every_bound_of_a_query_is_enforced(app: App) {
+        let document = document(&app).await;
+        let root = app.admin("root@example.org").await;
+        app.post("/page/", &root, &json!({ "title": "t", "body": "b" })).await;
+        let mut tried = 0;
+        // What the scopes of `/authz` may be has a test of its own.
+        for (method, path, operation) in operations(&document).into_iter().filter(|(_, path, _)| *path != "/authz") {
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let parameter = resolve(&document, parameter);
+                if parameter["in"] != "query" {
+                    continue;
+                }
+                let (name, rules) = (parameter["name"].as_str().unwrap(), &parameter["schema"]);
+                let mut wrong = Vec::new();
+                match rules["type"].as_str().unwrap() {
+                    "integer" => {
+                        wrong.extend(rules["minimum"].as_i64().map(|least| (least - 1).to_string()));
+                        wrong.extend(rules["maximum"].as_i64().map(|most| (most + 1).to_string()));
+                        wrong.extend(["9223372036854775808", "1.0", "1e0", "0x1", "text", ""].map(str::to_owned));
+                    }
+                    "boolean" => wrong.extend(["1", "yes", "True", ""].map(str::to_owned)),
+                    _ if rules["enum"].is_array() || rules["format"] == "date-time" => wrong.push("word".to_owned()),
+                    _ => wrong.extend(rules["maxLength"].as_u64().map(|most| "a".repeat(usize::try_from(most).unwrap() + 1))),
+                }
+                wrong.push("nul%00".to_owned());
+                for wrong in wrong {
+                    let path = format!("{}?{name}={wrong}", path.replace("{id}", "1"));
+                    let answer = app.request(&method.to_uppercase(), &path).credential(&root).send().await;
+                    answer.assert_error(422, "invalid");
+                    assert_eq!(answer.bad_fields(), [name], "{method} {path}");
+                    tried += 1;
+                }
+            }
+        }
+        assert!(tried >= 100, "{tried} values were tried");
     }
 
     async fn documented_errors_are_the_ones_that_come(app: App) {

@@ -46,6 +46,15 @@ fn it_speaks_tls_and_nothing_else() {
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(r#"{"status":"ok"}"#), "{answer}");
     assert!(answer.contains("strict-transport-security: max-age=31536000"), "{answer}");
 
+    let mut stream = connect(&address, &certificate);
+    stream.write_all(b"GET /no where HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut refused = Vec::new();
+    // The connection is cut after it.
+    let _ = stream.read_to_end(&mut refused);
+    let refused = String::from_utf8(refused).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+    assert!(refused.contains("strict-transport-security: max-age=31536000"), "{refused}");
+
     let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     get(&address, "/health/live", other.cert.der()).unwrap_err();
 
