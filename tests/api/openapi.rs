@@ -44,9 +44,14 @@ specify! {
     async fn guarded_operations_have_locks_and_refuse_strangers_and_no_others_do(app: App) {
         let document = document(&app).await;
         let locks = json!(["token", "password"]);
+        // A browser sends cookies along with what a foreign page asks for.
+        let token = app.token_of("ada@example.org").await;
+        let cookies = format!("Token={token}; token={token}; access_token={token}; Authorization=Bearer {token}");
         let mut public = BTreeSet::new();
         for (method, path, operation) in operations(&document) {
-            let answer = app.request(&method.to_uppercase(), &path.replace("{id}", "1")).send().await;
+            let request = app.request(&method.to_uppercase(), &path.replace("{id}", "1")).header("Cookie", &cookies);
+            let answer = request.header("Origin", "https://evil.example").send().await;
+            assert_eq!(answer.header("set-cookie"), "", "{method} {path}");
             if PUBLIC.contains(&(method, path)) {
                 public.insert((method, path));
                 assert!(operation.get("security").is_none(), "{method} {path} has a lock");
