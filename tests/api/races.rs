@@ -293,12 +293,27 @@ specify! {
     }
 }
 
-/// What two parallel requests of one user answer that were both under way before either could change anything.
+/// A transaction beside the program, which has done this and goes on until it is ended, and the id of its process.
 #[expect(clippy::disallowed_methods, reason = "tests reach the server beside the program")]
-async fn at_the_same_row(app: &App, owner: i64, send: impl AsyncFn() -> Answer) -> [Answer; 2] {
+fn hold(app: &App, statement: &str) -> (PgConnection, i32) {
     let mut holder = PgConnection::establish(&app.database.url).unwrap();
-    holder.batch_execute(&format!("BEGIN; SELECT FROM users WHERE id = {owner} FOR UPDATE")).unwrap();
-    let holders: i32 = diesel::select(sql::<Integer>("pg_backend_pid()")).get_result(&mut holder).unwrap();
+    holder.batch_execute(&format!("BEGIN; {statement}")).unwrap();
+    let process = diesel::select(sql::<Integer>("pg_backend_pid()")).get_result(&mut holder).unwrap();
+    (holder, process)
+}
+
+/// How many transactions wait for the one of this process, or behind others that do.
+fn waiting_for(process: i32) -> String {
+    format!(
+        "WITH RECURSIVE blocked AS (SELECT {process} AS pid UNION SELECT waiting.pid \
+         FROM pg_stat_activity waiting, blocked WHERE blocked.pid = ANY(pg_blocking_pids(waiting.pid))) \
+         SELECT count(*) - 1 FROM blocked"
+    )
+}
+
+/// What two parallel requests of one user answer that were both under way before either could change anything.
+async fn at_the_same_row(app: &App, owner: i64, send: impl AsyncFn() -> Answer) -> [Answer; 2] {
+    let (mut holder, process) = hold(app, &format!("SELECT FROM users WHERE id = {owner} FOR UPDATE"));
     let answered = Cell::new(0);
     let send = async || {
         let answer = send().await;
@@ -306,12 +321,7 @@ async fn at_the_same_row(app: &App, owner: i64, send: impl AsyncFn() -> Answer) 
         answer
     };
     let release = async {
-        let waiting = format!(
-            "WITH RECURSIVE blocked AS (SELECT {holders} AS pid UNION SELECT waiting.pid \
-             FROM pg_stat_activity waiting, blocked WHERE blocked.pid = ANY(pg_blocking_pids(waiting.pid))) \
-             SELECT count(*) - 1 FROM blocked"
-        );
-        while app.database.number(&waiting).await < 2 {
+        while app.database.number(waiting_for(process)).await < 2 {
             assert_eq!(answered.get(), 0, "it did not wait for its owner's row");
             tokio::task::yield_now().await;
         }
@@ -319,6 +329,56 @@ async fn at_the_same_row(app: &App, owner: i64, send: impl AsyncFn() -> Answer) 
     };
     let (one, other, ()) = tokio::join!(send(), send(), release);
     [one, other]
+}
+
+/// What a request answers that has read its user's row and is about to write when this change of the row is committed.
+async fn overtaken_by(change: &str, app: &App, request: impl Future<Output = Answer>) -> Answer {
+    let (mut holder, process) = hold(app, change);
+    let has_answered = Cell::new(false);
+    let request = async {
+        let answer = request.await;
+        has_answered.set(true);
+        answer
+    };
+    let commit = async {
+        while app.database.number(waiting_for(process)).await < 1 {
+            assert!(!has_answered.get(), "it did not wait for its user's row");
+            tokio::task::yield_now().await;
+        }
+        holder.batch_execute("COMMIT").unwrap();
+    };
+    let (answer, ()) = tokio::join!(request, commit);
+    answer
+}
+
+#[tokio::test]
+async fn a_password_that_was_replaced_or_whose_user_was_disabled_while_it_was_compared_opens_nothing() {
+    // Python's bcrypt made it of "password".
+    const REPLACED: &str =
+        "UPDATE users SET hashed_password = '$2b$04$NffPZaD64qB7IaQWoSmKd.RU6ufQfwLC/Uc3LbWxrADycjB8lb8Am'";
+    let Some(app) = App::start(Backend::Postgres, Profile::Rfc).await else { return };
+    let ada = app.user("ada@example.org").await;
+    let stored = async || {
+        let row = "SELECT email || ' ' || hashed_password || ' ' || access_token AS row FROM users, access_tokens";
+        app.database.rows(row).await
+    };
+    let (before, hash) =
+        (stored().await, app.database.rows("SELECT hashed_password AS row FROM users").await.remove(0));
+    let restore = format!("UPDATE users SET hashed_password = '{hash}'");
+
+    let password = json!({ "current_password": PASSWORD, "new_password": "another password" });
+    overtaken_by(REPLACED, &app, app.put("/me/password", &ada, &password)).await.assert_error(403, "wrong_password");
+    app.database.execute(restore.as_str()).await;
+    let email = json!({ "current_password": PASSWORD, "email": "new@example.org" });
+    overtaken_by(REPLACED, &app, app.patch("/me", &ada, &email)).await.assert_error(403, "wrong_password");
+    app.database.execute(restore.as_str()).await;
+    let disabled = "UPDATE users SET disabled_at = '2026-01-01 00:00:00'";
+    for change in [REPLACED, disabled] {
+        let answer = overtaken_by(change, &app, app.sign_in("ada@example.org", PASSWORD)).await;
+        answer.assert_error(app.expected.bad_password, "invalid_grant");
+        app.database.execute(restore.as_str()).await;
+    }
+    assert_eq!(stored().await, before, "neither the account nor its token");
 }
 
 #[tokio::test]
