@@ -124,6 +124,27 @@ fn no_program_is_started() {
     }
 }
 
+/// What gives random bytes of the operating system.
+const OF_THE_SYSTEM: [&str; 3] = ["TryRng", "rngs::SysRng", "rngs::SysError"];
+/// Files that name requests and processes at random, and make no secret.
+const RANDOM_NAMES: [&str; 2] = ["http/edge.rs", "db/postgres.rs"];
+
+#[test]
+fn secrets_and_salts_are_random_bytes_of_the_operating_system() {
+    let mut count = 0;
+    for (path, code) in sources() {
+        for (at, found) in code.match_indices("rand::") {
+            let rest = &code[at + found.len()..];
+            let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len());
+            let item = rest[..end].trim_end_matches(':');
+            let is_name = item == "random" && RANDOM_NAMES.iter().any(|file| path.ends_with(file));
+            assert!(is_name || OF_THE_SYSTEM.contains(&item), "{} takes rand::{item}", path.display());
+            count += usize::from(item == "rngs::SysRng");
+        }
+    }
+    assert_eq!(count, 2, "passwords and secrets");
+}
+
 /// What takes SQL as text.
 const TAKES_SQL: [&str; 4] = ["sql_query(", "batch_execute(", "sql::<", "sql("];
 /// File and name of a variable that holds one of a few constants.

@@ -1,3 +1,5 @@
+use latchkey::domain::secret::{Secret, SecretKind};
+
 use crate::support::app::PASSWORD;
 use crate::support::{Credential, specify};
 
@@ -178,6 +180,47 @@ specify! {
             app.database.execute(format!("UPDATE users SET hashed_password = '{damaged}'")).await;
             app.sign_in("ada@example.org", PASSWORD).await.assert_error(app.expected.bad_password, "invalid_grant");
         }
+    }
+}
+
+/// The 256 bits of a secret as the number that its characters write.
+fn random_bits(secret: &str) -> [u128; 2] {
+    const DIGITS: &str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut number = [0_u64; 4];
+    for character in secret[4..47].chars() {
+        let mut carry = u128::try_from(DIGITS.find(character).unwrap()).unwrap();
+        for part in &mut number {
+            let product = u128::from(*part) * 62 + carry;
+            *part = u64::try_from(product & u128::from(u64::MAX)).unwrap();
+            carry = product >> 64;
+        }
+        assert_eq!(carry, 0, "{secret} holds more than 256 bits");
+    }
+    let [lowest, low, high, highest] = number.map(u128::from);
+    [highest << 64 | high, low << 64 | lowest]
+}
+
+/// No bit is constant, a copy of another, or a sum of others: so many secrets span all 256 dimensions, or the chance is
+/// below 2^-60 that they do not.
+#[test]
+fn no_bit_of_a_secret_follows_from_the_others() {
+    for kind in SecretKind::ALL {
+        let mut basis: Vec<[u128; 2]> = Vec::new();
+        for _ in 0..320 {
+            let mut bits = random_bits(&Secret::generate(kind).unwrap().reveal());
+            for known in &basis {
+                // The highest bit of each is in none of those that follow it.
+                let reduced = [bits[0] ^ known[0], bits[1] ^ known[1]];
+                let half = usize::from(known[0] == 0);
+                if bits[half] >> known[half].ilog2() & 1 == 1 {
+                    bits = reduced;
+                }
+            }
+            if bits != [0, 0] {
+                basis.push(bits);
+            }
+        }
+        assert_eq!(basis.len(), 256, "{kind:?}");
     }
 }
 
