@@ -1,3 +1,5 @@
+use latchkey::domain::secret::{Secret, SecretKind};
+
 use crate::support::app::CONSTANT_KEY;
 use crate::support::{Credential, specify};
 
@@ -49,9 +51,12 @@ specify! {
 
     async fn a_bad_credential_is_refused_without_saying_why(app: App) {
         let token = app.token_of("ada@example.org").await;
-        let stranger = latchkey::domain::secret::Secret::generate(latchkey::domain::secret::SecretKind::SignIn).unwrap();
+        // So that there is something to be taken for what is not known.
+        app.key_of(&Credential::Token(token.clone()), &[]).await;
+        let strangers = SecretKind::ALL.map(|kind| Secret::generate(kind).unwrap().reveal());
+        let [sign_in, key, claim] = &strangers;
         let flipped = format!("{}{}", &token[..token.len() - 1], if token.ends_with('x') { 'y' } else { 'x' });
-        for bad in ["x", "lkt_", "undefined", "Bearer", &flipped, &stranger.reveal(), &"a".repeat(513), &"a".repeat(50_000)] {
+        for bad in ["x", "lkt_", "undefined", "Bearer", &flipped, sign_in, key, claim, &"a".repeat(513), &"a".repeat(50_000)] {
             let answer = app.get("/protected-route", &Credential::Token(bad.to_owned())).await;
             answer.assert_error(app.expected.bad_token_header, "invalid_token");
             assert_eq!(answer.body["detail"], "Not authenticated");
@@ -146,6 +151,25 @@ specify! {
             let given = answer.header("x-request-id");
             assert_eq!(given.len(), 32, "{invalid:?} → {given:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn without_the_setting_there_is_no_constant_key() {
+    use crate::support::{App, Backend, Profile};
+
+    let unset = |settings: &mut latchkey::config::Settings| {
+        settings.auth.api_key_token = latchkey::config::Settings::defaults().unwrap().auth.api_key_token;
+    };
+    let app = App::start_with(Backend::Sqlite, Profile::Rfc, unset).await.unwrap();
+    for (header, value, code) in [
+        ("Token", CONSTANT_KEY, "invalid_token"),
+        ("Token", "", "not_authenticated"),
+        ("Authorization", "Bearer ", "invalid_token"),
+        ("Authorization", "Bearer", "invalid_token"),
+    ] {
+        let answer = app.request("GET", "/protected-route").header(header, value).send().await;
+        answer.assert_error(401, code);
     }
 }
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use latchkey::config::Settings;
 use latchkey::domain::role::Role;
 use latchkey::http::openapi::Document;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::app::PASSWORD;
+use crate::support::app::{CONSTANT_KEY, PASSWORD};
 use crate::support::{App, Credential, specify};
 
 /// An operation of the document.
@@ -18,6 +18,9 @@ struct Operation {
     path: String,
     /// What a credential must hold.
     scope: Option<String>,
+    /// Whether it takes a credential.
+    is_locked: bool,
+    takes_json: bool,
 }
 
 fn operations() -> Vec<Operation> {
@@ -28,8 +31,13 @@ fn operations() -> Vec<Operation> {
         for (method, operation) in item.as_object().unwrap() {
             let schemes = operation["security"].as_array().map(Vec::as_slice).unwrap_or_default();
             let scope = schemes.iter().find_map(|scheme| scheme["password"][0].as_str());
-            let (method, scope) = (method.to_uppercase(), scope.map(str::to_owned));
-            operations.push(Operation { method, path: path.clone(), scope });
+            operations.push(Operation {
+                method: method.to_uppercase(),
+                path: path.clone(),
+                scope: scope.map(str::to_owned),
+                is_locked: !schemes.is_empty(),
+                takes_json: operation["requestBody"]["content"]["application/json"].is_object(),
+            });
         }
     }
     assert!(operations.len() > 30, "the document was read");
@@ -47,7 +55,7 @@ specify! {
     async fn a_narrowed_token_opens_what_its_scopes_are_for_and_nothing_else(app: App) {
         app.admin("root@example.org").await;
         let mut opened = 0;
-        for Operation { method, path, scope } in operations() {
+        for Operation { method, path, scope, .. } in operations() {
             let Some(scope) = scope else { continue };
             let path = path.replace("{id}", "1");
             let all = Role::Admin.scopes().to_string();
@@ -65,6 +73,35 @@ specify! {
             }
         }
         assert!(opened > 8, "{opened}");
+    }
+
+    async fn the_constant_key_opens_two_operations_and_no_other(app: App) {
+        let constant = Credential::Token(CONSTANT_KEY.to_owned());
+        let mut opened = BTreeSet::new();
+        for Operation { method, path, .. } in operations().into_iter().filter(|operation| operation.is_locked) {
+            let answer = app.request(&method, &path.replace("{id}", "1")).credential(&constant).send().await;
+            if answer.status == 200 {
+                opened.insert(format!("{method} {path}"));
+            } else {
+                // An OAuth endpoint says it in the words of OAuth.
+                assert_eq!(answer.status, if path == "/introspect" { 401 } else { 403 }, "{method} {path}: {answer:?}");
+            }
+        }
+        assert_eq!(opened, BTreeSet::from(["GET /authz", "GET /protected-route"].map(str::to_owned)));
+    }
+
+    async fn no_body_takes_a_field_that_the_document_does_not_have(app: App) {
+        let root = app.admin("root@example.org").await;
+        let operations: Vec<Operation> = operations().into_iter().filter(|operation| operation.takes_json).collect();
+        assert!(operations.len() >= 12, "{} operations take JSON", operations.len());
+        for Operation { method, path, .. } in operations {
+            for field in ["created_at", "id", "owner_id"] {
+                let request = app.request(&method, &path.replace("{id}", "1")).credential(&root);
+                let answer = request.json(&json!({ field: 1 })).send().await;
+                answer.assert_error(422, "invalid");
+                assert!(answer.bad_fields().contains(&field), "{method} {path} {field}: {answer:?}");
+            }
+        }
     }
 
     async fn head_is_answered_like_get_to_everybody(app: App) {
