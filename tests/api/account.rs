@@ -76,6 +76,11 @@ specify! {
             Credential::Token(issued.text_of("key"))
         };
         let (sold, acting) = (issue("translate:use").await, issue("pages:read").await);
+        let code = async |scope: &str| {
+            let body = json!({ "name": "k", "scopes": [scope], "delivery": "claim" });
+            json!({ "claim": app.post("/keys", &root, &body).await.text_of("claim") })
+        };
+        let (sold_code, acting_code) = (code("translate:use").await, code("pages:read").await);
         let keep = json!({ "current_password": PASSWORD, "new_password": NEW_PASSWORD, "revoke_keys": false });
         assert_eq!(new_password(&app, &root, keep).await.status, 204);
         app.get("/me", &root).await.assert_error(app.expected.bad_token_header, "invalid_token");
@@ -91,6 +96,8 @@ specify! {
             app.get("/page/", dead).await.assert_error(app.expected.bad_token_header, "invalid_token");
         }
         assert_eq!(app.get("/protected-route", &sold).await.status, 200, "it opens nothing of the owner's");
+        app.post("/keys/claim", &Credential::None, &acting_code).await.assert_error(410, "claim_revoked");
+        assert_eq!(app.post("/keys/claim", &Credential::None, &sold_code).await.status, 200);
     }
 
     async fn a_wrong_current_password_changes_nothing_and_counts_as_a_failed_sign_in(app: App) {
@@ -98,11 +105,18 @@ specify! {
         let ada = app.user("ada@example.org").await;
         let wrong = json!({ "current_password": "wrong password", "new_password": NEW_PASSWORD });
         new_password(&app, &ada, wrong).await.assert_error(403, "wrong_password");
+        let (none, null) = (json!({ "new_password": NEW_PASSWORD }), json!({ "new_password": NEW_PASSWORD, "current_password": null }));
+        for body in [none, null] {
+            let answer = new_password(&app, &ada, body).await;
+            assert_eq!((answer.status, answer.bad_fields()), (422, vec!["current_password"]), "{answer:?}");
+        }
         assert_eq!(app.get("/me", &ada).await.status, 200, "the token lives on");
         let failed = app.trail(&root, "action=user.sign_in&outcome=failure").await;
         assert_eq!(failed.len(), 1, "{failed:?}");
         assert_eq!((&failed[0]["target"], &failed[0]["detail"]), (&json!("user:2"), &json!("wrong_password")));
         assert_eq!(failed[0]["actor"], "user:2", "it is known whose token was used");
+        // The password is what it was.
+        let ada = Credential::Token(app.new_token_of("ada@example.org").await);
         let short = json!({ "current_password": PASSWORD, "new_password": "short" });
         let answer = new_password(&app, &ada, short).await;
         answer.assert_error(422, "invalid");

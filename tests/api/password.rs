@@ -1,9 +1,23 @@
 //! Which passwords are taken.
 
+use latchkey::config::Settings;
+use latchkey::domain::audit::Call;
+use latchkey::domain::id::UserId;
+use latchkey::domain::password::Password;
+use latchkey::error::AppError;
+use latchkey::server;
+use latchkey::service::Service;
 use serde_json::{Value, json};
 
 use crate::support::app::{PASSWORD, registration};
-use crate::support::{Answer, Credential, specify};
+use crate::support::{Answer, App, Credential, specify};
+
+/// What the command line does its work by, on the app's database.
+async fn command_line(app: &App) -> Service {
+    let mut settings = Settings { database: app.database.settings(), ..Settings::defaults().unwrap() };
+    settings.auth.bcrypt_cost = 4;
+    server::open_service(&settings, app.clock.clone()).await.unwrap()
+}
 
 fn assert_refused(answer: &Answer, field: &str, code: &str) {
     answer.assert_error(422, "invalid");
@@ -15,21 +29,31 @@ fn assert_refused(answer: &Answer, field: &str, code: &str) {
 specify! {
     async fn common_ones_and_ones_that_everybody_knows_are_refused_with_the_reason(app: App) {
         let ada = app.user("ada.lovelace@example.org").await;
+        assert_eq!(app.patch("/me", &ada, &json!({ "name": "Adaline Augusta" })).await.status, 200);
+        let process = command_line(&app).await;
         for (password, code) in [
             ("password", "common"),
             ("PassWord", "common"),
             ("12345678", "common"),
             ("iloveyou1", "common"),
             ("latchkey", "common"),
+            ("LatchKey", "common"),
             ("ada.lovelace@example.org", "own_name"),
             ("Ada.Lovelace", "own_name"),
             ("Lovelace", "own_name"),
+            ("adaline augusta", "own_name"),
+            ("latch-k", "length"),
         ] {
             let mut body = registration("Ada.Lovelace@example.org");
+            body["name"] = json!("Adaline Augusta");
             body["password"] = json!(password);
             assert_refused(&app.post("/register", &Credential::None, &body).await, "password", code);
             let change = json!({ "current_password": PASSWORD, "new_password": password });
             assert_refused(&app.put("/me/password", &ada, &change).await, "new_password", code);
+            let reset = process.reset_password(Call::command_line(), UserId(1), Password::new(password.to_owned()), true).await;
+            let Err(AppError::Invalid(errors)) = &reset else { panic!("{password}: {reset:?}") };
+            let errors: Vec<_> = errors.iter().map(|error| (error.field.as_str(), error.code)).collect();
+            assert_eq!(errors, [("password", code)], "{password}");
         }
         assert_eq!(app.get("/me", &ada).await.status, 200, "nothing has changed");
     }
@@ -37,8 +61,6 @@ specify! {
 
 #[test]
 fn the_list_holds_more_than_ten_thousand_that_are_long_enough() {
-    use latchkey::domain::password::Password;
-
     let list = include_str!("../../assets/common-passwords.txt");
     let entries: Vec<&str> = list.lines().collect();
     assert!(entries.len() >= 10_000);

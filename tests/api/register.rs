@@ -115,8 +115,22 @@ specify! {
             let mut body = registration(&email);
             body["password"] = password.clone().into();
             assert_eq!(app.post("/register", &Credential::None, &body).await.status, 201);
-            assert_eq!(app.sign_in(&email, &password).await.status, 200, "{password:?}");
+            let signed_in = app.sign_in(&email, &password).await;
+            assert_eq!(signed_in.status, 200, "{password:?}");
             app.sign_in(&email, &wrong).await.assert_error(app.expected.bad_password, "invalid_grant");
+
+            let user = Credential::Token(signed_in.text_of("access_token"));
+            let change = |current: &str, new: &str| json!({ "current_password": current, "new_password": new });
+            app.put("/me/password", &user, &change(&wrong, "another password")).await.assert_error(403, "wrong_password");
+            let changed = app.put("/me/password", &user, &change(&password, &wrong)).await;
+            assert_eq!(changed.status, 204, "{password:?} to {wrong:?}: {changed:?}");
+            app.sign_in(&email, &password).await.assert_error(app.expected.bad_password, "invalid_grant");
+            let signed_in = app.sign_in(&email, &wrong).await;
+            assert_eq!(signed_in.status, 200, "{wrong:?}");
+            let user = Credential::Token(signed_in.text_of("access_token"));
+            let changed = app.put("/me/password", &user, &change(&wrong, &password)).await;
+            assert_eq!(changed.status, 204, "{wrong:?} to {password:?}: {changed:?}");
+            assert_eq!(app.sign_in(&email, &password).await.status, 200, "{password:?} as a new one");
         }
     }
 }
