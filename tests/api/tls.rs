@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
+use rustls::ProtocolVersion;
 use rustls::pki_types::CertificateDer;
 use tempfile::TempDir;
 
@@ -26,12 +27,41 @@ fn get(address: &str, path: &str, trusted: &CertificateDer<'static>) -> std::io:
     Ok(answer)
 }
 
-/// What the server answers to bytes that are no TLS, or no TLS that it speaks.
+/// What the server answers to bytes that are no TLS.
 fn answer_to(address: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(bytes).unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
+    answer
+}
+
+/// The bytes, after how many they are.
+fn counted(bytes: &[u8]) -> Vec<u8> {
+    let count = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+    [&count[..], bytes].concat()
+}
+
+/// A ClientHello of version 3.`minor`, with these extensions beside those that TLS 1.2 needs: but for the version it is one
+/// that is accepted.
+fn hello(minor: u8, extensions: &[u8]) -> Vec<u8> {
+    // The group X25519, and signatures by ECDSA with SHA-256.
+    let needed: [u8; 16] = [0, 10, 0, 4, 0, 2, 0, 0x1d, 0, 13, 0, 4, 0, 2, 4, 3];
+    let extensions = counted(&[&needed[..], extensions].concat());
+    // ECDHE-ECDSA with AES-128-GCM, and with AES-128-CBC and SHA-1 as before TLS 1.2.
+    let suites = counted(&[0xc0, 0x2b, 0xc0, 0x09]);
+    let (session, no_compression): ([u8; 1], [u8; 2]) = ([0], [1, 0]);
+    let body = [&[3, minor][..], &[7; 32], &session, &suites, &no_compression, &extensions].concat();
+    let message = [&[1, 0][..], &counted(&body)].concat();
+    [&[0x16, 3, 1][..], &counted(&message)].concat()
+}
+
+/// The beginning of the answer to a ClientHello: as long as an alert is.
+fn first_of_answer(address: &str, hello: &[u8]) -> [u8; 7] {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(hello).unwrap();
+    let mut answer = [0; 7];
+    stream.read_exact(&mut answer).unwrap();
     answer
 }
 
@@ -61,12 +91,21 @@ fn it_speaks_tls_and_nothing_else() {
     let plain = answer_to(&address, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(!plain.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&plain));
 
-    // A greeting that offers TLS 1.1 with AES-128-SHA at most; the answer is a fatal alert.
-    let mut hello = vec![0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 2];
-    hello.extend([7; 32]);
-    hello.extend([0, 0, 2, 0, 0x2f, 1, 0]);
-    let alert = answer_to(&address, &hello);
-    assert_eq!((alert[0], alert[5]), (0x15, 2), "{alert:?}");
+    // A fatal alert: protocol_version.
+    for (version, old) in [
+        ("SSL 3.0", hello(0, &[])),
+        ("TLS 1.0", hello(1, &[])),
+        ("TLS 1.1", hello(2, &[])),
+        ("TLS 1.1 by the extension supported_versions", hello(3, &[0, 43, 0, 3, 2, 3, 2])),
+    ] {
+        let [kind, .., level, description] = first_of_answer(&address, &old);
+        assert_eq!((kind, level, description), (0x15, 2, 70), "{version}");
+    }
+    let [kind, .., message, _] = first_of_answer(&address, &hello(3, &[]));
+    assert_eq!((kind, message), (0x16, 2), "a ServerHello for TLS 1.2");
+    let mut newest = connect(&address, &certificate);
+    newest.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert_eq!(newest.conn.protocol_version(), Some(ProtocolVersion::TLSv1_3), "the newest is preferred");
 }
 
 #[test]
