@@ -145,6 +145,26 @@ fn secrets_and_salts_are_random_bytes_of_the_operating_system() {
     assert_eq!(count, 2, "passwords and secrets");
 }
 
+/// What reaches others over a network, or looks up where they are. libpq does both for itself.
+const CONNECTS: [&str; 9] = [
+    "TcpStream::connect",
+    "TcpSocket",
+    "TlsConnector",
+    "UdpSocket",
+    "UnixDatagram",
+    "UnixStream",
+    ".connect_timeout(",
+    "lookup_host",
+    "to_socket_addrs",
+];
+
+#[test]
+fn nothing_connects_but_the_command_that_asks_for_health() {
+    let connects = |code: &str| CONNECTS.iter().any(|call| code.contains(call));
+    let places: Vec<PathBuf> = sources().into_iter().filter(|(_, code)| connects(code)).map(|(path, _)| path).collect();
+    assert!(matches!(&places[..], [only] if only.ends_with("cli/health.rs")), "{places:?}");
+}
+
 /// What takes SQL as text.
 const TAKES_SQL: [&str; 4] = ["sql_query(", "batch_execute(", "sql::<", "sql("];
 /// File and name of a variable that holds one of a few constants.

@@ -1,70 +1,82 @@
 //! Nobody is connected to but the database.
 
-use std::fs;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::io::copy;
+use std::net::{Shutdown, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::thread;
 
 use tempfile::TempDir;
 
 use crate::support::client::Client;
-use crate::support::program::{Serving, latchkey, out};
+use crate::support::program::{Serving, latchkey, out, run};
+use crate::support::tls::certify;
 use crate::support::tour::tour;
-use crate::support::{installed, postgres, specify_database};
+use crate::support::watched::{NETWORK, outgoing, seen, strace, watched};
+use crate::support::{Credential, postgres, specify_database};
 
-/// An address of IPv4 or IPv6, as strace writes it.
-const NETWORK: &str = "sa_family=AF_INET";
-/// How long strace may take to write its last line.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// The command, watched: every address that it says to the system goes to `file`.
-fn watched(command: &Command, file: &Path) -> Command {
-    let mut strace = Command::new("strace");
-    // The tracer is a process beside the program, which stays our child.
-    strace.args(["-D", "-f", "-s", "0", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o"]).arg(file);
-    strace.arg(command.get_program()).args(command.get_args()).env_clear();
-    strace.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    strace.current_dir(command.get_current_dir().unwrap());
-    strace.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    strace
+/// A port of this machine that leads to whoever listens on `socket`.
+fn port_to(socket: PathBuf) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Threads, because the test blocks its own.
+    thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let server = UnixStream::connect(&socket).unwrap();
+            client.set_nodelay(true).unwrap();
+            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let (mut from_server, mut to_client) = (server, client);
+            thread::spawn(move || {
+                let _ = copy(&mut from_client, &mut to_server);
+                let _ = to_server.shutdown(Shutdown::Both);
+            });
+            thread::spawn(move || {
+                let _ = copy(&mut from_server, &mut to_client);
+                let _ = to_client.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    port
 }
 
-/// What strace saw, once the program has ended.
-fn seen(file: &Path, process: u32) -> String {
-    let started = Instant::now();
-    loop {
-        let seen = fs::read_to_string(file).unwrap();
-        let ended = |line: &str| line.starts_with(&format!("{process} ")) && line.contains("+++ exited with 0 +++");
-        if seen.lines().any(ended) {
-            return seen;
-        }
-        assert!(started.elapsed() < PATIENCE, "strace does not end: {seen}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+/// The address on the listener for metrics, which is logged before the other one.
+fn metrics_of(serving: &Serving) -> Client {
+    let told = serving.line("metrics on http://");
+    let (_, address) = told.split_once("metrics on ").unwrap();
+    Client::new(address.trim().trim_end_matches("/metrics"))
 }
 
 specify_database! {
     async fn from_start_to_stop_no_address_is_connected_to_but_the_databases(database: Database) {
-        let strace = Command::new("strace").arg("--version").output().ok();
-        let Some(_) = installed(strace, "STRACE", "strace") else { return };
-        let database_socket = match database.backend {
+        let Some(()) = strace() else { return };
+        let port = match database.backend {
             Backend::Sqlite => None,
             // A server of somebody else's may be anywhere.
             Backend::Postgres => match postgres::own_socket() {
-                Some(socket) => Some(socket),
+                Some(home) => Some(port_to(home.join(".s.PGSQL.5432"))),
                 None => return,
             },
+        };
+        let url = match port {
+            None => database.url.clone(),
+            // By its name, which is looked up on this machine.
+            Some(port) => {
+                let (_, options) = database.url.split_once("options=").unwrap();
+                format!("postgres://postgres@localhost:{port}/postgres?options={options}")
+            }
         };
         let (home, watch) = (TempDir::new().unwrap(), TempDir::new().unwrap());
         let (serves, asks) = (watch.path().join("serves"), watch.path().join("asks"));
         let command = |arguments: &[&str]| {
             let mut command = latchkey(home.path(), arguments);
-            command.env("DATABASE_URL", &database.url).env("LATCHKEY__HTTP__PUBLIC_URL", "https://auth.example.org");
+            command.env("DATABASE_URL", &url).env("LATCHKEY__HTTP__PUBLIC_URL", "https://auth.example.org");
             command
         };
-        let mut serving = Serving::start(&mut watched(&command(&[]), &serves));
+        let mut serving = Serving::start(&mut watched(command(&[]).env("LATCHKEY__METRICS__LISTEN", "127.0.0.1:0"), &serves));
+        let metrics = metrics_of(&serving);
         let address = serving.address();
         tour(&Client::new(&format!("http://{address}")), command).await;
+        assert_eq!(metrics.get("/metrics", &Credential::None).await.status, 200);
         let health = watched(command(&["health"]).env("LATCHKEY__SERVER__LISTEN", &address), &asks).spawn().unwrap();
         let asker = health.id();
         assert_eq!(out(&health.wait_with_output().unwrap()), "ready\n");
@@ -73,10 +85,37 @@ specify_database! {
 
         assert!(seen(&asks, asker).contains(NETWORK), "a connection would be seen");
         let seen = seen(&serves, serving.child.id());
-        let outgoing: Vec<&str> = seen.lines().filter(|line| line.contains(NETWORK)).collect();
-        assert!(outgoing.is_empty(), "{outgoing:?}");
-        if let Some(socket) = database_socket {
-            assert!(seen.contains(&format!("sun_path=\"{}", socket.display())), "{seen}");
-        }
+        let is_database = |line: &&str| {
+            let is_here = ["inet_addr(\"127.0.0.1\")", "\"::1\""].iter().any(|here| line.contains(here));
+            is_here && port.is_some_and(|port| line.contains(&format!("_port=htons({port})")))
+        };
+        let (databases, others): (Vec<&str>, Vec<&str>) = outgoing(&seen).into_iter().partition(is_database);
+        assert!(others.is_empty(), "{others:?}");
+        assert_eq!(databases.is_empty(), port.is_none(), "the database is reached over the network");
     }
+}
+
+#[test]
+fn with_tls_no_address_is_connected_to() {
+    let Some(()) = strace() else { return };
+    let (home, watch) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (certificate, key) = (home.path().join("server.pem"), home.path().join("server.key"));
+    certify(&certificate, &key);
+    let serves = watch.path().join("serves");
+    let with_tls = |arguments: &[&str]| {
+        let mut command = latchkey(home.path(), arguments);
+        command.env("LATCHKEY__TLS__CERTIFICATE", &certificate).env("LATCHKEY__TLS__KEY", &key);
+        command
+    };
+    let mut serving = Serving::start(&mut watched(&with_tls(&[]), &serves));
+    // The command that asks connects; the server that is asked does not.
+    let asked = run(with_tls(&["health"]).env("LATCHKEY__SERVER__LISTEN", serving.address()));
+    assert_eq!(out(&asked), "ready\n");
+    certify(&certificate, &key);
+    serving.line("the TLS certificate has been renewed");
+    serving.signal("-TERM");
+    assert!(serving.child.wait().unwrap().success());
+
+    let seen = seen(&serves, serving.child.id());
+    assert!(outgoing(&seen).is_empty(), "{:?}", outgoing(&seen));
 }

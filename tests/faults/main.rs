@@ -23,6 +23,7 @@ mod kill;
 mod large_accounts;
 mod network;
 mod outage;
+mod outgoing;
 mod pooler;
 mod restart;
 mod search;
