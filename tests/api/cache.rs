@@ -12,7 +12,9 @@ use crate::support::app::PASSWORD;
 use crate::support::client::Client;
 use crate::support::{App, Backend, Credential, Profile, specify};
 
-/// What the contract allows another process, and room for a machine that is busy with other tests.
+/// What the contract allows another process.
+const PROMISED: Duration = Duration::from_secs(1);
+/// The same, and room for a machine that is busy with other tests.
 const SEEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Waits until `credential` is refused.
@@ -131,6 +133,7 @@ async fn revocations_are_seen_by_a_replica(backend: Backend, disturb: bool) {
         let answer = http.get(format!("http://{other}/protected-route")).header("Token", token).send().await.unwrap();
         answer.status().as_u16()
     };
+    let mut delays = Vec::new();
     for round in 0..10 {
         let token = app.token_of(&format!("user{round}@example.org")).await;
         for _ in 0..20 {
@@ -148,11 +151,15 @@ async fn revocations_are_seen_by_a_replica(backend: Backend, disturb: bool) {
             assert!(started.elapsed() < SEEN_WITHIN, "round {round}: the revocation is missed");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        delays.push(started.elapsed());
         // Once seen, it stays.
         for _ in 0..10 {
             assert_eq!(ask(&token).await, 403);
         }
     }
+    // A busy machine may delay some of them, and a reader that is too slow is too slow each time.
+    delays.sort_unstable();
+    assert!(delays[delays.len() / 2] < PROMISED, "{delays:?}");
     drop(handle.stop(false));
 }
 

@@ -305,6 +305,11 @@ specify! {
         for path in ["/", "/nothing", "/me/x.css", "/me/", "/me%2f", "/docs/nothing", "/docs/../Cargo.toml", "/pages"] {
             app.get(path, &Credential::None).await.assert_error(404, "no_such_route");
         }
+        // As they stand: clients resolve the dots before they ask.
+        for path in ["/docs/../Cargo.toml", "/docs/%2e%2e/Cargo.toml", "/docs/..%2fCargo.toml", "/docs/./", "/docs//", "//etc/passwd"] {
+            let answer = raw(&app, format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 404 "), "{path} → {answer:?}");
+        }
         for (path, allow) in [
             ("/register", "POST"),
             ("/token", "DELETE, POST"),

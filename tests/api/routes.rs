@@ -104,6 +104,21 @@ specify! {
         }
     }
 
+    async fn no_route_traces(app: App) {
+        let ada = app.user("ada@example.org").await;
+        let paths: BTreeSet<String> = operations().into_iter().map(|operation| operation.path).collect();
+        let paths = paths.iter().map(String::as_str).chain(UNDOCUMENTED).chain(["/", "/nothing"]);
+        for path in paths.map(|path| path.replace("{id}", "1")) {
+            let request = app.request("TRACE", &path).credential(&ada).header("X-Canary", "canary");
+            let answer = request.send().await;
+            // A proxy asks with the method of the request that it holds back.
+            let is_refused = path == "/authz" || [404, 405].contains(&answer.status);
+            assert!(is_refused, "{path}: {answer:?}");
+            let shown = format!("{:?} {}", answer.headers, answer.text).to_lowercase();
+            assert!(!shown.contains("canary") && !shown.contains(&ada.secret().to_lowercase()), "{path}: {answer:?}");
+        }
+    }
+
     async fn head_is_answered_like_get_to_everybody(app: App) {
         let ada = app.user("ada@example.org").await;
         let bad = Credential::Token("lkt_bad".to_owned());
