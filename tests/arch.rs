@@ -162,7 +162,7 @@ const CONNECTS: [&str; 9] = [
 fn nothing_connects_but_the_command_that_asks_for_health() {
     let connects = |code: &str| CONNECTS.iter().any(|call| code.contains(call));
     let places: Vec<PathBuf> = sources().into_iter().filter(|(_, code)| connects(code)).map(|(path, _)| path).collect();
-    assert!(matches!(&places[..], [only] if only.ends_with("cli/health.rs")), "{places:?}");
+    assert!(matches!(places.as_slice(), [only] if only.ends_with("cli/health.rs")), "{places:?}");
 }
 
 /// What takes SQL as text.

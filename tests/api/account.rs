@@ -61,6 +61,8 @@ specify! {
         let (key, _) = app.key_of(&ada, &["pages:read"]).await;
         let body = json!({ "current_password": PASSWORD, "new_password": NEW_PASSWORD });
         assert_eq!(new_password(&app, &ada, body).await.status, 204);
+        let stored = app.database.rows("SELECT hashed_password AS row FROM users").await;
+        assert!(stored[0].starts_with("$bcrypt-sha256$v=2,t=2b,r=4$"), "{stored:?}");
         for dead in [&ada, &key] {
             app.get("/page/", dead).await.assert_error(app.expected.bad_token_header, "invalid_token");
         }
@@ -140,6 +142,10 @@ specify! {
         assert!(entries.iter().any(|entry| entry["action"] == "page.create"), "the trail stays: {entries:?}");
         assert_eq!(entries[0]["action"], "user.delete");
         assert_eq!(app.register("ada@example.org").await.body["id"], 3, "ids are never reused");
+        let heir = Credential::Token(app.new_token_of("ada@example.org").await);
+        let (_, key) = app.key_of(&heir, &["pages:read"]).await;
+        let page = app.post("/page/", &heir, &json!({ "title": "t", "body": "b" })).await;
+        assert_eq!((key, &page.body["id"]), (2, &json!(2)), "nor are those of keys and pages");
     }
 
     async fn what_changes_the_account_takes_a_sign_in_token_with_all_scopes(app: App) {

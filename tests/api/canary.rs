@@ -73,7 +73,11 @@ specify_database! {
         let issued: Value = serde_json::from_str(&issued).unwrap();
 
         let format = if database.backend == Backend::Sqlite { "text" } else { "json" };
-        let mut serving = Serving::start(command(&[]).env("RUST_LOG", "trace").env("LATCHKEY__LOG__FORMAT", format));
+        let mut serve = command(&[]);
+        serve.env("RUST_LOG", "trace").env("LATCHKEY__LOG__FORMAT", format).env("LATCHKEY__METRICS__LISTEN", "127.0.0.1:0");
+        let mut serving = Serving::start(&mut serve);
+        let told = serving.line("metrics on http://");
+        let metrics = told.split_once("metrics on ").unwrap().1.split('"').next().unwrap().trim().to_owned();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut server = Recorded { address: serving.address(), http, answers: Vec::new() };
         // Secret → how many answers deliver it.
@@ -159,8 +163,13 @@ specify_database! {
         ] {
             server.send(method, path, credential, body).await;
         }
+        let counted = Request::new(server.http.get(&metrics)).send().await;
+        assert!(counted.text.contains("latchkey_sign_ins_total"), "{counted:?}");
+        server.answers.push(("GET /metrics".to_owned(), counted));
         serving.signal("-TERM");
         assert!(serving.child.wait().unwrap().success());
+        let printed = std::io::read_to_string(serving.child.stdout.take().unwrap()).unwrap();
+        assert_eq!(printed, "", "all that it has to say is in the log");
         let log = serving.rest().join("\n");
         assert!(log.contains("TRACE") && log.lines().count() > 100, "the log is at trace");
         assert_eq!(log.starts_with('{'), format == "json");

@@ -103,10 +103,16 @@ specify! {
     }
 
     async fn a_token_in_the_query_is_no_credential(app: App) {
+        let asker = app.admin("root@example.org").await;
         let token = app.token_of("ada@example.org").await;
         for path in [format!("/me?access_token={token}"), format!("/me?token={token}")] {
             app.get(&path, &Credential::None).await.assert_error(app.expected.no_credential, "not_authenticated");
         }
+        for path in [format!("/revoke?token={token}"), format!("/introspect?token={token}")] {
+            let answer = app.request("POST", &path).credential(&asker).form(&[]).send().await;
+            answer.assert_error(400, "invalid_request");
+        }
+        assert_eq!(app.get("/me", &Credential::Token(token)).await.status, 200, "nothing has ended it");
     }
 
     async fn malformed_tokens_never_reach_the_database(app: App) {

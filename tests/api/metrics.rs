@@ -87,6 +87,10 @@ async fn requests_sign_ins_and_all_that_waits_are_told_on_a_listener_of_their_ow
     assert!(text.ends_with("# EOF\n"));
     let elsewhere = http.get(metrics.replace("/metrics", "/health/live")).send().await.unwrap();
     assert_eq!(elsewhere.status(), 404);
+    let traced = http.request("TRACE".parse().unwrap(), &metrics).header("X-Canary", "canary").send().await.unwrap();
+    assert!(traced.status().is_client_error(), "{traced:?}");
+    let echo = traced.text().await.unwrap();
+    assert!(!echo.contains("canary"), "{echo}");
     for answer in [elsewhere, http.get(&metrics).send().await.unwrap()] {
         assert!(answer.headers().contains_key("x-request-id"), "{answer:?}");
         assert_eq!(answer.headers()["x-content-type-options"], "nosniff");

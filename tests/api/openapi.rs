@@ -52,6 +52,7 @@ specify! {
             let request = app.request(&method.to_uppercase(), &path.replace("{id}", "1")).header("Cookie", &cookies);
             let answer = request.header("Origin", "https://evil.example").send().await;
             assert_eq!(answer.header("set-cookie"), "", "{method} {path}");
+            assert_eq!(answer.header("cache-control"), "no-store", "{method} {path}");
             if PUBLIC.contains(&(method, path)) {
                 public.insert((method, path));
                 assert!(operation.get("security").is_none(), "{method} {path} has a lock");

@@ -88,7 +88,7 @@ specify! {
                 answer.assert_error(400, "invalid_request");
             }
         }
-        for other in ["authorization_code", "refresh_token", "PASSWORD"] {
+        for other in ["authorization_code", "client_credentials", "refresh_token", "PASSWORD"] {
             form(Some(other)).send().await.assert_error(400, "unsupported_grant_type");
         }
     }
@@ -183,44 +183,32 @@ specify! {
     }
 }
 
-/// The 256 bits of a secret as the number that its characters write.
-fn random_bits(secret: &str) -> [u128; 2] {
-    const DIGITS: &str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut number = [0_u64; 4];
-    for character in secret[4..47].chars() {
-        let mut carry = u128::try_from(DIGITS.find(character).unwrap()).unwrap();
-        for part in &mut number {
-            let product = u128::from(*part) * 62 + carry;
-            *part = u64::try_from(product & u128::from(u64::MAX)).unwrap();
-            carry = product >> 64;
+/// The bytes of a secret: 43 digits to the base 62 after its prefix.
+fn bytes_of(secret: &str) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for digit in secret[4..47].bytes() {
+        let mut carry = u16::from(match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'A'..=b'Z' => digit - b'A' + 10,
+            _ => digit - b'a' + 36,
+        });
+        for byte in bytes.iter_mut().rev() {
+            let [high, low] = (u16::from(*byte) * 62 + carry).to_be_bytes();
+            *byte = low;
+            carry = u16::from(high);
         }
-        assert_eq!(carry, 0, "{secret} holds more than 256 bits");
     }
-    let [lowest, low, high, highest] = number.map(u128::from);
-    [highest << 64 | high, low << 64 | lowest]
+    bytes
 }
 
-/// No bit is constant, a copy of another, or a sum of others: so many secrets span all 256 dimensions, or the chance is
-/// below 2^-60 that they do not.
 #[test]
-fn no_bit_of_a_secret_follows_from_the_others() {
+fn each_bit_of_a_secret_is_random() {
     for kind in SecretKind::ALL {
-        let mut basis: Vec<[u128; 2]> = Vec::new();
-        for _ in 0..320 {
-            let mut bits = random_bits(&Secret::generate(kind).unwrap().reveal());
-            for known in &basis {
-                // The highest bit of each is in none of those that follow it.
-                let reduced = [bits[0] ^ known[0], bits[1] ^ known[1]];
-                let half = usize::from(known[0] == 0);
-                if bits[half] >> known[half].ilog2() & 1 == 1 {
-                    bits = reduced;
-                }
-            }
-            if bits != [0, 0] {
-                basis.push(bits);
-            }
+        let secrets: Vec<_> = (0..100).map(|_| bytes_of(&Secret::generate(kind).unwrap().reveal())).collect();
+        for bit in 0..256 {
+            let ones = secrets.iter().filter(|bytes| bytes[bit / 8] & (1 << (bit % 8)) != 0).count();
+            assert!((10..=90).contains(&ones), "bit {bit} is set in {ones} of 100");
         }
-        assert_eq!(basis.len(), 256, "{kind:?}");
     }
 }
 
