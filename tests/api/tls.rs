@@ -52,8 +52,8 @@ fn hello(minor: u8, extensions: &[u8]) -> Vec<u8> {
     let suites = counted(&[0xc0, 0x2b, 0xc0, 0x09]);
     let (session, no_compression): ([u8; 1], [u8; 2]) = ([0], [1, 0]);
     let body = [&[3, minor][..], &[7; 32], &session, &suites, &no_compression, &extensions].concat();
-    let message = [&[1, 0][..], &counted(&body)].concat();
-    [&[0x16, 3, 1][..], &counted(&message)].concat()
+    let message = [&[1_u8, 0][..], &counted(&body)].concat();
+    [&[0x16_u8, 3, 1][..], &counted(&message)].concat()
 }
 
 /// The beginning of the answer to a ClientHello: as long as an alert is.
