@@ -1,6 +1,7 @@
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use futures_util::future::join_all;
 use latchkey::config::{DatabaseUrl, Settings};
 use latchkey::domain::secret::{Secret, SecretKind};
 use serde_json::json;
@@ -9,7 +10,8 @@ use tempfile::TempDir;
 use crate::support::app::PASSWORD;
 use crate::support::database::Database;
 use crate::support::postgres::own_socket;
-use crate::support::{App, Backend, Credential, Profile, specify};
+use crate::support::warnings::{warnings_of, watch};
+use crate::support::{Answer, App, Backend, Credential, Profile, specify};
 
 specify! {
     async fn a_fresh_server_is_live_and_ready(app: App) {
@@ -53,11 +55,16 @@ specify! {
             app.sign_in("ada@example.org", "x").await,
         ] {
             assert!(answer.status >= 500, "{answer:?}");
-            for leak in ["users", "SELECT", "table", "relation", "sqlite", "postgres", "/"] {
-                let text = answer.text.replace("about:blank", "");
-                assert!(!text.contains(leak), "{leak:?} in {answer:?}");
-            }
+            assert_tells_no_cause(&answer);
         }
+    }
+}
+
+/// Checks that an answer says nothing of what is behind the server.
+fn assert_tells_no_cause(answer: &Answer) {
+    let text = answer.text.replace("about:blank", "");
+    for leak in ["users", "SELECT", "table", "relation", "sqlite", "postgres", "connection", "/"] {
+        assert!(!text.contains(leak), "{leak:?} in {answer:?}");
     }
 }
 
@@ -184,8 +191,9 @@ async fn while_the_database_is_away_everything_is_busy_and_nobody_is_refused() {
     let ada = app.user("ada@example.org").await;
     server.take_away(&app).await;
 
+    watch("while-away");
     for answer in [
-        app.get("/me", &ada).await,
+        app.request("GET", "/me").credential(&ada).header("X-Request-Id", "while-away").send().await,
         app.get("/page/", &ada).await,
         app.get("/authz", &ada).await,
         app.register("eve@example.org").await,
@@ -193,7 +201,24 @@ async fn while_the_database_is_away_everything_is_busy_and_nobody_is_refused() {
     ] {
         answer.assert_error(503, "busy");
         assert_eq!(answer.header("retry-after"), "1");
+        assert_tells_no_cause(&answer);
     }
+    let logged = warnings_of("while-away");
+    assert!(logged.len() == 1 && logged[0].starts_with("WARN busy: "), "{logged:?}");
+    // No guarded operation opens.
+    let document = app.get("/openapi.json", &Credential::None).await.body;
+    let items = document["paths"].as_object().unwrap().iter();
+    let operations = items.flat_map(|(path, item)| {
+        item.as_object().unwrap().iter().map(move |(method, operation)| (method, path, operation))
+    });
+    let guarded = operations.filter(|(_, _, operation)| operation.get("security").is_some());
+    let asked = guarded.map(|(method, path, _)| {
+        let request = app.request(&method.to_uppercase(), &path.replace("{id}", "1")).credential(&ada);
+        async move { (method, path, request.send().await.status) }
+    });
+    let asked = join_all(asked).await;
+    assert!(asked.len() > 25, "{asked:?}");
+    assert!(asked.iter().all(|(_, _, status)| *status == 503), "{asked:?}");
     for (path, caller) in [("/revoke", &Credential::None), ("/revoke", &ada), ("/introspect", &ada)] {
         let answer = app.request("POST", path).credential(caller).form(&[("token", ada.secret())]).send().await;
         answer.assert_error(503, "temporarily_unavailable");

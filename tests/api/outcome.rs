@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::{PASSWORD, registration};
 use crate::support::client::Request;
+use crate::support::warnings::{warnings_of, watch};
 use crate::support::{Answer, App, Backend, Credential, Profile};
 
 /// A route that shows a secret or makes something.
@@ -173,8 +174,12 @@ async fn a_commit_that_has_begun_is_waited_for_and_an_unknown_outcome_is_told_as
         users.push(app.user(&format!("{name}@example.org")).await);
     }
     app.database.execute(SLOW_COMMIT).await;
+    for title in ["lost", "ended"] {
+        watch(title);
+    }
     let write = |user: &Credential, title: &str| {
-        app.request("POST", "/page/").credential(user).json(&json!({ "title": title, "body": "b" })).send()
+        let request = app.request("POST", "/page/").credential(user).header("X-Request-Id", title);
+        request.json(&json!({ "title": title, "body": "b" })).send()
     };
     let sign_in = app.sign_in("three@example.org", PASSWORD);
     let late = async {
@@ -190,7 +195,12 @@ async fn a_commit_that_has_begun_is_waited_for_and_an_unknown_outcome_is_told_as
     sign_in.assert_error(504, "server_error");
     for answer in [&lost, &ended, &sign_in] {
         assert_eq!(answer.header("retry-after"), "", "{answer:?}");
-        assert!(answer.text_of("detail").contains("Look before you repeat it"), "{answer:?}");
+        let said = "The server cannot tell whether the change was stored. Look before you repeat it.";
+        assert_eq!(answer.text_of("detail"), said);
+    }
+    for title in ["lost", "ended"] {
+        let logged = warnings_of(title);
+        assert!(logged.len() == 1 && logged[0].starts_with("ERROR outcome unknown: "), "{title}: {logged:?}");
     }
 
     app.database.execute("INSERT INTO released VALUES ('user:2'), ('user:3')").await;

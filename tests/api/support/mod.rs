@@ -7,6 +7,7 @@ pub mod postgres;
 pub mod program;
 pub mod tls;
 pub mod tour;
+pub mod warnings;
 pub mod watched;
 
 use std::io::Write;

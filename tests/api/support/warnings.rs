@@ -1,0 +1,41 @@
+//! What the servers of this process log about requests that a test names.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, Once};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// The warnings and errors about each request that is watched, by its id.
+static LINES: Mutex<BTreeMap<String, Vec<String>>> = Mutex::new(BTreeMap::new());
+
+struct Watcher;
+
+impl Log for Watcher {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Warn
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let Some(id) = record.key_values().get("request_id".into()) else { return };
+        if let Some(lines) = LINES.lock().unwrap().get_mut(&id.to_string()) {
+            lines.push(format!("{} {}", record.level(), record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Keeps what is logged from now on about the request of this id, which no other test uses.
+pub fn watch(id: &str) {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        log::set_logger(&Watcher).unwrap();
+        log::set_max_level(LevelFilter::Warn);
+    });
+    LINES.lock().unwrap().insert(id.to_owned(), Vec::new());
+}
+
+/// The warnings and errors about the request of this id, which is watched.
+pub fn warnings_of(id: &str) -> Vec<String> {
+    LINES.lock().unwrap()[id].clone()
+}
