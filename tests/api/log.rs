@@ -4,6 +4,7 @@ use std::process::Command;
 
 use chrono::{DateTime, FixedOffset, TimeDelta};
 use latchkey::clock::Clock;
+use latchkey::config::LogFormat;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -242,6 +243,34 @@ specify_database! {
         for line in listed.lines() {
             assert_is_now_in_utc(serde_json::from_str::<Value>(line).unwrap()["at"].as_str().unwrap());
         }
+    }
+}
+
+/// Tells a process that it is the one that panics, and about what.
+const PANICS_ABOUT: &str = "LATCHKEY_TEST_PANICS_ABOUT";
+
+#[test]
+fn a_panic_is_one_line_and_quotes_no_data() {
+    // The hook for panics is the whole process's, so this test runs itself in one of its own.
+    if let Ok(data) = std::env::var(PANICS_ABOUT) {
+        let kept = latchkey::logging::start(LogFormat::Json).unwrap();
+        let same = data.clone();
+        assert!(std::thread::spawn(move || assert!(data.is_empty(), "no row for {data}")).join().is_err());
+        assert!(std::thread::spawn(move || assert!(same.is_empty(), "a fixed text")).join().is_err());
+        drop(kept);
+        return;
+    }
+    let mut itself = Command::new(std::env::current_exe().unwrap());
+    itself.args(["--exact", "log::a_panic_is_one_line_and_quotes_no_data"]).env_remove("RUST_LOG");
+    let ended = run(itself.env(PANICS_ABOUT, "hunter2"));
+    assert!(ended.status.success(), "{ended:?}");
+    let log = String::from_utf8(ended.stderr).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<&Value> = lines.iter().map(|line| &line["message"]).collect();
+    assert_eq!(told, ["panicked: its message may quote data", "panicked: a fixed text"]);
+    for line in &lines {
+        assert_eq!((&line["level"], &line["target"]), (&json!("ERROR"), &json!("latchkey::panic")), "{line}");
+        assert!(line["place"].as_str().unwrap().contains("tests/api/log.rs:"), "{line}");
     }
 }
 
