@@ -1,7 +1,11 @@
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::support::app::{CONSTANT_KEY, PASSWORD};
 use crate::support::client::Request;
+use crate::support::tour::{operations, template};
 use crate::support::{Credential, specify};
 
 /// An entry in short: who, with what, at what level, did what to what, how it ended, and what else.
@@ -106,10 +110,14 @@ specify! {
         let (key, _) = app.key_of(&eve, &["pages:read"]).await;
         let page = json!({ "title": "t", "body": "b" });
         app.post("/page/", &ada, &page).await;
+        app.register("tim@example.org").await;
+        app.patch("/users/4", &root, &json!({ "disabled": true })).await;
         let before = app.trail(&root, "").await[0]["id"].clone();
 
         app.sign_in("ada@example.org", "wrong password").await;
         app.sign_in("nobody@example.org", PASSWORD).await;
+        app.sign_in("tim@example.org", "wrong password").await;
+        app.sign_in("tim@example.org", PASSWORD).await;
         app.register("ADA@example.org").await;
         app.put("/page/1", &eve, &page).await;
         app.request("PUT", "/page/1").credential(&ada).header("If-Match", "\"7\"").json(&page).send().await;
@@ -130,6 +138,8 @@ specify! {
         assert_eq!(told, [
             "anonymous none - user.sign_in user:2 2 - -  failure wrong_password",
             "anonymous none - user.sign_in - - - -  failure unknown_email",
+            "anonymous none - user.sign_in user:4 4 - -  failure wrong_password",
+            "anonymous none - user.sign_in user:4 4 - -  failure disabled",
             "anonymous none - user.register user:2 2 - -  failure email_taken",
             "user:3 token:6 member page.update page:1 2 - -  denied not_owner",
             "user:2 token:4 member page.update page:1 2 - -  failure stale",
@@ -343,21 +353,27 @@ specify! {
         let key = json!({ "name": "k", "scopes": [] });
         let form = [("grant_type", "password"), ("username", "ada@example.org"), ("password", PASSWORD)];
         let wrong = [("grant_type", "password"), ("username", "ada@example.org"), ("password", "wrong password")];
-        let of = |method: &str, path: &str| app.request(method, path).credential(&root);
+        let tried = RefCell::new(BTreeSet::new());
+        let ask = |method: &str, path: &str| {
+            tried.borrow_mut().insert(format!("{method} {}", template(path)));
+            app.request(method, path)
+        };
+        let of = |method: &str, path: &str| ask(method, path).credential(&root);
         let attempts = [
-            app.request("POST", "/register").json(&crate::support::app::registration("new@example.org")),
-            app.request("POST", "/token").form(&form),
-            app.request("POST", "/token").form(&wrong),
+            ask("POST", "/register").json(&crate::support::app::registration("new@example.org")),
+            ask("POST", "/token").form(&form),
+            ask("POST", "/token").form(&wrong),
+            ask("POST", "/revoke").form(&[("token", ada.secret())]),
             of("DELETE", "/token"),
             of("PATCH", "/me").json(&json!({ "surname": "x" })),
             of("PUT", "/me/password").json(&json!({ "current_password": PASSWORD, "new_password": "another password" })),
-            app.request("DELETE", "/me").credential(&ada),
+            ask("DELETE", "/me").credential(&ada),
             of("POST", "/me/keys").json(&key),
             of("PATCH", "/me/keys/1").json(&json!({ "name": "x" })),
             of("POST", "/me/keys/1/rotate").json(&json!({})),
             of("DELETE", "/me/keys/1"),
             of("POST", "/keys").json(&key),
-            app.request("POST", "/keys/claim").json(&json!({ "claim": claim })),
+            ask("POST", "/keys/claim").json(&json!({ "claim": claim })),
             of("DELETE", "/keys/2"),
             of("PATCH", "/users/2").json(&json!({ "role": "admin", "disabled": true })),
             of("DELETE", "/users/2/token"),
@@ -366,8 +382,11 @@ specify! {
             of("PUT", "/page/1").json(&page),
             of("PATCH", "/page/1").json(&page),
             of("DELETE", "/page/1"),
-            app.request("GET", "/audit").credential(&ada),
+            ask("GET", "/audit").credential(&ada),
         ];
+        let changes = operations().into_iter().filter(|name| !name.starts_with("GET ") && name != "POST /introspect");
+        let missed: Vec<String> = changes.filter(|name| !tried.borrow().contains(name)).collect();
+        assert!(missed.is_empty(), "what else changes something: {missed:?}");
         for (number, attempt) in attempts.into_iter().enumerate() {
             let answer = attempt.send().await;
             assert!(answer.status >= 500, "attempt {number}: {answer:?}");
@@ -389,6 +408,17 @@ specify! {
         };
         for sql in ["UPDATE audit_entries SET actor = 'x'", "DELETE FROM audit_entries", "TRUNCATE audit_entries", &replace] {
             assert!(!app.database.accepts(sql).await, "{sql}");
+        }
+        let columns = app.database.rows(match app.database.backend {
+            Backend::Sqlite => "SELECT name AS row FROM pragma_table_info('audit_entries')",
+            Backend::Postgres => {
+                "SELECT CAST(column_name AS TEXT) AS row FROM information_schema.columns \
+                 WHERE table_schema = current_schema() AND table_name = 'audit_entries'"
+            }
+        }).await;
+        assert!(columns.len() > 15, "{columns:?}");
+        for column in columns {
+            assert!(!app.database.accepts(&format!("UPDATE audit_entries SET {column} = {column}")).await, "{column}");
         }
         assert_eq!(app.database.dump("audit_entries").await, before);
     }
@@ -504,7 +534,7 @@ specify! {
     async fn users_see_what_they_did_and_what_was_done_to_what_is_theirs(app: App) {
         let root = app.admin("root@example.org").await;
         let ada = app.user("ada@example.org").await;
-        app.user("eve@example.org").await;
+        let eve = app.user("eve@example.org").await;
         app.post("/page/", &root, &json!({ "title": "t", "body": "b" })).await;
         app.patch("/users/2", &root, &json!({ "role": "auditor" })).await;
         app.sign_in("ada@example.org", "wrong password").await;
@@ -527,6 +557,16 @@ specify! {
             }
             assert_eq!(ids.len(), 4, "{order}: {ids:?}");
             assert!(ids.is_sorted_by(|one, other| if order == "oldest" { one < other } else { one > other }), "{ids:?}");
+        }
+
+        // Whose it is that was not found is not the business of whoever looked for it.
+        let tim = app.user("tim@example.org").await;
+        let (_, key) = app.key_of(&eve, &[]).await;
+        app.delete(&format!("/me/keys/{key}"), &tim).await.assert_error(404, "not_found");
+        for (user, subject, client) in [(&tim, Value::Null, json!("127.0.0.1")), (&eve, json!(3), Value::Null)] {
+            let latest = app.get("/me/activity?limit=1", user).await.body["items"][0].clone();
+            let told = ["actor", "action", "subject", "client"].map(|member| latest[member].clone());
+            assert_eq!(told, [json!("user:4"), json!("key.revoke"), subject, client]);
         }
     }
 }

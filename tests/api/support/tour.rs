@@ -93,12 +93,13 @@ pub async fn tour(client: &Client, command: impl Fn(&[&str]) -> Command) {
 }
 
 /// The path as the document has it.
-fn template(path: &str) -> String {
+pub fn template(path: &str) -> String {
     let part = |part| if str::parse::<u64>(part).is_ok() { "{id}" } else { part };
     path.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
-fn operations() -> BTreeSet<String> {
+/// Every operation of the document, such as `GET /page/{id}`.
+pub fn operations() -> BTreeSet<String> {
     let document: Value = serde_json::from_str(DOCUMENT).unwrap();
     let paths = document["paths"].as_object().unwrap().iter();
     let named = |(path, methods): (&String, &Value)| -> Vec<String> {
