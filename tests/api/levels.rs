@@ -120,7 +120,7 @@ specify! {
     async fn every_role_gets_what_the_table_of_levels_says(app: App) {
         // Whatever the rows do to the admins of their casts, one is left.
         let root = app.admin("root@example.org").await;
-        let mut denied = 0;
+        let mut denied = Vec::new();
         for (number, row) in table().iter().enumerate() {
             let cast = Cast::assemble(&app, number).await;
             // Their keys live as long as the admin, who therefore comes last.
@@ -130,11 +130,18 @@ specify! {
                 let answer = request.credential(&cast.callers[caller]).send().await;
                 let expected = if cell == "no" { app.expected.no_credential } else { cell.parse().unwrap() };
                 assert_eq!(answer.status, expected, "{} {} as {}: {answer:?}", row.method, row.path, CALLERS[caller]);
-                denied += usize::from(cell == "403" || cell == "401" && caller != 0);
+                if cell == "403" || cell == "401" && caller != 0 {
+                    denied.push((format!("{} {}", row.method, row.path), CALLERS[caller]));
+                }
             }
         }
-        let entries = app.trail(&root, "outcome=denied").await;
-        assert_eq!(entries.len(), denied, "each refusal of a known caller left an entry");
+        let entries = app.trail(&root, "outcome=denied&order=oldest").await;
+        assert_eq!(entries.len(), denied.len(), "each refusal of a known caller left an entry");
+        for (entry, (route, caller)) in entries.iter().zip(&denied) {
+            let kind = if caller.ends_with(" key") { "key:" } else { "user:" };
+            assert!(entry["actor"].as_str().unwrap().starts_with(kind), "{route} as {caller}: {entry}");
+            assert!(entry["action"] != "request" || entry["target"] == *route, "{route} as {caller}: {entry}");
+        }
     }
 }
 

@@ -235,6 +235,8 @@ async fn after_very_many_failures_only_somebodys_hand_frees_an_account() {
             app.sign_in(email, PASSWORD).await.assert_error(refused, "invalid_grant");
         };
         stop("ada@example.org").await;
+        let refusals = app.trail(&root, "action=user.sign_in&outcome=failure").await;
+        assert_eq!((refusals.len(), &refusals[0]["detail"]), (5, &json!("stopped")));
         let freed = app.patch("/users/1", &root, &json!({ "disabled": false })).await;
         assert_eq!(freed.status, 200, "{freed:?}");
         assert_eq!(app.trail(&root, "action=user.enable").await[0]["detail"], "failed sign-ins forgotten");
