@@ -166,6 +166,30 @@ specify! {
         let answer = app.request("POST", "/keys").credential(&root).body(JSON, nested).send().await;
         answer.assert_error(422, "invalid");
         assert_eq!(answer.bad_fields(), ["metadata"]);
+
+        // Of every operation that takes JSON.
+        let document = app.get("/openapi.json", &Credential::None).await.body;
+        let mut tried = 0;
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                if operation["requestBody"]["content"][JSON].is_null() {
+                    continue;
+                }
+                let (method, path) = (method.to_uppercase(), path.replace("{id}", "1"));
+                let body = r#"{"id":1,"owner_id":1,"is_admin":true,"created_at":"2026-01-01T00:00:00Z","id":2}"#;
+                let answer = app.request(&method, &path).credential(&root).body(JSON, body).send().await;
+                answer.assert_error(422, "invalid");
+                let errors = answer.body["errors"].as_array().unwrap();
+                for (field, code) in [
+                    ("id", "unknown"), ("id", "repeated"), ("owner_id", "unknown"), ("is_admin", "unknown"), ("created_at", "unknown"),
+                ] {
+                    let is_told = errors.iter().any(|error| error["field"] == field && error["code"] == code);
+                    assert!(is_told, "{method} {path}: {field} {code} in {answer:?}");
+                }
+                tried += 1;
+            }
+        }
+        assert!(tried >= 12, "{tried} operations take JSON");
     }
 
     async fn a_body_says_what_it_is(app: App) {
