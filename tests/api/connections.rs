@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::Stdio;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -49,6 +50,48 @@ async fn a_client_holds_so_many_connections_and_the_next_one_is_cut() {
     while !is_served(&mut connect("127.0.0.2", app.address).await).await {
         tries += 1;
         assert!(tries < 1000, "a connection that has ended does not count");
+    }
+}
+
+#[tokio::test]
+async fn a_client_has_so_many_bytes_under_way_and_the_next_are_refused() {
+    let app = App::start(Backend::Sqlite, Profile::Fastapi).await.unwrap();
+    let ada = app.user("ada@example.org").await;
+    let send = async |from: &str, length: usize, body: &str| {
+        let mut stream = connect(from, app.address).await;
+        let head = format!(
+            "POST /page/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nToken: {}\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n",
+            ada.secret()
+        );
+        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        stream
+    };
+    let page = json!({ "title": "t", "body": "b".repeat(40_000) }).to_string();
+    let write = async |from: &str| rest(&mut send(from, page.len(), &page).await).await;
+    // So many bodies that never come that no page fits beside them.
+    let mut held = Vec::new();
+    for _ in 0..100 {
+        held.push(send("127.0.0.2", 80 * 1024, "").await);
+    }
+    let refused = loop {
+        assert!(held.len() < 1000, "the bytes of a client are bounded");
+        held.push(send("127.0.0.2", 80 * 1024, "").await);
+        let answer = write("127.0.0.2").await;
+        if !answer.starts_with("HTTP/1.1 201 ") {
+            break answer;
+        }
+    };
+    assert!(refused.starts_with("HTTP/1.1 429 ") && refused.contains("too_much_in_flight"), "{refused}");
+    let others = write("127.0.0.3").await;
+    assert!(others.starts_with("HTTP/1.1 201 "), "{others}");
+
+    // The server learns of an end a moment later.
+    drop(held);
+    let mut tries = 0;
+    while !write("127.0.0.2").await.starts_with("HTTP/1.1 201 ") {
+        tries += 1;
+        assert!(tries < 1000, "what is no longer under way does not count");
     }
 }
 
