@@ -5,7 +5,8 @@ use std::path::Path;
 
 const PAGE: &str = include_str!("../../docs/security.md");
 const TESTED: &str = "`tested`";
-const STATUSES: [&str; 4] = [TESTED, "`documented`", "`deviation`", "`open`"];
+const PARTLY: &str = "`partly`";
+const STATUSES: [&str; 5] = [TESTED, PARTLY, "`documented`", "`deviation`", "`open`"];
 
 /// A row of the table of requirements.
 struct Row {
@@ -77,7 +78,7 @@ fn every_test_that_the_page_about_security_names_is_there() {
     }
     for row in &rows {
         let (number, tests) = (row.number, row.tests());
-        assert!(row.status != TESTED || !tests.is_empty(), "row {number} names no test");
+        assert!(![TESTED, PARTLY].contains(&row.status) || !tests.is_empty(), "row {number} names no test");
         for test in tests {
             assert!(exists(test), "row {number}: there is no test {test}");
         }
