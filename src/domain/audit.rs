@@ -395,3 +395,19 @@ pub struct Filter {
     /// Before.
     pub until: Option<Timestamp>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detail_has_a_bound_and_is_cut_between_characters() {
+        let kept = |detail: &str| Event::of(Action::Request).detail(detail).detail.unwrap_or_default();
+        let longest = "a".repeat(MAX_DETAIL);
+        for detail in ["", "a", longest.as_str()] {
+            assert_eq!(kept(detail), detail);
+        }
+        assert_eq!(kept(&format!("{longest}b")), format!("{longest}\u{2026}"));
+        assert_eq!(kept(&format!("{}\u{e9}", "a".repeat(255))), format!("{}\u{2026}", "a".repeat(255)));
+    }
+}

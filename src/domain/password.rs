@@ -173,6 +173,13 @@ mod tests {
         PasswordHash::create(&Password::new(text.to_owned()), 4).unwrap()
     }
 
+    #[test]
+    fn neither_a_password_nor_its_hash_is_printed() {
+        let password = Password::new("correct horse".to_owned());
+        let printed = format!("{password:?} {:?}", hash("correct horse"));
+        assert_eq!(printed, "*** ***");
+    }
+
     fn verifies(hash: &PasswordHash, text: &str) -> bool {
         hash.verify(&Password::new(text.to_owned())).unwrap()
     }

@@ -229,7 +229,7 @@ fn micros(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
@@ -238,10 +238,11 @@ mod tests {
     use crate::domain::principal::{Credential, Level};
     use crate::domain::role::Role;
 
-    const ADA: UserId = UserId(1);
-    const EVE: UserId = UserId(2);
+    pub(in crate::service) const ADA: UserId = UserId(1);
+    pub(in crate::service) const EVE: UserId = UserId(2);
 
-    fn identity(user_id: UserId) -> (Digest, Arc<Identity>) {
+    /// A credential of this user, and whom it stands for.
+    pub(in crate::service) fn identity(user_id: UserId) -> (Digest, Arc<Identity>) {
         let digest = Digest::of(&user_id.to_string());
         let level = Level::new(Role::Member, Role::Member.scopes());
         let identity = Identity {
@@ -261,7 +262,8 @@ mod tests {
         (digest, Arc::new(identity))
     }
 
-    fn certain() -> IdentityCache {
+    /// An empty cache that has just read the change log.
+    pub(in crate::service) fn certain() -> IdentityCache {
         let cache = IdentityCache::new(100);
         cache.is_certain_since(Instant::now());
         cache

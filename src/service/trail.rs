@@ -410,3 +410,40 @@ fn outcome(error: &AppError) -> Option<(Outcome, String)> {
         | AppError::Internal(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity_cache::tests::{ADA, EVE, certain, identity};
+    use super::*;
+
+    /// Actions after which every credential is as good as before.
+    const SPARE: [&str; 9] = [
+        "user.register",
+        "user.cleanup",
+        "key.create",
+        "key.issue",
+        "page.create",
+        "page.update",
+        "page.delete",
+        "request",
+        "request.forward",
+    ];
+
+    #[test]
+    fn every_action_but_those_listed_ends_what_the_cache_knows_of_its_user() {
+        for action in Action::ALL {
+            for (subject, ended) in [(Some(ADA), [true, false]), (None, [true, true])] {
+                let cache = certain();
+                for user in [ADA, EVE] {
+                    let (digest, identity) = identity(user);
+                    cache.put(cache.ticket(), digest, Some(&identity));
+                }
+                let event = Event { subject, ..Event::of(*action) };
+                Story::new(By::anonymous(), event).is_forgotten_by(&cache);
+                let found = [ADA, EVE].map(|user| cache.get(&identity(user).0).is_none());
+                let expected = if SPARE.contains(&action.name()) { [false, false] } else { ended };
+                assert_eq!(found, expected, "{} of {subject:?}", action.name());
+            }
+        }
+    }
+}
