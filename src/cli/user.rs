@@ -211,14 +211,14 @@ fn show(user: User, output: Output) -> Outcome {
 async fn administer(service: &Service, email: &str, set: Administration, output: Output) -> Outcome {
     let user = user_named(service, email).await?;
     let changed = service.administer_user(Call::command_line(), user.id, set).await.map_err(explain)?;
-    announce_cleanup(service, user.id).await?;
+    announce_cleanup(service, user.id).await;
     show(changed, output)
 }
 
 async fn set_password(service: &Service, email: &str, revoke_keys: bool, output: Output) -> Outcome {
     let user = user_named(service, email).await?;
     service.reset_password(Call::command_line(), user.id, password::read()?, revoke_keys).await.map_err(explain)?;
-    announce_cleanup(service, user.id).await?;
+    announce_cleanup(service, user.id).await;
     let ended = if revoke_keys { "the token and the user's own keys are ended" } else { "the token is ended" };
     output.show(&UserResponse::from(user), format_args!("changed the password of {email}; {ended}"))
 }
@@ -226,19 +226,27 @@ async fn set_password(service: &Service, email: &str, revoke_keys: bool, output:
 async fn delete(service: &Service, email: &str, output: Output) -> Outcome {
     let user = user_named(service, email).await?;
     service.delete_user(Call::command_line(), user.id).await.map_err(explain)?;
-    announce_cleanup(service, user.id).await?;
-    if !service.erase().await.map_err(explain)? {
-        eprintln!("latchkey: other programs read the database, so the next server that runs erases the last traces");
+    announce_cleanup(service, user.id).await;
+    match service.erase().await {
+        Ok(true) => {}
+        Ok(false) => {
+            eprintln!("latchkey: other programs read the database, so the next server that runs erases the last traces");
+        }
+        Err(error) => eprintln!("latchkey: done; the next server that runs erases the last traces: {error}"),
     }
     output.show(&json!({ "id": user.id.0, "deleted": true }), format_args!("deleted {email}"))
 }
 
-/// Says so if the change has left something to a server: what has ended has ended, but not every row says so.
-async fn announce_cleanup(service: &Service, user: UserId) -> Outcome {
-    if service.has_cleanup(user).await.map_err(explain)? {
-        eprintln!(
+/// Says so if the change has left something to a server: what has ended has ended, but not every row says so. The change
+/// is done, so nothing here is a failure of the command.
+async fn announce_cleanup(service: &Service, user: UserId) {
+    match service.has_cleanup(user).await {
+        Ok(true) => eprintln!(
             "latchkey: done; the account owns so much that a running server records and removes the rest in the background"
-        );
+        ),
+        Ok(false) => {}
+        Err(error) => {
+            eprintln!("latchkey: done; cannot read whether a running server has something to remove: {error}");
+        }
     }
-    Ok(())
 }

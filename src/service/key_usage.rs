@@ -133,9 +133,9 @@ impl Service {
             // One row in a transaction can never be part of a deadlock.
             let written = self.db.write(move |conn| api_keys::touch(conn, key, last.at, last.from)).await;
             if let Err(error) = written {
-                log::debug!("cannot write when key {key} was last used: {error}");
                 // A database that is away is away for the others, too; the server may be about to stop.
-                log::warn!("could not write when {} keys were last used, trying again", unwritten.uses.len());
+                let count = unwritten.uses.len();
+                log::warn!("could not write when {count} keys were last used, trying again: {error}");
                 break;
             }
             unwritten.uses.pop_front();
