@@ -27,8 +27,12 @@ async fn requests_sign_ins_and_all_that_waits_are_told_on_a_listener_of_their_ow
     for expected in [201, 429] {
         assert_eq!(http.post(format!("{api}/register")).json(&ada).send().await.unwrap().status(), expected);
     }
-    for (password, expected) in [("correct horse", 200), ("a wrong password", 401)] {
-        let form = [("username", "ada@example.org"), ("password", password)];
+    for (username, password, expected) in [
+        ("ada@example.org", "correct horse", 200),
+        ("ada@example.org", "a wrong password", 401),
+        ("unknown@example.org", "a wrong password", 401),
+    ] {
+        let form = [("username", username), ("password", password)];
         assert_eq!(http.post(format!("{api}/token")).form(&form).send().await.unwrap().status(), expected);
     }
     for path in ["/page/17", "/page/18", "/nowhere/lkt_secret"] {
@@ -72,13 +76,14 @@ async fn requests_sign_ins_and_all_that_waits_are_told_on_a_listener_of_their_ow
         "latchkey_request_duration_seconds_count{method=\"GET\",route=\"\",status=\"404\"} 1",
         "latchkey_request_duration_seconds_count{method=\"other\",route=\"\",status=\"404\"} 1",
         "latchkey_sign_ins_total{outcome=\"success\"} 1",
-        "latchkey_sign_ins_total{outcome=\"failure\"} 1",
+        "latchkey_sign_ins_total{outcome=\"failure\"} 2",
         "latchkey_audit_entries_total{outcome=\"success\"} 2",
-        "latchkey_audit_entries_total{outcome=\"failure\"} 1",
+        "latchkey_audit_entries_total{outcome=\"failure\"} 2",
         "latchkey_throttled_total{limit=\"registrations\"} 1",
         "latchkey_throttled_total{limit=\"claims\"} 0",
         "latchkey_sign_ins_total{outcome=\"unavailable\"} 0",
-        "latchkey_hash_wait_seconds_count 3",
+        // A registration and three sign-ins: an unknown e-mail costs a hash, too.
+        "latchkey_hash_wait_seconds_count 4",
         "latchkey_hash_queue 0",
     ] {
         assert!(text.lines().any(|told| told == line), "{line} in {text}");
