@@ -1,8 +1,8 @@
 //! The documentation page in a real browser, headless Chromium (C9): lock → Authorize → Try it out → 200, without any
 //! address but the server's own.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,10 +12,12 @@ use thirtyfour::prelude::*;
 use crate::support::app::PASSWORD;
 use crate::support::{App, Backend, Profile, installed};
 
-/// ChromeDriver on a free port, killed when dropped.
+/// ChromeDriver on a port that it chose, killed when dropped.
 struct Driver {
     child: Child,
     url: String,
+    /// Kept open, because it goes on writing.
+    _output: BufReader<ChildStdout>,
 }
 
 impl Driver {
@@ -27,14 +29,19 @@ impl Driver {
         };
         let both = program("chromedriver").and_then(|_| program("chromium"));
         installed(both, "BROWSER", "chromium and chromedriver")?;
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("chromedriver")
-            .arg(format!("--port={port}"))
-            .stdout(Stdio::null())
+        let mut child = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap();
-        Some(Self { child, url: format!("http://127.0.0.1:{port}") })
+            .expect("chromedriver starts");
+        let mut output = BufReader::new(child.stdout.take().expect("its output is a pipe"));
+        let port = output.by_ref().lines().find_map(|line| {
+            let line = line.expect("chromedriver writes text");
+            line.split_once("successfully on port ").map(|(_, port)| port.trim_end_matches('.').parse::<u16>().expect("a port"))
+        });
+        let port = port.expect("chromedriver tells its port");
+        Some(Self { child, url: format!("http://127.0.0.1:{port}"), _output: output })
     }
 
     async fn open(&self, profile: &std::path::Path) -> WebDriver {
@@ -54,13 +61,7 @@ impl Driver {
             capabilities.add_arg(argument).unwrap();
         }
         capabilities.add_arg(&format!("--user-data-dir={}", profile.display())).unwrap();
-        for _ in 0..100 {
-            if let Ok(browser) = WebDriver::new(&self.url, capabilities.clone()).await {
-                return browser;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("ChromeDriver does not answer");
+        WebDriver::new(&self.url, capabilities).await.expect("Chromium starts")
     }
 }
 
