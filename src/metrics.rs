@@ -95,7 +95,7 @@ pub struct Metrics {
 }
 
 /// What is not counted but looked at when somebody asks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Levels {
     /// Hits, misses, lookups without certainty, stale answers and invalidations of the cache.
     pub cache: [u64; 5],

@@ -230,7 +230,9 @@ async fn delete(service: &Service, email: &str, output: Output) -> Outcome {
     match service.erase().await {
         Ok(true) => {}
         Ok(false) => {
-            eprintln!("latchkey: other programs read the database, so the next server that runs erases the last traces");
+            eprintln!(
+                "latchkey: other programs read the database, so the next server that runs erases the last traces"
+            );
         }
         Err(error) => eprintln!("latchkey: done; the next server that runs erases the last traces: {error}"),
     }

@@ -282,3 +282,18 @@ fn select(conn: &mut Conn, filter: &Filter, whose: Whose, slice: Slice, limit: i
     }
     Ok(rows.load(conn)?.into_iter().map(Entry::from).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_actor_who_is_a_user_is_found_by_the_index_of_users() {
+        let filter = |actor: &str| Filter { actor: Some(actor.to_owned()), ..Filter::default() };
+        assert_eq!(indexed_user(&filter("user:17")), Some(17));
+        for actor in ["key:17", "user:", "user:x", "anonymous"] {
+            assert_eq!(indexed_user(&filter(actor)), None, "{actor}");
+        }
+        assert_eq!(indexed_user(&Filter { user: Some(UserId(18)), ..filter("user:17") }), Some(18));
+    }
+}

@@ -259,15 +259,21 @@ mod tests {
     use actix_web::{App, test};
 
     use super::*;
+    use crate::http::access::AccessLog;
+    use crate::http::refusals::Samples;
+    use crate::metrics::{Durations, Levels, Metrics, TextFormat};
 
     #[actix_web::test]
     async fn a_handler_that_panics_is_an_internal_error_of_its_request_alone() {
         async fn panics() -> HttpResponse {
             panic!("the password was hunter2")
         }
+        let metrics = Arc::new(Metrics::new(&Durations::default(), &Durations::default()));
+        let log = AccessLog::new(1, Samples::start(), Some(Arc::clone(&metrics)));
         let app = App::new()
             .wrap(from_fn(contain))
             .wrap(from_fn(edge))
+            .app_data(log)
             .route("/page/", web::get().to(panics))
             .route("/token", web::get().to(panics))
             .route("/fine", web::get().to(HttpResponse::Ok));
@@ -289,6 +295,9 @@ mod tests {
         }
         let request = test::TestRequest::get().uri("/fine").to_request();
         assert_eq!(test::call_service(&app, request).await.status(), StatusCode::OK);
+        let told = metrics.text(Levels::default(), TextFormat::Prometheus).unwrap();
+        assert!(told.contains(r#"_count{method="GET",route="",status="500"} 2"#), "{told}");
+        assert!(told.contains(r#"_count{method="GET",route="/fine",status="200"} 1"#), "{told}");
     }
 
     #[actix_web::test]

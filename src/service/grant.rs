@@ -176,3 +176,29 @@ fn not_held(beyond: ScopeSet) -> Option<FieldError> {
     let message = format!("Not yours to give: {beyond}.");
     (!beyond.is_empty()).then(|| FieldError::new("scopes", "scope_not_held", message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[test]
+    fn an_expiry_is_after_now_and_within_ten_years() {
+        let now = Clock::default().now();
+        let code = |seconds| read_expiry(&now.plus_seconds(seconds).to_string(), now).err().map(|error| error.code);
+        assert_eq!([-1, 0].map(code), [Some("past"); 2]);
+        assert_eq!([1, 3_652 * 86_400].map(code), [None; 2]);
+        assert_eq!(code(3_652 * 86_400 + 1), Some("range"));
+    }
+
+    #[test]
+    fn a_key_has_at_most_a_hundred_scopes_of_at_most_128_characters() {
+        let code = |names: Vec<String>| read_scopes(&names, Foreign::Allowed).err().map(|error| error.code);
+        let names = |count: usize| (0..count).map(|number| format!("a:{number}")).collect::<Vec<_>>();
+        assert_eq!([0, 1, 100].map(names).map(code), [None; 3]);
+        assert_eq!([101, 102].map(names).map(code), [Some("length"); 2]);
+        assert_eq!(["a", &"a".repeat(128)].map(|name| code(vec![name.to_owned()])), [None; 2]);
+        assert_eq!(["", "a b", &"a".repeat(129)].map(|name| code(vec![name.to_owned()])), [Some("scope"); 3]);
+        assert_eq!(code(["a", "b", "a"].map(str::to_owned).to_vec()), Some("repeated"));
+    }
+}

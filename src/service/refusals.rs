@@ -78,6 +78,12 @@ pub(super) struct Sum {
 }
 
 impl Sum {
+    fn of(refusal: &Refusal, client: Option<IpAddr>) -> Self {
+        let Refusal { by, event, outcome, .. } = refusal.clone();
+        let kind = event.target.as_ref().map(std::mem::discriminant);
+        Self { by, event, outcome, client, kind, count: 1 }
+    }
+
     fn is_like(&self, other: &Self) -> bool {
         let same_caller = self.by.actor == other.by.actor
             && self.by.credential == other.by.credential
@@ -152,9 +158,7 @@ impl Refusals {
 
     /// Counts a refusal without an entry.
     fn add(&self, refusal: &Refusal, client: Option<IpAddr>, now: Duration) {
-        let Refusal { by, event, outcome, .. } = refusal.clone();
-        let kind = event.target.as_ref().map(std::mem::discriminant);
-        self.add_sum(Group::of(refusal), Sum { by, event, outcome, client, kind, count: 1 }, now);
+        self.add_sum(Group::of(refusal), Sum::of(refusal, client), now);
     }
 
     fn add_sum(&self, group: Group, sum: Sum, now: Duration) {
@@ -280,9 +284,13 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::domain::audit::Action;
-    use crate::domain::id::{PageId, UserId};
+    use crate::domain::id::{KeyId, PageId, UserId};
+    use crate::domain::principal::Level;
+    use crate::domain::role::Role;
 
     fn refusal(user: i64, page: i64, reason: &str) -> Refusal {
         let by = By { actor: format!("user:{user}"), user: Some(UserId(user)), ..By::anonymous() };
@@ -334,6 +342,58 @@ mod tests {
         let sums = refusals.take_all();
         assert_eq!(details(&sums), ["not_owner, repeated 80 times"]);
         assert_eq!((&sums[0].event.target, sums[0].by.actor.as_str()), (&None, "user:1"));
+    }
+
+    #[test]
+    fn refusals_that_differ_in_what_a_sum_tells_have_sums_of_their_own() {
+        let same = refusal(1, 7, "not_owner");
+        let unlike: [fn(&mut Refusal); 6] = [
+            |other| other.by.actor = "user:2".to_owned(),
+            |other| other.by.credential = "key:1".to_owned(),
+            |other| other.by.level = Some(Level::new(Role::Admin, Role::Admin.scopes())),
+            |other| other.outcome = Outcome::Failure,
+            |other| other.event = Event::of(Action::DeletePage).on(Target::Page(PageId(7))).detail("not_owner"),
+            |other| other.event = Event::of(Action::EditPage).on(Target::Key(KeyId(7))).detail("not_owner"),
+        ];
+        for (number, change) in unlike.into_iter().enumerate() {
+            let mut other = same.clone();
+            change(&mut other);
+            let mut window = Window::starting(Duration::ZERO);
+            for refusal in [&same, &other, &same] {
+                window.add(Sum::of(refusal, None));
+            }
+            assert_eq!(window.sums.iter().map(|sum| sum.count).collect::<Vec<_>>(), [2, 1], "{number}");
+        }
+    }
+
+    #[test]
+    fn beyond_so_many_reasons_the_last_sum_takes_them_all() {
+        let mut window = Window::starting(Duration::ZERO);
+        for number in 0..40 {
+            window.add(Sum::of(&refusal(1, 7, &format!("reason {number}")), None));
+        }
+        assert_eq!(window.sums.len(), 32);
+        assert_eq!(window.sums[0].told().detail.as_deref(), Some("reason 0, repeated once"));
+        assert_eq!(window.sums[31].told().detail.as_deref(), Some("various, repeated 9 times"));
+    }
+
+    #[test]
+    fn beyond_ten_thousand_groups_refusals_are_summed_together_and_known_groups_go_on() {
+        let (refusals, now) = (Refusals::default(), Duration::ZERO);
+        for user in 0..10_000 {
+            assert!(note(&refusals, &refusal(user, 7, "not_owner"), now), "{user}");
+        }
+        for user in 10_000..10_003 {
+            assert!(!note(&refusals, &refusal(user, 7, "not_owner"), now), "{user}");
+        }
+        assert!(note(&refusals, &refusal(1, 7, "not_owner"), now), "a known group has entries of its own");
+        refusals.add(&refusal(1, 7, "stale"), None, now);
+        // After its window was written, a new group takes its place.
+        let sums = refusals.take_due(now + WINDOW);
+        let told = sums.iter().map(|sum| (sum.by.actor.as_str(), sum.count)).collect::<BTreeSet<_>>();
+        assert_eq!(told, BTreeSet::from([("user:1", 1), ("various", 3)]));
+        refusals.add(&refusal(5, 7, "not_owner"), None, now + WINDOW);
+        assert_eq!(refusals.take_all()[0].by.actor, "user:5");
     }
 
     #[test]

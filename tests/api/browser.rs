@@ -38,7 +38,8 @@ impl Driver {
         let mut output = BufReader::new(child.stdout.take().expect("its output is a pipe"));
         let port = output.by_ref().lines().find_map(|line| {
             let line = line.expect("chromedriver writes text");
-            line.split_once("successfully on port ").map(|(_, port)| port.trim_end_matches('.').parse::<u16>().expect("a port"))
+            line.split_once("successfully on port ")
+                .map(|(_, port)| port.trim_end_matches('.').parse::<u16>().expect("a port"))
         });
         let port = port.expect("chromedriver tells its port");
         Some(Self { child, url: format!("http://127.0.0.1:{port}"), _output: output })

@@ -27,6 +27,8 @@ specify! {
         assert_eq!(again.status, 200, "{again:?}");
         assert_eq!(again.body["previous_expires_at"], lost.body["previous_expires_at"], "the overlap is the same");
         assert_eq!([opens(&app, &old).await, opens(&app, &key(&lost)).await, opens(&app, &key(&again)).await], [true, false, true]);
+        let shown = app.get(&format!("/me/keys/{id}"), &root).await.text_of("hint");
+        assert_eq!(shown, format!("lkk_\u{2026}{}", &key(&again).secret()[49..]), "the hint is of the secret that was shown last");
         named(&app, &path, &root, "one", &json!({})).await.assert_error(409, "repeated_differently");
         named(&app, &path, &root, "one", &body).await.assert_error(409, "secret_used");
         assert!(opens(&app, &key(&again)).await, "a late repetition does no harm");

@@ -6,7 +6,7 @@ use std::path::Path;
 use latchkey::config::Settings;
 use latchkey::domain::role::Role;
 use latchkey::http::openapi::Document;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::app::{CONSTANT_KEY, PASSWORD};
 use crate::support::{App, Credential, specify};
