@@ -100,7 +100,7 @@ mod tests {
         ] {
             assert_eq!(find(other.as_bytes()), None, "{other}");
         }
-        let answer = Answer::instead_of(early.as_bytes(), false).unwrap();
+        let mut answer = Answer::instead_of(early.as_bytes(), false).unwrap();
         let text = String::from_utf8(answer.rest().to_vec()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n"), "{head}");
@@ -109,5 +109,10 @@ mod tests {
         }
         assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{head}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["code"], "malformed_request");
+        // A socket takes as much as it has room for.
+        for written in [3, 5] {
+            answer.advance(written);
+        }
+        assert_eq!(answer.rest(), &text.as_bytes()[8..]);
     }
 }

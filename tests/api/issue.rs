@@ -41,6 +41,7 @@ specify! {
         let by_order = app.get("/keys?order=1001", &shop).await;
         let read = app.get(&format!("/keys/{id}"), &shop).await;
         assert_eq!(by_order.body["items"], json!([read.body]));
+        assert_eq!(app.get(&format!("/keys?order=1001&after={id}"), &shop).await.body["items"], json!([]));
         assert!(!read.text.contains(&secret) && read.body.get("key").is_none());
         assert_eq!(app.get("/keys?order=1002", &shop).await.body["items"], json!([]));
 
