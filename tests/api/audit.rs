@@ -341,14 +341,7 @@ specify! {
                  CREATE TRIGGER no_more BEFORE INSERT ON audit_entries FOR EACH ROW EXECUTE FUNCTION no_more()"
             }
         }).await;
-        let everything = async || {
-            let mut rows = Vec::new();
-            for table in app.database.tables().await {
-                rows.extend(app.database.dump(&table).await);
-            }
-            rows
-        };
-        let before = everything().await;
+        let before = app.database.everything().await;
         let page = json!({ "title": "u", "body": "c" });
         let key = json!({ "name": "k", "scopes": [] });
         let form = [("grant_type", "password"), ("username", "ada@example.org"), ("password", PASSWORD)];
@@ -392,7 +385,7 @@ specify! {
             assert!(answer.status >= 500, "attempt {number}: {answer:?}");
             assert!(!answer.text.contains("no more"), "{answer:?}");
         }
-        assert_eq!(everything().await, before);
+        assert_eq!(app.database.everything().await, before);
         assert_eq!(app.get("/me", &root).await.status, 200, "what changes nothing goes on");
     }
 
@@ -406,8 +399,10 @@ specify! {
             Backend::Sqlite => format!("INSERT OR REPLACE INTO audit_entries ({columns}) VALUES ({values})"),
             Backend::Postgres => format!("INSERT INTO audit_entries ({columns}) OVERRIDING SYSTEM VALUE VALUES ({values}) ON CONFLICT (id) DO UPDATE SET actor = 'x'"),
         };
-        for sql in ["UPDATE audit_entries SET actor = 'x'", "DELETE FROM audit_entries", "TRUNCATE audit_entries", &replace] {
-            assert!(!app.database.accepts(sql).await, "{sql}");
+        let truncate = (app.database.backend == Backend::Postgres).then_some("TRUNCATE audit_entries");
+        for sql in ["UPDATE audit_entries SET actor = 'x'", "DELETE FROM audit_entries", &replace].into_iter().chain(truncate) {
+            let said = app.database.refusal(sql).await.unwrap_or_else(|| panic!("{sql} is accepted"));
+            assert!(said.contains("audit_entries is append-only"), "{sql}: {said}");
         }
         let columns = app.database.rows(match app.database.backend {
             Backend::Sqlite => "SELECT name AS row FROM pragma_table_info('audit_entries')",
@@ -418,7 +413,12 @@ specify! {
         }).await;
         assert!(columns.len() > 15, "{columns:?}");
         for column in columns {
-            assert!(!app.database.accepts(&format!("UPDATE audit_entries SET {column} = {column}")).await, "{column}");
+            let sql = format!(r#"UPDATE audit_entries SET "{column}" = "{column}""#);
+            let said = app.database.refusal(&sql).await.unwrap_or_else(|| panic!("{sql} is accepted"));
+            // PostgreSQL looks at an identity before it runs a trigger.
+            let is_identity = app.database.backend == Backend::Postgres && column == "id";
+            let why = if is_identity { "can only be updated to DEFAULT" } else { "audit_entries is append-only" };
+            assert!(said.contains(why), "{sql}: {said}");
         }
         assert_eq!(app.database.dump("audit_entries").await, before);
     }

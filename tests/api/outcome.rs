@@ -58,16 +58,6 @@ async fn started() -> Option<App> {
     App::start_with(Backend::Postgres, Profile::Fastapi, |settings| settings.database.pool_size = 16).await
 }
 
-/// All that the database holds.
-async fn everything(app: &App) -> Vec<(String, Vec<String>)> {
-    let mut tables = Vec::new();
-    for table in app.database.tables().await {
-        let rows = app.database.dump(&table).await;
-        tables.push((table, rows));
-    }
-    tables
-}
-
 fn assert_not_done(name: &str, answer: &Answer) {
     let code = if answer.header("content-type") == "application/json" { "temporarily_unavailable" } else { "busy" };
     assert_eq!(answer.status, 503, "{name}: {answer:?}");
@@ -92,7 +82,7 @@ const QUICK: &str = "DROP TRIGGER slow ON api_keys; DROP TRIGGER slow ON pages; 
 async fn what_is_answered_with_503_did_not_happen_and_can_be_repeated() {
     let Some(app) = started().await else { return };
     let routes = routes(&app).await;
-    let before = everything(&app).await;
+    let before = app.database.everything().await;
     app.database.execute(SLOW).await;
     let answers = join_all(routes.iter().map(|route| (route.request)(&app).send())).await;
     for (route, answer) in routes.iter().zip(&answers) {
@@ -101,7 +91,7 @@ async fn what_is_answered_with_503_did_not_happen_and_can_be_repeated() {
     for trigger in QUICK.split(';') {
         app.database.execute(trigger.trim()).await;
     }
-    assert_eq!(everything(&app).await, before);
+    assert_eq!(app.database.everything().await, before);
     for route in &routes {
         let answer = (route.request)(&app).send().await;
         assert_eq!(answer.status, route.done, "{}: {answer:?}", route.name);

@@ -79,8 +79,8 @@ impl Database {
             .unwrap();
     }
 
-    /// Whether the database takes SQL that is not the program's.
-    pub async fn accepts(&self, sql: &str) -> bool {
+    /// Why the database refuses SQL that is not the program's; `None` if it takes it.
+    pub async fn refusal(&self, sql: &str) -> Option<String> {
         let sql = sql.to_owned();
         let answer = self
             .open()
@@ -89,7 +89,17 @@ impl Database {
                 Conn::Sqlite(conn) => Ok(conn.batch_execute(&sql)?),
             })
             .await;
-        answer.is_ok()
+        answer.err().map(|error| error.to_string())
+    }
+
+    /// All that the database holds: each table with its rows.
+    pub async fn everything(&self) -> Vec<(String, Vec<String>)> {
+        let mut tables = Vec::new();
+        for table in self.tables().await {
+            let rows = self.dump(&table).await;
+            tables.push((table, rows));
+        }
+        tables
     }
 
     /// All rows of a table, each as JSON text, in the order of their text.
