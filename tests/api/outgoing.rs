@@ -9,7 +9,7 @@ use std::thread;
 use tempfile::TempDir;
 
 use crate::support::client::Client;
-use crate::support::program::{Serving, latchkey, out, run};
+use crate::support::program::{Serving, latchkey, out};
 use crate::support::tls::certify;
 use crate::support::tour::tour;
 use crate::support::watched::{NETWORK, outgoing, seen, strace, watched};
@@ -91,7 +91,7 @@ specify_database! {
         };
         let (databases, others): (Vec<&str>, Vec<&str>) = outgoing(&seen).into_iter().partition(is_database);
         assert!(others.is_empty(), "{others:?}");
-        assert_eq!(databases.is_empty(), port.is_none(), "the database is reached over the network");
+        assert_eq!(databases.is_empty(), port.is_none(), "PostgreSQL is seen to be connected to, and SQLite has no address");
     }
 }
 
@@ -101,7 +101,7 @@ fn with_tls_no_address_is_connected_to() {
     let (home, watch) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (certificate, key) = (home.path().join("server.pem"), home.path().join("server.key"));
     certify(&certificate, &key);
-    let serves = watch.path().join("serves");
+    let (serves, asks) = (watch.path().join("serves"), watch.path().join("asks"));
     let with_tls = |arguments: &[&str]| {
         let mut command = latchkey(home.path(), arguments);
         command.env("LATCHKEY__TLS__CERTIFICATE", &certificate).env("LATCHKEY__TLS__KEY", &key);
@@ -109,13 +109,16 @@ fn with_tls_no_address_is_connected_to() {
     };
     let mut serving = Serving::start(&mut watched(&with_tls(&[]), &serves));
     // The command that asks connects; the server that is asked does not.
-    let asked = run(with_tls(&["health"]).env("LATCHKEY__SERVER__LISTEN", serving.address()));
-    assert_eq!(out(&asked), "ready\n");
+    let mut health = with_tls(&["health"]);
+    let health = watched(health.env("LATCHKEY__SERVER__LISTEN", serving.address()), &asks).spawn().unwrap();
+    let asker = health.id();
+    assert_eq!(out(&health.wait_with_output().unwrap()), "ready\n");
     certify(&certificate, &key);
     serving.line("the TLS certificate has been renewed");
     serving.signal("-TERM");
     assert!(serving.child.wait().unwrap().success());
 
+    assert!(seen(&asks, asker).contains(NETWORK), "a connection would be seen");
     let seen = seen(&serves, serving.child.id());
     assert!(outgoing(&seen).is_empty(), "{:?}", outgoing(&seen));
 }

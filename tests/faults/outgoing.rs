@@ -28,6 +28,8 @@ async fn removing_what_has_expired_connects_to_nobody_but_the_database() {
     serving.client().user("ada@example.org").await;
     let database = Database::at(&server.url());
     database.execute("UPDATE access_tokens SET expiration_date = '2020-01-01 00:00:00'").await;
+    let expired = "SELECT count(*) FROM access_tokens WHERE expiration_date < '2021-01-01 00:00:00'";
+    assert_eq!(database.number(expired).await, 1, "there is something to remove");
     let started = Instant::now();
     while database.number("SELECT count(*) FROM access_tokens").await > 0 {
         assert!(started.elapsed() < FIRST_PURGE, "nothing is removed");
