@@ -239,16 +239,36 @@ async fn delete(service: &Service, email: &str, output: Output) -> Outcome {
     output.show(&json!({ "id": user.id.0, "deleted": true }), format_args!("deleted {email}"))
 }
 
-/// Says so if the change has left something to a server: what has ended has ended, but not every row says so. The change
-/// is done, so nothing here is a failure of the command.
+/// Says so if the change has left something to a server.
 async fn announce_cleanup(service: &Service, user: UserId) {
-    match service.has_cleanup(user).await {
-        Ok(true) => eprintln!(
-            "latchkey: done; the account owns so much that a running server records and removes the rest in the background"
+    if let Some(note) = cleanup_note(service.has_cleanup(user).await) {
+        eprintln!("latchkey: {note}");
+    }
+}
+
+/// What to say of what a change may have left: what has ended has ended, but not every row says so. The change is done, so
+/// nothing here is a failure of the command.
+fn cleanup_note(left: Result<bool, AppError>) -> Option<String> {
+    match left {
+        Ok(true) => Some(
+            "done; the account owns so much that a running server records and removes the rest in the background"
+                .to_owned(),
         ),
-        Ok(false) => {}
-        Err(error) => {
-            eprintln!("latchkey: done; cannot read whether a running server has something to remove: {error}");
-        }
+        Ok(false) => None,
+        Err(error) => Some(format!("done; cannot read whether a running server has something to remove: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_change_has_left_is_a_note_and_no_failure() {
+        let some = cleanup_note(Ok(true)).unwrap();
+        assert!(some.starts_with("done; ") && some.contains("in the background"), "{some}");
+        assert_eq!(cleanup_note(Ok(false)), None);
+        let unknown = cleanup_note(Err(AppError::Busy("the database is away".into()))).unwrap();
+        assert!(unknown.starts_with("done; ") && unknown.ends_with(": the database is away"), "{unknown}");
     }
 }
