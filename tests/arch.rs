@@ -128,21 +128,26 @@ fn no_program_is_started() {
 const OF_THE_SYSTEM: [&str; 3] = ["TryRng", "rngs::SysRng", "rngs::SysError"];
 /// Files that name requests and processes at random, and make no secret.
 const RANDOM_NAMES: [&str; 2] = ["http/edge.rs", "db/postgres.rs"];
+/// Other ways to random bytes.
+const OTHER_SOURCES: [&str; 4] = ["getrandom", "fastrand", "/dev/urandom", "thread_rng"];
 
 #[test]
 fn secrets_and_salts_are_random_bytes_of_the_operating_system() {
     let mut count = 0;
     for (path, code) in sources() {
+        for other in OTHER_SOURCES {
+            assert!(!code.contains(other), "{} names {other}", path.display());
+        }
         for (at, found) in code.match_indices("rand::") {
             let rest = &code[at + found.len()..];
             let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(rest.len());
             let item = rest[..end].trim_end_matches(':');
             let is_name = item == "random" && RANDOM_NAMES.iter().any(|file| path.ends_with(file));
             assert!(is_name || OF_THE_SYSTEM.contains(&item), "{} takes rand::{item}", path.display());
-            count += usize::from(item == "rngs::SysRng");
         }
+        count += code.matches("SysRng.try_fill_bytes(").count();
     }
-    assert_eq!(count, 2, "passwords and secrets");
+    assert_eq!(count, 2, "the salts of passwords, and secrets");
 }
 
 /// What reaches others over a network, or looks up where they are. libpq does both for itself.
