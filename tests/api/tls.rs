@@ -1,9 +1,10 @@
 //! TLS on the program's own listener.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustls::ProtocolVersion;
 use rustls::pki_types::CertificateDer;
@@ -11,6 +12,9 @@ use tempfile::TempDir;
 
 use crate::support::program::{Serving, failure, latchkey, out, run};
 use crate::support::tls::{certify, connect};
+
+/// How long an answer to bytes may take.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn with_tls(home: &Path, arguments: &[&str]) -> Command {
     let mut command = latchkey(home, arguments);
@@ -27,12 +31,22 @@ fn get(address: &str, path: &str, trusted: &CertificateDer<'static>) -> std::io:
     Ok(answer)
 }
 
+/// A connection without TLS that has said this, and does not wait for ever for an answer.
+fn told(address: &str, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    stream
+}
+
 /// What the server answers to bytes that are no TLS.
 fn answer_to(address: &str, bytes: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(bytes).unwrap();
     let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
+    if let Err(error) = told(address, bytes).read_to_end(&mut answer) {
+        // A reset is an end, too.
+        let is_silent = [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
+        assert!(!is_silent, "the server does not end it: {error}");
+    }
     answer
 }
 
@@ -58,10 +72,8 @@ fn hello(minor: u8, extensions: &[u8]) -> Vec<u8> {
 
 /// The beginning of the answer to a ClientHello: as long as an alert is.
 fn first_of_answer(address: &str, hello: &[u8]) -> [u8; 7] {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(hello).unwrap();
     let mut answer = [0; 7];
-    stream.read_exact(&mut answer).unwrap();
+    told(address, hello).read_exact(&mut answer).unwrap();
     answer
 }
 
