@@ -1,4 +1,4 @@
-use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::dsl::sql;
@@ -11,6 +11,8 @@ use crate::support::client::Request;
 use crate::support::{Answer, App, Backend, Credential, Profile, specify};
 
 const PARALLEL: usize = 32;
+/// Within which requests wait for a row that is held. They give up before.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends all requests at once.
 async fn at_once<F: Future<Output = Answer> + Send + 'static>(requests: impl IntoIterator<Item = F>) -> Vec<Answer> {
@@ -311,44 +313,33 @@ fn waiting_for(process: i32) -> String {
     )
 }
 
-/// What two parallel requests of one user answer that were both under way before either could change anything.
-async fn at_the_same_row(app: &App, owner: i64, send: impl AsyncFn() -> Answer) -> [Answer; 2] {
-    let (mut holder, process) = hold(app, &format!("SELECT FROM users WHERE id = {owner} FOR UPDATE"));
-    let answered = Cell::new(0);
-    let send = async || {
-        let answer = send().await;
-        answered.set(answered.get() + 1);
-        answer
-    };
+/// What `work` answers that goes on while a transaction beside the program has done `statement`, which ends with `end` as
+/// soon as `count` transactions wait for it.
+async fn while_held<T>(app: &App, statement: &str, count: i64, end: &str, work: impl Future<Output = T>) -> T {
+    let (mut holder, process) = hold(app, statement);
+    let started = Instant::now();
     let release = async {
-        while app.database.number(waiting_for(process)).await < 2 {
-            assert_eq!(answered.get(), 0, "it did not wait for its owner's row");
+        while app.database.number(waiting_for(process)).await < count {
+            assert!(started.elapsed() < PATIENCE, "fewer than {count} wait for: {statement}");
             tokio::task::yield_now().await;
         }
-        holder.batch_execute("ROLLBACK").unwrap();
+        holder.batch_execute(end).unwrap();
     };
-    let (one, other, ()) = tokio::join!(send(), send(), release);
+    let (answer, ()) = tokio::join!(work, release);
+    answer
+}
+
+/// What two parallel requests of one user answer that were both under way before either could change anything.
+async fn at_the_same_row(app: &App, owner: i64, send: impl AsyncFn() -> Answer) -> [Answer; 2] {
+    let owners_row = format!("SELECT FROM users WHERE id = {owner} FOR UPDATE");
+    let both = Box::pin(async { tokio::join!(send(), send()) });
+    let (one, other) = while_held(app, &owners_row, 2, "ROLLBACK", both).await;
     [one, other]
 }
 
 /// What a request answers that has read its user's row and is about to write when this change of the row is committed.
 async fn overtaken_by(change: &str, app: &App, request: impl Future<Output = Answer>) -> Answer {
-    let (mut holder, process) = hold(app, change);
-    let has_answered = Cell::new(false);
-    let request = async {
-        let answer = request.await;
-        has_answered.set(true);
-        answer
-    };
-    let commit = async {
-        while app.database.number(waiting_for(process)).await < 1 {
-            assert!(!has_answered.get(), "it did not wait for its user's row");
-            tokio::task::yield_now().await;
-        }
-        holder.batch_execute("COMMIT").unwrap();
-    };
-    let (answer, ()) = tokio::join!(request, commit);
-    answer
+    while_held(app, change, 1, "COMMIT", Box::pin(request)).await
 }
 
 #[tokio::test]
