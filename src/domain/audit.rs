@@ -408,6 +408,7 @@ mod tests {
             assert_eq!(kept(detail), detail);
         }
         assert_eq!(kept(&format!("{longest}b")), format!("{longest}\u{2026}"));
-        assert_eq!(kept(&format!("{}\u{e9}", "a".repeat(255))), format!("{}\u{2026}", "a".repeat(255)));
+        let shorter = "a".repeat(MAX_DETAIL - 1);
+        assert_eq!(kept(&format!("{shorter}\u{e9}")), format!("{shorter}\u{2026}"));
     }
 }

@@ -183,6 +183,24 @@ mod tests {
         Secret::generate(SecretKind::SignIn).unwrap().reveal()
     }
 
+    /// The bytes of a secret: 43 digits to the base 62 after its prefix.
+    fn bytes_of(secret: &str) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for digit in secret[4..47].bytes() {
+            let mut carry = u16::from(match digit {
+                b'0'..=b'9' => digit - b'0',
+                b'A'..=b'Z' => digit - b'A' + 10,
+                _ => digit - b'a' + 36,
+            });
+            for byte in bytes.iter_mut().rev() {
+                let [high, low] = (u16::from(*byte) * 62 + carry).to_be_bytes();
+                *byte = low;
+                carry = u16::from(high);
+            }
+        }
+        bytes
+    }
+
     #[test]
     fn a_token_has_its_documented_form_and_reads_back() {
         let token = sign_in_token();
@@ -228,6 +246,17 @@ mod tests {
     fn ten_thousand_tokens_are_ten_thousand_different_ones() {
         let tokens: HashSet<String> = (0..10_000).map(|_| sign_in_token()).collect();
         assert_eq!(tokens.len(), 10_000);
+    }
+
+    #[test]
+    fn each_bit_of_a_secret_varies() {
+        for kind in SecretKind::ALL {
+            let secrets: Vec<_> = (0..100).map(|_| bytes_of(&Secret::generate(kind).unwrap().reveal())).collect();
+            for bit in 0..256 {
+                let ones = secrets.iter().filter(|bytes| bytes[bit / 8] & (1 << (bit % 8)) != 0).count();
+                assert!((10..=90).contains(&ones), "bit {bit} is set in {ones} of 100");
+            }
+        }
     }
 
     #[test]

@@ -326,7 +326,7 @@ specify! {
     }
 
     async fn unknown_addresses_and_methods_are_problems(app: App) {
-        for path in ["/", "/nothing", "/me/x.css", "/me/", "/me%2f", "/docs/nothing", "/docs/../Cargo.toml", "/pages"] {
+        for path in ["/", "/nothing", "/me/x.css", "/me/", "/me%2f", "/docs/nothing", "/pages"] {
             app.get(path, &Credential::None).await.assert_error(404, "no_such_route");
         }
         // As they stand: clients resolve the dots before they ask.

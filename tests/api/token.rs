@@ -1,5 +1,3 @@
-use latchkey::domain::secret::{Secret, SecretKind};
-
 use crate::support::app::PASSWORD;
 use crate::support::{Credential, specify};
 
@@ -179,35 +177,6 @@ specify! {
         for damaged in ["", "$2b$99$", "$bcrypt-sha256$v=2,t=2b,r=4$short$short", PASSWORD] {
             app.database.execute(format!("UPDATE users SET hashed_password = '{damaged}'")).await;
             app.sign_in("ada@example.org", PASSWORD).await.assert_error(app.expected.bad_password, "invalid_grant");
-        }
-    }
-}
-
-/// The bytes of a secret: 43 digits to the base 62 after its prefix.
-fn bytes_of(secret: &str) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    for digit in secret[4..47].bytes() {
-        let mut carry = u16::from(match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'A'..=b'Z' => digit - b'A' + 10,
-            _ => digit - b'a' + 36,
-        });
-        for byte in bytes.iter_mut().rev() {
-            let [high, low] = (u16::from(*byte) * 62 + carry).to_be_bytes();
-            *byte = low;
-            carry = u16::from(high);
-        }
-    }
-    bytes
-}
-
-#[test]
-fn each_bit_of_a_secret_is_random() {
-    for kind in SecretKind::ALL {
-        let secrets: Vec<_> = (0..100).map(|_| bytes_of(&Secret::generate(kind).unwrap().reveal())).collect();
-        for bit in 0..256 {
-            let ones = secrets.iter().filter(|bytes| bytes[bit / 8] & (1 << (bit % 8)) != 0).count();
-            assert!((10..=90).contains(&ones), "bit {bit} is set in {ones} of 100");
         }
     }
 }
