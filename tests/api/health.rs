@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::support::app::PASSWORD;
 use crate::support::database::Database;
 use crate::support::postgres::own_socket;
+use crate::support::tour::{Operation, operations};
 use crate::support::warnings::{warnings_of, watch};
 use crate::support::{Answer, App, Backend, Credential, Profile, specify};
 
@@ -206,19 +207,13 @@ async fn while_the_database_is_away_everything_is_busy_and_nobody_is_refused() {
     let logged = warnings_of("while-away");
     assert!(logged.len() == 1 && logged[0].starts_with("WARN busy: "), "{logged:?}");
     // No guarded operation opens.
-    let document = app.get("/openapi.json", &Credential::None).await.body;
-    let items = document["paths"].as_object().unwrap().iter();
-    let operations = items.flat_map(|(path, item)| {
-        item.as_object().unwrap().iter().map(move |(method, operation)| (method, path, operation))
-    });
-    let guarded = operations.filter(|(_, _, operation)| operation.get("security").is_some());
-    let asked = guarded.map(|(method, path, _)| {
-        let request = app.request(&method.to_uppercase(), &path.replace("{id}", "1")).credential(&ada);
-        async move { (method, path, request.send().await.status) }
+    let asked = operations().into_iter().filter(Operation::is_locked).map(|operation| {
+        let request = app.request(&operation.method, &operation.path_to_first()).credential(&ada);
+        async move { (operation.name(), request.send().await.status) }
     });
     let asked = join_all(asked).await;
     assert!(asked.len() > 25, "{asked:?}");
-    assert!(asked.iter().all(|(_, _, status)| *status == 503), "{asked:?}");
+    assert!(asked.iter().all(|(_, status)| *status == 503), "{asked:?}");
     for (path, caller) in [("/revoke", &Credential::None), ("/revoke", &ada), ("/introspect", &ada)] {
         let answer = app.request("POST", path).credential(caller).form(&[("token", ada.secret())]).send().await;
         answer.assert_error(503, "temporarily_unavailable");

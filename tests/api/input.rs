@@ -9,6 +9,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use crate::support::app::registration;
+use crate::support::tour::{operations, taking};
 use crate::support::{App, Credential, specify};
 
 const JSON: &str = "application/json";
@@ -168,28 +169,21 @@ specify! {
         assert_eq!(answer.bad_fields(), ["metadata"]);
 
         // Of every operation that takes JSON.
-        let document = app.get("/openapi.json", &Credential::None).await.body;
-        let mut tried = 0;
-        for (path, item) in document["paths"].as_object().unwrap() {
-            for (method, operation) in item.as_object().unwrap() {
-                if operation["requestBody"]["content"][JSON].is_null() {
-                    continue;
-                }
-                let (method, path) = (method.to_uppercase(), path.replace("{id}", "1"));
-                let body = r#"{"id":1,"owner_id":1,"is_admin":true,"created_at":"2026-01-01T00:00:00Z","id":2}"#;
-                let answer = app.request(&method, &path).credential(&root).body(JSON, body).send().await;
-                answer.assert_error(422, "invalid");
-                let errors = answer.body["errors"].as_array().unwrap();
-                for (field, code) in [
-                    ("id", "unknown"), ("id", "repeated"), ("owner_id", "unknown"), ("is_admin", "unknown"), ("created_at", "unknown"),
-                ] {
-                    let is_told = errors.iter().any(|error| error["field"] == field && error["code"] == code);
-                    assert!(is_told, "{method} {path}: {field} {code} in {answer:?}");
-                }
-                tried += 1;
+        let operations = taking(JSON);
+        for operation in &operations {
+            let body = r#"{"id":1,"owner_id":1,"is_admin":true,"created_at":"2026-01-01T00:00:00Z","id":2}"#;
+            let request = app.request(&operation.method, &operation.path_to_first()).credential(&root).body(JSON, body);
+            let (name, answer) = (operation.name(), request.send().await);
+            answer.assert_error(422, "invalid");
+            let errors = answer.body["errors"].as_array().unwrap();
+            for (field, code) in [
+                ("id", "unknown"), ("id", "repeated"), ("owner_id", "unknown"), ("is_admin", "unknown"), ("created_at", "unknown"),
+            ] {
+                let is_told = errors.iter().any(|error| error["field"] == field && error["code"] == code);
+                assert!(is_told, "{name}: {field} {code} in {answer:?}");
             }
         }
-        assert!(tried >= 12, "{tried} operations take JSON");
+        assert!(operations.len() >= 12, "{} operations take JSON", operations.len());
     }
 
     async fn a_body_says_what_it_is(app: App) {
@@ -206,23 +200,15 @@ specify! {
         }
         // What a form of a foreign page may send without a preflight.
         let root = app.admin("root@example.org").await;
-        let document = app.get("/openapi.json", &Credential::None).await.body;
-        let mut tried = 0;
-        for (path, item) in document["paths"].as_object().unwrap() {
-            for (method, operation) in item.as_object().unwrap() {
-                if operation["requestBody"]["content"].get(JSON).is_none() {
-                    continue;
-                }
-                let (method, path) = (method.to_uppercase(), path.replace("{id}", "1"));
-                for media_type in ["text/plain", FORM, "multipart/form-data; boundary=x"] {
-                    let request = app.request(&method, &path).credential(&root).body(media_type, "{}");
-                    let answer = request.send().await;
-                    assert_eq!(answer.status, 415, "{method} {path} {media_type}: {answer:?}");
-                }
-                tried += 1;
+        let operations = taking(JSON);
+        for operation in &operations {
+            for media_type in ["text/plain", FORM, "multipart/form-data; boundary=x"] {
+                let request = app.request(&operation.method, &operation.path_to_first()).credential(&root);
+                let answer = request.body(media_type, "{}").send().await;
+                assert_eq!(answer.status, 415, "{} {media_type}: {answer:?}", operation.name());
             }
         }
-        assert!(tried >= 11, "{tried} operations take JSON");
+        assert!(operations.len() >= 12, "{} operations take JSON", operations.len());
         for media_type in [
             "application/json; charset=latin1", "application/json;charset=utf-8;charset=utf-16", "application/json;charset",
             "application/json, application/json", "application/json;x=\"", "application /json",
@@ -242,31 +228,28 @@ specify! {
 
     async fn a_content_encoding_is_refused_on_every_route_before_the_body_is_read(app: App) {
         let root = app.admin("root@example.org").await;
-        let document = app.get("/openapi.json", &Credential::None).await.body;
         let mut tried = 0;
-        for (path, item) in document["paths"].as_object().unwrap() {
-            for (method, operation) in item.as_object().unwrap() {
-                let Some(kinds) = operation["requestBody"]["content"].as_object() else { continue };
-                let (kind, method, path) = (kinds.keys().next().unwrap(), method.to_uppercase(), path.replace("{id}", "1"));
-                let encodings =
-                    [("gzip", "gzip"), ("identity, BR", "br"), ("deflate, gzip", "deflate"), ("g(zip", "(unreadable)")];
-                // Each takes a connection that ends slowly, so all of them are tried on one route, and one on the others.
-                for (encoding, named) in encodings.into_iter().take(if tried == 0 { 4 } else { 1 }) {
-                    // The body never comes.
-                    let request = format!(
-                        "{method} {path} HTTP/1.1\r\nHost: x\r\nToken: {}\r\nContent-Type: {kind}\r\nContent-Length: 60\r\n\
-                         Content-Encoding: {encoding}\r\n\r\n",
-                        root.secret()
-                    );
-                    let answer = raw(&app, request).await;
-                    assert!(answer.starts_with("HTTP/1.1 415 "), "{method} {path} {encoding} → {answer}");
-                    assert!(answer.to_lowercase().contains("\r\naccept-encoding: identity\r\n"), "{answer}");
-                    assert!(answer.contains(&format!("content encoding {named} ")), "{answer}");
-                    let code = if answer.contains("application/problem+json") { "unsupported_content_encoding" } else { "invalid_request" };
-                    assert!(answer.contains(code), "{answer}");
-                }
-                tried += 1;
+        for operation in operations() {
+            let Some(kind) = operation.media_types().first().copied() else { continue };
+            let (method, path) = (operation.method.as_str(), operation.path_to_first());
+            let encodings =
+                [("gzip", "gzip"), ("identity, BR", "br"), ("deflate, gzip", "deflate"), ("g(zip", "(unreadable)")];
+            // Each takes a connection that ends slowly, so all of them are tried on one route, and one on the others.
+            for (encoding, named) in encodings.into_iter().take(if tried == 0 { 4 } else { 1 }) {
+                // The body never comes.
+                let request = format!(
+                    "{method} {path} HTTP/1.1\r\nHost: x\r\nToken: {}\r\nContent-Type: {kind}\r\nContent-Length: 60\r\n\
+                     Content-Encoding: {encoding}\r\n\r\n",
+                    root.secret()
+                );
+                let answer = raw(&app, request).await;
+                assert!(answer.starts_with("HTTP/1.1 415 "), "{method} {path} {encoding} → {answer}");
+                assert!(answer.to_lowercase().contains("\r\naccept-encoding: identity\r\n"), "{answer}");
+                assert!(answer.contains(&format!("content encoding {named} ")), "{answer}");
+                let code = if answer.contains("application/problem+json") { "unsupported_content_encoding" } else { "invalid_request" };
+                assert!(answer.contains(code), "{answer}");
             }
+            tried += 1;
         }
         assert!(tried >= 14, "{tried} operations take a body");
         for (number, encoding) in ["identity", "Identity", "", " , identity"].into_iter().enumerate() {

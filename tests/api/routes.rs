@@ -3,44 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use latchkey::config::Settings;
 use latchkey::domain::role::Role;
-use latchkey::http::openapi::Document;
-use serde_json::Value;
 
 use crate::support::app::{CONSTANT_KEY, PASSWORD};
+use crate::support::tour::{Operation, operations};
 use crate::support::{App, Credential, specify};
-
-/// An operation of the document.
-struct Operation {
-    method: String,
-    /// With `{id}` for an id.
-    path: String,
-    /// What a credential must hold.
-    scope: Option<String>,
-    /// Whether it takes a credential.
-    is_locked: bool,
-}
-
-fn operations() -> Vec<Operation> {
-    let settings = Settings::defaults().unwrap();
-    let document: Value = serde_json::from_str(Document::build(&settings.http, &settings.auth).json()).unwrap();
-    let mut operations = Vec::new();
-    for (path, item) in document["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap() {
-            let schemes = operation["security"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let scope = schemes.iter().find_map(|scheme| scheme["password"][0].as_str());
-            operations.push(Operation {
-                method: method.to_uppercase(),
-                path: path.clone(),
-                scope: scope.map(str::to_owned),
-                is_locked: !schemes.is_empty(),
-            });
-        }
-    }
-    assert!(operations.len() > 30, "the document was read");
-    operations
-}
 
 /// A token of the admin `root`, narrowed to these scopes.
 async fn narrowed(app: &App, scopes: &str) -> Credential {
@@ -53,18 +20,18 @@ specify! {
     async fn a_narrowed_token_opens_what_its_scopes_are_for_and_nothing_else(app: App) {
         app.admin("root@example.org").await;
         let mut opened = 0;
-        for Operation { method, path, scope, .. } in operations() {
-            let Some(scope) = scope else { continue };
-            let path = path.replace("{id}", "1");
+        for operation in operations() {
+            let Some(scope) = operation.scope() else { continue };
+            let (method, path) = (operation.method.as_str(), operation.path_to_first());
             let all = Role::Admin.scopes().to_string();
             let others: Vec<&str> = all.split(' ').filter(|name| *name != scope).collect();
             let others = narrowed(&app, &others.join(" ")).await;
-            let answer = app.request(&method, &path).credential(&others).send().await;
+            let answer = app.request(method, &path).credential(&others).send().await;
             // An OAuth endpoint says it in the words of OAuth.
             let (status, code) = if path == "/introspect" { (401, "invalid_client") } else { (403, "insufficient_scope") };
             answer.assert_error(status, code);
             if method == "GET" {
-                let this = narrowed(&app, &scope).await;
+                let this = narrowed(&app, scope).await;
                 let answer = app.get(&path, &this).await;
                 assert!([200, 404].contains(&answer.status), "{path} with {scope}: {answer:?}");
                 opened += 1;
@@ -76,13 +43,15 @@ specify! {
     async fn the_constant_key_opens_two_operations_and_no_other(app: App) {
         let constant = Credential::Token(CONSTANT_KEY.to_owned());
         let mut opened = BTreeSet::new();
-        for Operation { method, path, .. } in operations().into_iter().filter(|operation| operation.is_locked) {
-            let answer = app.request(&method, &path.replace("{id}", "1")).credential(&constant).send().await;
+        for operation in operations().into_iter().filter(Operation::is_locked) {
+            let request = app.request(&operation.method, &operation.path_to_first()).credential(&constant);
+            let (name, answer) = (operation.name(), request.send().await);
             if answer.status == 200 {
-                opened.insert(format!("{method} {path}"));
+                opened.insert(name);
             } else {
                 // An OAuth endpoint says it in the words of OAuth.
-                assert_eq!(answer.status, if path == "/introspect" { 401 } else { 403 }, "{method} {path}: {answer:?}");
+                let refused = if operation.path == "/introspect" { 401 } else { 403 };
+                assert_eq!(answer.status, refused, "{name}: {answer:?}");
             }
         }
         assert_eq!(opened, BTreeSet::from(["GET /authz", "GET /protected-route"].map(str::to_owned)));
@@ -106,11 +75,8 @@ specify! {
     async fn head_is_answered_like_get_to_everybody(app: App) {
         let ada = app.user("ada@example.org").await;
         let bad = Credential::Token("lkt_bad".to_owned());
-        for Operation { method, path, .. } in operations() {
-            if method != "GET" {
-                continue;
-            }
-            let path = path.replace("{id}", "1");
+        for operation in operations().into_iter().filter(|operation| operation.method == "GET") {
+            let path = operation.path_to_first();
             for caller in [&Credential::None, &bad, &ada] {
                 let get = app.get(&path, caller).await;
                 let head = app.request("HEAD", &path).credential(caller).send().await;

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use latchkey::config::Settings;
+use latchkey::http::openapi::Document;
 use serde_json::{Value, json};
 
 use super::client::{Answer, Client, Credential, PASSWORD};
 use super::program::{out, with_input};
-
-const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
 
 /// What has been asked for with success, as the document calls it: `GET /page/{id}`.
 type Visited = BTreeSet<String>;
@@ -88,7 +88,8 @@ pub async fn tour(client: &Client, command: impl Fn(&[&str]) -> Command) {
         assert_eq!(answer.status, 200, "{answer:?}");
         visited.insert(format!("POST {path}"));
     }
-    let missed: Vec<String> = operations().difference(&visited).cloned().collect();
+    let missed: Vec<String> =
+        operations().iter().map(Operation::name).filter(|operation| !visited.contains(operation)).collect();
     assert!(missed.is_empty(), "the tour leaves out {missed:?}");
 }
 
@@ -98,12 +99,66 @@ pub fn template(path: &str) -> String {
     path.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
-/// Every operation of the document, such as `GET /page/{id}`.
-pub fn operations() -> BTreeSet<String> {
-    let document: Value = serde_json::from_str(DOCUMENT).unwrap();
-    let paths = document["paths"].as_object().unwrap().iter();
-    let named = |(path, methods): (&String, &Value)| -> Vec<String> {
-        methods.as_object().unwrap().keys().map(|method| format!("{} {path}", method.to_uppercase())).collect()
-    };
-    paths.flat_map(named).collect()
+/// An operation of the document.
+pub struct Operation {
+    pub method: String,
+    /// With `{id}` for an id.
+    pub path: String,
+    /// What the document says of it.
+    described: Value,
+}
+
+impl Operation {
+    /// What the document calls it: `GET /page/{id}`.
+    pub fn name(&self) -> String {
+        format!("{} {}", self.method, self.path)
+    }
+
+    /// Its path with the id of the first object.
+    pub fn path_to_first(&self) -> String {
+        self.path.replace("{id}", "1")
+    }
+
+    fn schemes(&self) -> &[Value] {
+        self.described["security"].as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether it takes a credential.
+    pub fn is_locked(&self) -> bool {
+        !self.schemes().is_empty()
+    }
+
+    /// What a credential must hold.
+    pub fn scope(&self) -> Option<&str> {
+        self.schemes().iter().find_map(|scheme| scheme["password"][0].as_str())
+    }
+
+    /// The types of the bodies that it takes.
+    pub fn media_types(&self) -> Vec<&str> {
+        let content = self.described["requestBody"]["content"].as_object();
+        content.into_iter().flatten().map(|(media_type, _)| media_type.as_str()).collect()
+    }
+}
+
+/// Every operation of the document.
+pub fn operations() -> Vec<Operation> {
+    let settings = Settings::defaults().unwrap();
+    let document: Value = serde_json::from_str(Document::build(&settings.http, &settings.auth).json()).unwrap();
+    let mut operations = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, described) in item.as_object().unwrap() {
+            operations.push(Operation {
+                method: method.to_uppercase(),
+                path: path.clone(),
+                described: described.clone(),
+            });
+        }
+    }
+    assert!(operations.len() > 30, "the document was read");
+    operations
+}
+
+/// Those that take a body of this type.
+pub fn taking(media_type: &str) -> Vec<Operation> {
+    operations().into_iter().filter(|operation| operation.media_types().contains(&media_type)).collect()
 }
