@@ -240,3 +240,29 @@ impl Identity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity_cache::tests::{ADA, identity};
+    use super::*;
+    use crate::clock::Clock;
+    use crate::domain::id::KeyId;
+
+    #[test]
+    fn a_credential_lives_until_the_moment_of_its_end_and_a_token_not_before_its_beginning() {
+        let now = Clock::default().now();
+        let ada =
+            Identity { issued_at: now, expires_at: Some(now.plus_seconds(60)), ..Identity::clone(&identity(ADA).1) };
+        let lives = |identity: &Identity, seconds: &[i64]| -> Vec<bool> {
+            seconds.iter().map(|seconds| identity.lives_at(now.plus_seconds(*seconds))).collect()
+        };
+        assert_eq!(lives(&ada, &[0, 59, 60, 61]), [true, true, false, false]);
+        let early = [-CLOCKS_DIFFER - 1, -CLOCKS_DIFFER];
+        assert_eq!(lives(&ada, &early), [false, true]);
+        for credential in [Credential::OwnKey(KeyId(1)), Credential::IssuedKey(KeyId(1))] {
+            let key = Identity { credential, ..ada.clone() };
+            assert_eq!(lives(&key, &early), [true, true]);
+        }
+        assert_eq!(lives(&Identity { expires_at: None, ..ada }, &[60, 1_000_000_000]), [true, true]);
+    }
+}
