@@ -28,6 +28,7 @@ specify! {
         assert_eq!(issued.status, 201, "{issued:?}");
         let secret = issued.text_of("key");
         assert!(secret.starts_with("lkk_") && issued.body["claim"].is_null(), "{issued:?}");
+        assert_eq!(issued.body["hint"], format!("lkk_\u{2026}{}", &secret[49..]));
         let id = issued.body["id"].as_i64().unwrap();
         assert_eq!(issued.header("location"), format!("/keys/{id}"));
         assert_eq!(issued.body["metadata"], purchase("1001")["metadata"]);
@@ -131,6 +132,7 @@ specify! {
         let fresh = app.post("/keys/claim", &Credential::None, &claim).await;
         assert_eq!((fresh.status, &fresh.body["id"]), (200, &issued.body["id"]), "{fresh:?}");
         let key = Credential::Token(fresh.text_of("key"));
+        assert_eq!(fresh.body["hint"], format!("lkk_\u{2026}{}", &key.secret()[49..]));
         assert_eq!(app.get("/protected-route", &key).await.status, 200);
         app.post("/keys/claim", &Credential::None, &claim).await.assert_error(410, "claim_used");
         assert_eq!(app.get("/protected-route", &key).await.status, 200, "a second claim does no harm");
