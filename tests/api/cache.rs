@@ -35,6 +35,19 @@ async fn warm(app: &App, credential: &Credential) {
 }
 
 specify! {
+    async fn while_the_change_log_cannot_be_read_nothing_is_answered_from_memory(app: App) {
+        let ada = app.user("ada@example.org").await;
+        warm(&app, &ada).await;
+        // Nothing tells the server that the token is gone.
+        let unlogged = match app.database.backend {
+            Backend::Postgres => "SET session_replication_role = replica;",
+            Backend::Sqlite => "",
+        };
+        let unread = "ALTER TABLE credential_changes RENAME TO elsewhere; DELETE FROM access_tokens";
+        app.database.execute(format!("{unlogged} {unread}")).await;
+        refused(&app, &ada).await;
+    }
+
     async fn changes_by_other_programs_are_seen(app: App) {
         let ada = app.user("ada@example.org").await;
         let (key, _) = app.key_of(&ada, &["pages:read"]).await;
