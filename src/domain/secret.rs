@@ -243,6 +243,20 @@ mod tests {
     }
 
     #[test]
+    fn what_has_another_length_or_alphabet_is_no_secret_although_its_checksum_is_right() {
+        let text = |body: &str| {
+            let signed = format!("lkt_{body}");
+            let checksum = checksum(&signed);
+            signed + std::str::from_utf8(&checksum).unwrap()
+        };
+        let body = "a".repeat(BODY_LENGTH);
+        assert_eq!(SecretKind::of(&text(&body)), Some(SecretKind::SignIn));
+        for other in [&body[1..], &format!("{body}a"), &body.replacen('a', "-", 1), ""] {
+            assert_eq!(SecretKind::of(&text(other)), None, "{other}");
+        }
+    }
+
+    #[test]
     fn ten_thousand_tokens_are_ten_thousand_different_ones() {
         let tokens: HashSet<String> = (0..10_000).map(|_| sign_in_token()).collect();
         assert_eq!(tokens.len(), 10_000);

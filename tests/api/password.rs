@@ -43,6 +43,7 @@ specify! {
             ("Lovelace", "own_name"),
             ("adaline augusta", "own_name"),
             ("latch-k", "length"),
+            ("latch\0key", "nul"),
         ] {
             let mut body = registration("Ada.Lovelace@example.org");
             body["name"] = json!("Adaline Augusta");
