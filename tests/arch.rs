@@ -170,6 +170,33 @@ fn nothing_connects_but_the_command_that_asks_for_health() {
     assert!(matches!(places.as_slice(), [only] if only.ends_with("cli/health.rs")), "{places:?}");
 }
 
+/// The numbers and durations that are constants in this code.
+fn numeric_constants(code: &str) -> Vec<&str> {
+    let typed = code.split("const ").skip(1).filter_map(|rest| rest.split_once(": "));
+    let numeric =
+        |kind: &str| ["i64", "u16", "u32", "u64", "usize", "Duration"].iter().any(|name| kind.starts_with(name));
+    typed.filter(|(_, kind)| numeric(kind)).map(|(name, _)| name).collect()
+}
+
+#[test]
+fn no_unit_test_computes_its_bound_with_the_constant_under_test() {
+    let mut count = 0;
+    for (path, code) in sources() {
+        let Some((program, tests)) = code.split_once("#[cfg(test)]") else { continue };
+        for name in numeric_constants(program) {
+            let is_own = numeric_constants(tests).contains(&name);
+            let mut words = tests.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+            assert!(
+                is_own || words.all(|word| word != name),
+                "{}: the tests take {name} from the program",
+                path.display()
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 50, "only {count} constants were found");
+}
+
 /// What takes SQL as text.
 const TAKES_SQL: [&str; 4] = ["sql_query(", "batch_execute(", "sql::<", "sql("];
 /// File and name of a variable that holds one of a few constants.

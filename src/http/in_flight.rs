@@ -167,15 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn a_client_has_so_many_bytes_and_all_together_so_many() {
+    fn a_client_has_8_mib_and_all_together_64_mib() {
+        const SHARE: usize = 8 * 1024 * 1024;
         let in_flight = in_flight();
-        let first = in_flight.take(client(1), PER_CLIENT).unwrap();
+        let first = in_flight.take(client(1), SHARE).unwrap();
         assert!(matches!(in_flight.take(client(1), 1), Err(Fault::TooMuchInFlight)));
-        let mut held: Vec<Held> = (2..=8).map(|number| in_flight.take(client(number), PER_CLIENT).unwrap()).collect();
+        let mut held: Vec<Held> = (2..=8).map(|number| in_flight.take(client(number), SHARE).unwrap()).collect();
         assert!(matches!(in_flight.take(client(9), 1), Err(Fault::App(AppError::Busy(_)))));
         held.push(in_flight.hold(client(9), 1));
         drop(first);
-        assert!(in_flight.take(client(1), PER_CLIENT - 1).is_ok());
+        assert!(in_flight.take(client(1), SHARE - 1).is_ok());
         held.clear();
         assert!(in_flight.counts().clients.is_empty() && in_flight.counts().in_all == 0);
     }
@@ -183,7 +184,7 @@ mod tests {
     #[actix_web::test]
     async fn a_body_is_given_in_slices_and_counts_until_it_is_dropped() {
         let in_flight = in_flight();
-        let bytes = Bytes::from(vec![b'x'; 3 * SLICE + 1]);
+        let bytes = Bytes::from(vec![b'x'; 3 * 32 * 1024 + 1]);
         let held = in_flight.take(client(1), bytes.len()).unwrap();
         let mut body = Outgoing::new(BoxBody::new(bytes.clone()), Some(held), None);
         assert_eq!(body.size(), BodySize::Sized(u64::try_from(bytes.len()).unwrap()));
@@ -191,7 +192,7 @@ mod tests {
         while let Some(slice) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_next(cx)).await {
             slices.push(slice.unwrap());
         }
-        assert!(slices.len() == 4 && slices.iter().all(|slice| slice.len() <= SLICE) && slices.concat() == bytes);
+        assert!(slices.len() == 4 && slices.iter().all(|slice| slice.len() <= 32 * 1024) && slices.concat() == bytes);
         assert_eq!(in_flight.counts().in_all, bytes.len());
         drop(body);
         assert_eq!(in_flight.counts().in_all, 0);

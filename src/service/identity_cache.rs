@@ -241,7 +241,7 @@ pub(super) mod tests {
     pub(in crate::service) const ADA: UserId = UserId(1);
     pub(in crate::service) const EVE: UserId = UserId(2);
 
-    /// A credential of this user, and whom it stands for.
+    /// The digest of a credential of this user, and the identity that it resolves to.
     pub(in crate::service) fn identity(user_id: UserId) -> (Digest, Arc<Identity>) {
         let digest = Digest::of(&user_id.to_string());
         let level = Level::new(Role::Member, Role::Member.scopes());

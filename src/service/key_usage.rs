@@ -196,7 +196,7 @@ mod tests {
             usage.note(KeyId(id), start, None);
         }
         usage.note(KEY, start.plus_seconds(1), None);
-        assert_eq!((usage.uses().len(), usage.forgotten.load(Ordering::Relaxed)), (KEYS, 50_000));
+        assert_eq!((usage.uses().len(), usage.forgotten.load(Ordering::Relaxed)), (100_000, 50_000));
     }
 
     #[test]

@@ -136,7 +136,7 @@ mod tests {
         outage.settle();
         assert!(outage.is_logged.load(Ordering::Relaxed), "it has just answered");
         outage.seen_at.store(0, Ordering::Relaxed);
-        let calm = Outage { started: outage.started - CALM, ..outage };
+        let calm = Outage { started: outage.started - Duration::from_secs(1), ..outage };
         calm.settle();
         assert!(!calm.is_logged.load(Ordering::Relaxed));
     }

@@ -560,7 +560,7 @@ specify! {
             assert!(ids.is_sorted_by(|one, other| if order == "oldest" { one < other } else { one > other }), "{ids:?}");
         }
 
-        // Whose it is that was not found is not the business of whoever looked for it.
+        // The owner of what was not found stays hidden from the user who looked for it.
         let tim = app.user("tim@example.org").await;
         let (_, key) = app.key_of(&eve, &[]).await;
         app.delete(&format!("/me/keys/{key}"), &tim).await.assert_error(404, "not_found");

@@ -41,7 +41,7 @@ impl Driver {
             line.split_once("successfully on port ")
                 .map(|(_, port)| port.trim_end_matches('.').parse::<u16>().expect("a port"))
         });
-        let port = port.expect("chromedriver tells its port");
+        let port = port.expect("chromedriver prints its port");
         Some(Self { child, url: format!("http://127.0.0.1:{port}"), _output: output })
     }
 

@@ -38,7 +38,7 @@ specify! {
     async fn while_the_change_log_cannot_be_read_nothing_is_answered_from_memory(app: App) {
         let ada = app.user("ada@example.org").await;
         warm(&app, &ada).await;
-        // Nothing tells the server that the token is gone.
+        // No entry of the change log says that the token is gone.
         let unlogged = match app.database.backend {
             Backend::Postgres => "SET session_replication_role = replica;",
             Backend::Sqlite => "",

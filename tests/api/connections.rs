@@ -230,7 +230,7 @@ async fn what_follows_a_request_with_broken_framing_is_not_run() {
     ] {
         attempts.push((format!("POST /nowhere HTTP/{version}\r\nHost: x\r\n{head}\r\n\r\n"), 1));
     }
-    // What is broken is told by the body, so the request may have been answered before.
+    // Only the body is broken, so the request may have been answered before it was read.
     let length = body.len();
     for chunks in [
         format!("{length:x}g\r\n{body}\r\n0\r\n\r\n"),

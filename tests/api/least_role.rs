@@ -35,7 +35,7 @@ async fn the_role_with_the_documented_grants_serves_everything_and_may_do_nothin
         let (what, tables) = line.trim_start_matches("GRANT ").split_once(" ON ").unwrap();
         granted.extend(tables.trim_end_matches(" TO serve;").split(", ").map(|table| (table, what)));
     }
-    assert_eq!(granted, BTreeSet::from(latchkey::db::GRANTS), "whoever takes them from the page grants what is needed");
+    assert_eq!(granted, BTreeSet::from(latchkey::db::GRANTS), "the page and the code list the same grants");
     database.execute(format!("CREATE ROLE serve LOGIN; {}", grants.join("\n"))).await;
     // On `public` everybody has this.
     let usage = "EXECUTE format('GRANT USAGE ON SCHEMA %I TO serve', current_schema())";

@@ -15,7 +15,7 @@ use crate::support::tour::tour;
 use crate::support::watched::{NETWORK, outgoing, seen, strace, watched};
 use crate::support::{Credential, postgres, specify_database};
 
-/// A port of this machine that leads to whoever listens on `socket`.
+/// A port of this machine that forwards connections to `socket`.
 fn port_to(socket: PathBuf) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -31,8 +31,8 @@ fn get(address: &str, path: &str, trusted: &CertificateDer<'static>) -> std::io:
     Ok(answer)
 }
 
-/// A connection without TLS that has said this, and does not wait for ever for an answer.
-fn told(address: &str, bytes: &[u8]) -> TcpStream {
+/// Sends `bytes` without TLS. Reading the answer has a time-out.
+fn send(address: &str, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(bytes).unwrap();
@@ -42,7 +42,7 @@ fn told(address: &str, bytes: &[u8]) -> TcpStream {
 /// What the server answers to bytes that are no TLS.
 fn answer_to(address: &str, bytes: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
-    if let Err(error) = told(address, bytes).read_to_end(&mut answer) {
+    if let Err(error) = send(address, bytes).read_to_end(&mut answer) {
         // A reset is an end, too.
         let is_silent = [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind());
         assert!(!is_silent, "the server does not end it: {error}");
@@ -73,7 +73,7 @@ fn hello(minor: u8, extensions: &[u8]) -> Vec<u8> {
 /// The beginning of the answer to a ClientHello: as long as an alert is.
 fn first_of_answer(address: &str, hello: &[u8]) -> [u8; 7] {
     let mut answer = [0; 7];
-    told(address, hello).read_exact(&mut answer).unwrap();
+    send(address, hello).read_exact(&mut answer).unwrap();
     answer
 }
 

@@ -1,4 +1,4 @@
-//! The program under strace, which tells every address that it connects or sends to.
+//! Runs the program under strace, and lists every address that it connects or sends to.
 
 use std::fs;
 use std::path::Path;
