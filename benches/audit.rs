@@ -1,7 +1,9 @@
-//! What the audit entry costs a write: all that a request to store a page asks of the database (the guard's lookup, then
-//! the transaction), with the entry and without, in turns, in one run. The target is at most 25 % on each database.
+//! Measures what the audit entry adds to a write. One run alternates the database work of a request that stores a page
+//! (the guard's lookup, then the transaction) with the entry and without it. The target is at most 25 % on each
+//! database.
 //!
-//! `cargo bench --bench audit`; PostgreSQL at `BENCH_POSTGRES_URL`, whose database is filled and should be thrown away.
+//! Run `cargo bench --bench audit`. For PostgreSQL, set `BENCH_POSTGRES_URL` to a database that may be filled with
+//! data.
 
 use std::time::Instant;
 
@@ -11,18 +13,20 @@ use latchkey::db::access_tokens::{self, AccessToken};
 use latchkey::db::pages::{self, PageRow};
 use latchkey::db::users::{self, NewUser};
 use latchkey::db::{Conn, Db, audit_entries};
-use latchkey::domain::audit::{Action, By, Event, Origin, Outcome, Target};
+use latchkey::domain::audit::{Action, Actor, ClientInfo, Event, Outcome, Target};
 use latchkey::domain::id::UserId;
 use latchkey::domain::principal::Level;
-use latchkey::domain::role::Role;
+use latchkey::domain::role::BuiltInRole;
+use latchkey::domain::roles::Roles;
 use latchkey::domain::secret::{Digest, Secret, SecretKind};
 use latchkey::error::AppError;
 
-/// Writes in a turn, and pairs of turns.
+/// Writes per measurement, and number of pairs of measurements.
 const WRITES: u32 = 50;
 const PAIRS: u32 = 100;
 
-/// What every change does first, and the change itself.
+/// The statements of a change: lock the user, confirm the token, insert the page, and, if `recorded`, write the audit
+/// entry.
 fn write_page(conn: &mut Conn, owner: UserId, token: Digest, clock: &Clock, recorded: bool) -> Result<(), AppError> {
     users::lock(conn, owner)?;
     let now = clock.now();
@@ -38,17 +42,19 @@ fn write_page(conn: &mut Conn, owner: UserId, token: Digest, clock: &Clock, reco
     };
     let page = pages::insert(conn, &row)?;
     if recorded {
-        let by = By {
+        let actor = Actor {
             actor: format!("user:{owner}"),
             user: Some(owner),
             credential: "token:1".to_owned(),
-            level: Some(Level::new(Role::Member, Role::Member.scopes())),
+            level: Some(Level::of(&Roles::default().get(BuiltInRole::Member.name()))),
         };
         let event = Event::of(Action::CreatePage).on(Target::Page(page.id)).owned_by(owner);
         let event = event.versions(None, Some(1)).changed(vec!["title", "body"]);
-        let origin =
-            Origin { client: Some([127, 0, 0, 1].into()), request_id: Some("8b3cca5ccdbae27e3ac175b808b2e3a4".into()) };
-        audit_entries::insert(conn, now, &by, &event, Outcome::Success, &origin)?;
+        let client = ClientInfo {
+            client: Some([127, 0, 0, 1].into()),
+            request_id: Some("8b3cca5ccdbae27e3ac175b808b2e3a4".into()),
+        };
+        audit_entries::insert(conn, now, &actor, &event, Outcome::Success, &client)?;
     }
     Ok(())
 }
@@ -70,7 +76,7 @@ async fn measure(name: &str, settings: &DatabaseSettings) -> Result<(), AppError
                 hashed_password: "none",
                 created_at: now.naive(),
                 updated_at: now.naive(),
-                role: Role::Member.name(),
+                role: BuiltInRole::Member.name(),
             };
             let user = users::insert(conn, &new)?.ok_or(AppError::NotFound("user"))?;
             let row = AccessToken {
@@ -100,17 +106,17 @@ async fn measure(name: &str, settings: &DatabaseSettings) -> Result<(), AppError
         }
         pairs.push(took);
     }
-    // Neighbours in time are compared, so that whatever else the machine does hits both alike.
+    // Compares measurements that are adjacent in time, so that other load on the machine affects both equally.
     let median = |mut values: Vec<f64>| {
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
     };
     let rate = |of: fn(&[f64; 2]) -> f64| f64::from(WRITES) / median(pairs.iter().map(of).collect());
     println!(
-        "{name:<10}  without the entry {:>6.0} writes/s, with it {:>6.0} writes/s: it costs {:+.1} % (median of {PAIRS} pairs)",
-        rate(|[bare, _]| *bare),
-        rate(|[_, recorded]| *recorded),
-        100.0 * (median(pairs.iter().map(|[bare, recorded]| recorded / bare).collect()) - 1.0),
+        "{name:<10}  without the entry {:>6.0} writes/s, with it {:>6.0} writes/s: {:+.1} % more time (median of {PAIRS} pairs)",
+        rate(|[without, _]| *without),
+        rate(|[_, with]| *with),
+        100.0 * (median(pairs.iter().map(|[without, with]| with / without).collect()) - 1.0),
     );
     Ok(())
 }

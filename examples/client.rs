@@ -1,4 +1,4 @@
-//! A client: it signs in, opens a guarded route, and makes, uses and revokes an API key.
+//! A client that signs in, requests a guarded route, and creates, uses and revokes an API key.
 
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;

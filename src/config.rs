@@ -1,6 +1,7 @@
-//! Settings: built-in defaults, then a file, then the environment. An unknown key or a value that is not possible is an
-//! error that says what is wrong, where it was written, and what to write instead. Except for that of `RUST_LOG` it quotes no text,
-//! which may be a secret in the wrong place.
+//! Settings: built-in defaults, then a file, then environment variables.
+//!
+//! An unknown key or an invalid value is an error. The message states the setting, where it was set, and what to write
+//! instead. It never quotes text, except for `RUST_LOG`, because a secret may have been written to the wrong setting.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,6 +18,8 @@ mod log_filter;
 mod names;
 mod postgres_uri;
 mod proxies;
+mod registration;
+mod roles;
 mod sources;
 mod tls;
 mod values;
@@ -26,14 +29,17 @@ pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl};
 pub use self::limits::{Limit, LimitSettings};
 pub use self::postgres_uri::PostgresUri;
 pub use self::proxies::{ClientHeader, Networks, Origins};
+pub use self::registration::{EmailDomains, RegistrationMode, RegistrationSettings};
+pub use self::roles::RoleSettings;
 pub use self::sources::Places;
 use self::sources::Sources;
 pub use self::tls::TlsSettings;
+use crate::domain::password::checksum::MAX_LANES;
 
-/// The documented defaults, which are the built-in ones.
+/// The default settings with their documentation: the text of `config/default.toml`.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
-/// All settings. `config/default.toml` says what each means.
+/// All settings. `config/default.toml` describes each of them.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -47,6 +53,10 @@ pub struct Settings {
     pub http: HttpSettings,
     /// `[auth]`
     pub auth: AuthSettings,
+    /// `[registration]`
+    pub registration: RegistrationSettings,
+    /// `[roles.<name>]`
+    pub roles: RoleSettings,
     /// `[authz]`
     pub authz: AuthzSettings,
     /// `[limits]`
@@ -55,34 +65,34 @@ pub struct Settings {
     pub log: LogSettings,
     /// `[metrics]`
     pub metrics: MetricsSettings,
-    /// Where each of them was written.
+    /// Where each setting was set.
     #[serde(skip)]
     pub places: Places,
 }
 
-/// `[server]`: where and how to listen.
+/// `[server]`: listener and shutdown.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerSettings {
-    /// Address and port; port 0 takes a free one.
+    /// IP address and port to listen on. Port 0 selects a free port.
     #[serde(deserialize_with = "values::address")]
     pub listen: SocketAddr,
-    /// Threads that serve requests; 0 means one per core.
+    /// Threads that serve requests. 0 means one per processor core.
     pub workers: usize,
-    /// Connections at most.
+    /// Maximum number of connections.
     pub connections: usize,
-    /// Connections at most from one client.
+    /// Maximum number of connections of one client.
     pub connections_per_client: usize,
-    /// Seconds that a connection may be idle.
+    /// Seconds after which an idle connection is closed.
     pub keep_alive: u64,
-    /// Seconds from SIGTERM to the end at most.
+    /// Maximum seconds from SIGTERM to the end of the process.
     pub shutdown_timeout: u64,
-    /// Seconds of them in which new connections are still taken.
+    /// Seconds of them during which new connections are still accepted.
     pub shutdown_delay: u64,
 }
 
 impl ServerSettings {
-    /// Threads that serve requests.
+    /// The number of threads that serve requests, with 0 resolved to the number of processor cores.
     pub fn workers(&self) -> usize {
         match self.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -91,31 +101,31 @@ impl ServerSettings {
     }
 }
 
-/// `[http]`: how answers look.
+/// `[http]`: status codes, proxies and origins.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSettings {
-    /// Which status an unknown caller gets.
+    /// The status codes for callers that are not authenticated.
     pub status_codes: StatusProfile,
-    /// Where clients reach this server; empty if unknown.
+    /// The URL at which clients reach this server. Empty if unknown.
     pub public_url: String,
-    /// Proxies whose word on the client is taken.
+    /// Reverse proxies whose headers about the client are accepted.
     pub trusted_proxies: Networks,
-    /// Seconds that a connection of theirs may be idle.
+    /// Seconds after which an idle connection of a trusted proxy is closed.
     pub proxy_keep_alive: u64,
-    /// In which header they say it.
+    /// The header in which trusted proxies report the client.
     pub client_header: ClientHeader,
-    /// Web pages of which origins may read answers.
+    /// Origins whose web pages may read responses (CORS; ASVS 5.0, 3.4.2).
     pub cors_origins: Origins,
 }
 
-/// Which status codes an unknown caller gets (DESIGN: the status profile).
+/// The status profile: the status codes for callers that are not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", rename_all = "lowercase")]
 pub enum StatusProfile {
-    /// As FastAPI's security helpers answered for years: 403 without a credential.
+    /// As FastAPI's security helpers respond: 403 without a credential.
     Fastapi,
-    /// As RFC 6749, 6750 and 9110 say.
+    /// As RFC 6749, 6750 and 9110 require: 401 without a credential.
     Rfc,
 }
 
@@ -135,52 +145,54 @@ impl TryFrom<String> for StatusProfile {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthSettings {
-    /// Seconds that a sign-in token lives.
+    /// Lifetime of a sign-in token in seconds.
     pub token_ttl: i64,
-    /// bcrypt cost of new hashes.
+    /// bcrypt cost of new password hashes.
     pub bcrypt_cost: u32,
-    /// Threads that hash passwords; 0 means one per core.
+    /// Threads that hash passwords. 0 means one per processor core.
     pub hash_threads: usize,
-    /// Hashes that may wait for a thread.
+    /// Hashes that each thread computes at the same time.
+    pub hash_lanes: usize,
+    /// Maximum number of hashes that wait for a thread.
     pub hash_queue: usize,
-    /// Shortest new password in characters.
+    /// Minimum length of a new password in characters.
     pub password_min_length: usize,
-    /// Longest new password in characters.
+    /// Maximum length of a new password in characters.
     pub password_max_length: usize,
-    /// Tokens and keys that are remembered; 0 for none.
+    /// Maximum number of tokens and API keys in the cache. 0 disables the cache.
     pub cache_size: usize,
-    /// Seconds that a remembered one passes reads while the database does not answer.
+    /// Seconds for which cached credentials are accepted for reads while the database does not answer.
     pub serve_stale_seconds: u64,
-    /// The constant key, if there is one.
+    /// The static key. Empty if there is none.
     #[serde(default)]
-    pub api_key_token: ConstantKey,
+    pub api_key_token: StaticKey,
 }
 
-/// `[log]`: how log lines look.
+/// `[log]`: format and selection of log lines.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogSettings {
-    /// For people or for programs.
+    /// The format of log lines.
     pub format: LogFormat,
-    /// Requests that succeed for one access line; 0 for no lines about them.
+    /// Successful requests per access line. 0 logs none of them.
     pub access_every: u32,
 }
 
-/// `[metrics]`: what operators may count.
+/// `[metrics]`: the listener for metrics.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsSettings {
-    /// Where to listen for whoever asks for them; nowhere if empty.
+    /// Address and port of the listener. Empty if there is none.
     pub listen: OptionalAddress,
 }
 
-/// An address and port, or nothing.
+/// An optional IP address and port. The empty string means none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct OptionalAddress(Option<SocketAddr>);
 
 impl OptionalAddress {
-    /// The address, if there is one.
+    /// The address and port, if set.
     pub fn address(self) -> Option<SocketAddr> {
         self.0
     }
@@ -203,7 +215,7 @@ impl From<OptionalAddress> for String {
     }
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", rename_all = "lowercase")]
 pub enum LogFormat {
@@ -225,43 +237,43 @@ impl TryFrom<String> for LogFormat {
     }
 }
 
-/// The constant key of C6. It prints as `***`; an empty one is none.
+/// The static key (`auth.api_key_token`). It prints as `***`. An empty value means no key.
 #[derive(Clone, Default, Deserialize)]
 #[serde(transparent)]
-pub struct ConstantKey(String);
+pub struct StaticKey(String);
 
-impl ConstantKey {
+impl StaticKey {
     /// The key, if one is set.
     pub fn get(&self) -> Option<&str> {
         (!self.0.is_empty()).then_some(self.0.as_str())
     }
 }
 
-impl From<&str> for ConstantKey {
+impl From<&str> for StaticKey {
     fn from(key: &str) -> Self {
         Self(key.to_owned())
     }
 }
 
-impl fmt::Debug for ConstantKey {
+impl fmt::Debug for StaticKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_empty() { "" } else { "***" })
     }
 }
 
-impl Serialize for ConstantKey {
+impl Serialize for StaticKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{self:?}"))
     }
 }
 
-/// Why the settings are refused.
+/// An error in the settings.
 #[derive(Debug, thiserror::Error)]
 #[error("settings: {subject}: {message}")]
 pub struct ConfigError {
-    /// The key of the setting, the variable or the file, and where it was written.
+    /// The key of the setting and where it was set, or the variable or file.
     subject: String,
-    /// What is wrong with it, and what to write instead.
+    /// What is wrong, and what to write instead.
     message: String,
 }
 
@@ -272,7 +284,10 @@ impl ConfigError {
 }
 
 impl Settings {
-    /// The settings in force: defaults, `file`, then `environment` (variable → value).
+    /// Loads the settings: defaults, then `file`, then `environment` (pairs of variable and value). Later sources
+    /// override earlier ones.
+    ///
+    /// Errors: a source cannot be read, or a key, variable or value is invalid.
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -290,7 +305,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The built-in defaults, unchecked by any environment: what tests start from.
+    /// Loads the defaults, without a file and without environment variables.
     pub fn defaults() -> Result<Self, ConfigError> {
         Self::load(None, [])
     }
@@ -308,11 +323,14 @@ impl Settings {
         within("auth.token_ttl", auth.token_ttl, 1, 31_536_000)?;
         within("auth.bcrypt_cost", auth.bcrypt_cost, 10, 31)?;
         within("auth.hash_threads", auth.hash_threads, 0, 256)?;
+        within("auth.hash_lanes", auth.hash_lanes, 1, MAX_LANES)?;
         within("auth.hash_queue", auth.hash_queue, 1, 100_000)?;
         within("auth.password_min_length", auth.password_min_length, 8, 512)?;
         within("auth.password_max_length", auth.password_max_length, auth.password_min_length, 512)?;
         within("auth.cache_size", auth.cache_size, 0, 10_000_000)?;
         within("auth.serve_stale_seconds", auth.serve_stale_seconds, 0, 3_600)?;
+        self.registration.check()?;
+        self.roles.check()?;
         self.authz.check(&self.http)?;
         self.limits.check()?;
         within("log.access_every", self.log.access_every, 0, 1_000_000)?;
@@ -324,21 +342,22 @@ impl Settings {
         if self.metrics.listen.address().is_some_and(|address| address == self.server.listen && address.port() != 0) {
             return Err(ConfigError::new(
                 "metrics.listen",
-                "server.listen has this address, too. Choose another port.",
+                "server.listen uses the same address. Choose another port.",
             ));
         }
         proxies::check_public_url(&self.http.public_url)
     }
 }
 
-fn within<T: PartialOrd + fmt::Display + Copy>(key: &str, value: T, least: T, most: T) -> Result<(), ConfigError> {
-    if value < least || value > most {
-        return Err(ConfigError::new(key, format!("{value} is out of range. Write {least} to {most}.")));
+fn within<T: PartialOrd + fmt::Display + Copy>(key: &str, value: T, min: T, max: T) -> Result<(), ConfigError> {
+    if value < min || value > max {
+        return Err(ConfigError::new(key, format!("{value} is out of range. Write {min} to {max}.")));
     }
     Ok(())
 }
 
-/// The settings as TOML, secrets masked, each that is not the default with the place where it was written.
+/// The settings as TOML with masked secrets. A comment after each setting that is not a default states where it was
+/// set.
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = toml::to_string(self).map_err(|_unlikely| fmt::Error)?;

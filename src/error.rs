@@ -1,4 +1,4 @@
-//! What can go wrong in a use case, in the words of the domain. How it looks in HTTP is decided in `http::problem`.
+//! Errors of use cases. `http::wire::problem_answers` maps them to HTTP responses.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -10,84 +10,84 @@ use crate::domain::scope::Scope;
 /// The error of every use case.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// The named thing does not exist, or the caller may not know that it does.
+    /// The named object does not exist, or the caller must not learn that it exists.
     #[error("{0} not found")]
     NotFound(&'static str),
     /// The request contradicts what is stored.
     #[error("conflict: {detail}")]
     Conflict {
-        /// Stable, for programs.
+        /// The error code, which never changes.
         code: &'static str,
-        /// For people.
+        /// What is wrong and what to do.
         detail: &'static str,
     },
-    /// Well-formed input with unacceptable values.
+    /// Well-formed input with invalid values.
     #[error("invalid input in {} field(s)", .0.len())]
     Invalid(Vec<FieldError>),
-    /// Nobody we know.
+    /// The caller is not authenticated.
     #[error("unauthenticated: {0:?}")]
     Unauthenticated(Reason),
-    /// Somebody we know, who may not do this.
+    /// The caller is not allowed to do this.
     #[error("forbidden: {0:?}")]
     Forbidden(Denial),
-    /// It was there once and will not come back.
+    /// The object existed, and is gone permanently.
     #[error("gone: {detail}")]
     Gone {
-        /// Stable, for programs.
+        /// The error code, which never changes.
         code: &'static str,
-        /// For people.
+        /// What is wrong and what to do.
         detail: &'static str,
     },
-    /// The caller's condition (`If-Match`) does not hold.
+    /// The condition of the request (`If-Match`) is not met.
     #[error("the object has changed since it was read")]
     Stale,
-    /// Too many of the kind by this client.
+    /// A limit of the client, user or account is reached.
     #[error("too many requests")]
     TooMany {
-        /// As many may come at once.
+        /// The number of requests that the limit allows at once.
         limit: u32,
-        /// Seconds until one more may come.
+        /// Seconds until one more request is allowed.
         retry_after: u64,
     },
-    /// Not now: the database is away or a queue is full. Worth another try.
+    /// Temporarily impossible: the database is not available or a queue is full. The caller may retry.
     #[error("{0}")]
     Busy(Source),
-    /// Not until an operator has mended something: nothing was done.
+    /// Impossible until an operator fixes the cause. Nothing was changed.
     #[error("{}", .0.detail)]
     NotReady(NotReady),
-    /// The database did not say whether it stored a change, so nobody can tell whether it happened.
-    #[error("it is unknown whether the change was stored; look before you repeat it: {0}")]
+    /// The connection failed during a commit, so it is unknown whether the change was stored.
+    #[error("it is unknown whether the change was stored; check before you repeat it: {0}")]
     OutcomeUnknown(Source),
     /// A defect or a broken installation.
     #[error("{0}")]
     Internal(Source),
 }
 
-/// Why something cannot be done, and why the server is not ready, in words for everybody.
+/// Why the server is not ready. The texts are public: they are returned to every caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotReady {
-    /// Stable, for programs.
+    /// The error code, which never changes.
     pub code: &'static str,
-    /// For people.
+    /// What is wrong and what to do.
     pub detail: &'static str,
 }
 
-/// The cause of a failure: for the log only, never for the caller.
+/// The cause of a failure. It is logged and never returned to the caller (ASVS 5.0, 16.5.1).
 pub type Source = Box<dyn Error + Send + Sync>;
 
-/// One unacceptable value.
+/// An error in one field of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
-    /// The field's name in the request.
+    /// The name of the field in the request. Empty for an error about the whole body.
     pub field: String,
-    /// Stable, for programs.
+    /// The error code, which never changes.
     pub code: &'static str,
-    /// What to change, for people.
+    /// What to change.
     pub message: String,
 }
 
 impl FieldError {
-    /// A complaint about `field`.
+    /// Creates an error about `field`.
     pub fn new(field: impl Into<String>, code: &'static str, message: impl Into<String>) -> Self {
         Self { field: field.into(), code, message: message.into() }
     }
@@ -95,27 +95,27 @@ impl FieldError {
 
 impl From<ValidationErrors> for AppError {
     fn from(errors: ValidationErrors) -> Self {
-        Self::Invalid(broken_rules(&errors))
+        Self::Invalid(field_errors(&errors))
     }
 }
 
-/// All that `validator` found, by field.
-pub fn broken_rules(errors: &ValidationErrors) -> Vec<FieldError> {
-    let mut broken: Vec<FieldError> = Vec::new();
+/// The errors that `validator` found, sorted by field.
+pub fn field_errors(errors: &ValidationErrors) -> Vec<FieldError> {
+    let mut found: Vec<FieldError> = Vec::new();
     for (field, errors) in errors.field_errors() {
-        // A rule about the whole has no field.
+        // `validator` uses this name for rules about the whole body.
         let field = if field == "__all__" { "" } else { field.as_ref() };
-        broken.extend(errors.iter().map(|error| {
-            // Rules name their codes with literals, so none is lost.
+        found.extend(errors.iter().map(|error| {
+            // The codes of all rules are literals.
             let code = if let Cow::Borrowed(code) = error.code { code } else { "value" };
             FieldError::new(field, code, error.message.as_deref().map_or_else(|| bounds(error), str::to_owned))
         }));
     }
-    broken.sort_by(|one, other| one.field.cmp(&other.field));
-    broken
+    found.sort_by(|one, other| one.field.cmp(&other.field));
+    found
 }
 
-/// The message of a rule about length or range, from its own bounds.
+/// The message of a rule about length or range, from its bounds.
 fn bounds(error: &ValidationError) -> String {
     let unit = if error.code == "length" { " characters" } else { "" };
     match (error.params.get("min"), error.params.get("max")) {
@@ -132,69 +132,72 @@ impl From<FieldError> for AppError {
     }
 }
 
-/// Why a caller is unknown.
+/// Why a caller is not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// No credential at all.
+    /// The request has no credential.
     Missing,
-    /// A credential that resolves to nobody: malformed, unknown, expired or revoked.
-    BadCredential(Carrier),
-    /// An unknown e-mail or a wrong password; which of them is nobody's business.
+    /// The credential is malformed, unknown, expired or revoked.
+    BadCredential(CredentialHeader),
+    /// Unknown e-mail address or wrong password. Callers must not learn which (ASVS 5.0, 6.3.1).
     BadPassword,
 }
 
 /// The header that carried a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carrier {
+pub enum CredentialHeader {
     /// `Token: …`
     Token,
-    /// `Authorization: Bearer …`, and where OAuth clients authenticate also `Basic`.
+    /// `Authorization: Bearer …`. At routes where OAuth clients authenticate, also `Authorization: Basic …`.
     Bearer,
 }
 
-/// Why a known caller may not do something.
+/// Why a caller is denied. Except for [`Denial::RegistrationClosed`], the caller is authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// The credential lacks these scopes, separated by spaces (RFC 6750, section 3.1: `insufficient_scope`).
     Scopes(Cow<'static, str>),
     /// Only the owner may do this.
     NotOwner,
-    /// This needs a user: the constant key stands for none, and a key that was issued to somebody else is not its owner.
+    /// A user is required. The static key and issued keys do not represent a user.
     NeedsUser,
-    /// This needs the user's own sign-in token, not an API key.
+    /// The sign-in token of a user is required, not an API key.
     NeedsSignIn,
-    /// This needs a token with all scopes of its user.
+    /// A sign-in token with all scopes of its user is required.
     Narrowed,
-    /// The secret was replaced by a rotation, and changes its key no more.
+    /// The secret was replaced by a rotation and must not change its key.
     SecretReplaced,
-    /// No trusted proxy says which request this is about.
-    Untold,
-    /// The request that this is about can be read in two ways, or is told in two.
+    /// No trusted proxy states the original request.
+    MissingOriginalRequest,
+    /// The original request is ambiguous, or its headers contradict each other.
     Ambiguous,
-    /// No rule lets anybody pass with the request that this is about.
+    /// No rule matches the original request.
     NoRule,
-    /// The current password that was given with the request is wrong.
+    /// The current password in the request is wrong.
     WrongPassword,
+    /// The settings do not allow registration.
+    RegistrationClosed,
 }
 
 impl Denial {
-    /// The credential lacks this scope of Latchkey's own.
+    /// Denial because the credential lacks this scope of Latchkey's own.
     pub const fn scope(scope: Scope) -> Self {
         Self::Scopes(Cow::Borrowed(scope.name()))
     }
 
-    /// Stable, for programs.
+    /// The error code, which never changes.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Scopes(_) | Self::Narrowed => "insufficient_scope",
             Self::NotOwner => "not_owner",
             Self::SecretReplaced => "secret_replaced",
-            Self::Untold => "untold_request",
+            Self::MissingOriginalRequest => "missing_original_request",
             Self::Ambiguous => "ambiguous_request",
             Self::NoRule => "no_rule",
             Self::NeedsUser => "user_required",
             Self::NeedsSignIn => "sign_in_required",
             Self::WrongPassword => "wrong_password",
+            Self::RegistrationClosed => "registration_closed",
         }
     }
 }

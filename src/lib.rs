@@ -1,18 +1,21 @@
 //! Latchkey: a self-hosted authentication API in one process.
 //!
-//! The house, layer by layer. A request enters at the top, goes straight down and comes straight back; the same file
-//! name means the same thing in each layer.
+//! The crate has the following layers. A layer uses only the layers below it, and modules with the same name in
+//! different layers belong to the same feature.
 //!
-//! | layer | what it does | what it may name |
+//! | Layer | Contents | May import |
 //! |---|---|---|
 //! | [`cli`] | commands of the binary | everything |
 //! | [`server`] | settings → state → a running server | everything |
-//! | [`http`] | URL table, guard, request and response bodies, OpenAPI | `service`, `domain`; alone: actix and paperclip |
+//! | [`http`] | routes, guard, bodies, OpenAPI | `service`, `domain`; no other layer imports actix and paperclip |
 //! | [`service`] | use cases, transactions, password hashing | `db`, `domain` |
-//! | [`db`] | connections, schema, migrations, queries | `domain`; alone: diesel and r2d2 |
-//! | [`domain`] | plain types without I/O | nothing above |
+//! | [`db`] | connections, schema, migrations, queries | `domain`; no other layer imports diesel and r2d2 |
+//! | [`domain`] | domain types without I/O | no other layer |
 //!
-//! [`config`], [`clock`], [`error`], [`logging`], [`metrics`], [`signals`] and [`tls`] are for all. `tests/arch.rs` checks these rules.
+//! The core of bcrypt is a separate package, `crates/bcrypt-lanes`, so that it is optimized in debug builds too.
+//!
+//! Every layer may import [`config`], [`clock`], [`error`], [`logging`], [`metrics`], [`signals`] and [`tls`].
+//! `tests/arch.rs` checks these rules.
 
 pub mod cli;
 pub mod clock;

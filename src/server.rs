@@ -1,85 +1,98 @@
-//! Builds the state and starts the server.
+//! Start and shutdown of the server. `docs/architecture.md` lists the phases.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::clock::Clock;
 use crate::config::{ConfigError, ServerSettings, Settings};
 use crate::db::Db;
-use crate::db::migrate::{SchemaState, newer_schema};
+use crate::db::engine::migrate::{SchemaState, newer_schema};
 use crate::error::AppError;
 use crate::http;
-use crate::http::refusals::Samples;
+use crate::http::request::log_sampling::LogSamples;
+use crate::http::transport::connections::ListeningSocket;
 use crate::service::Service;
+use crate::service::account::roles::UndefinedRole;
+use crate::service::identity::follow::Follower;
 use crate::signals::{Signals, Stop};
 use crate::tls::{Certificate, TlsError};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The database is not there, or is not what this program needs.
+    /// The database is not available, or not suitable.
     #[error("cannot use the database {url}: {cause}")]
     Database {
-        /// With its password masked.
+        /// The address with a masked password, and where it was set.
         url: String,
-        /// What it said.
+        /// The error.
         cause: AppError,
     },
-    /// The schema is old and may not be touched.
+    /// Migrations are pending, and `database.migrate_on_start` is false.
     #[error("the database schema is not up to date: run `latchkey migrate up`, or set database.migrate_on_start")]
     NotMigrated,
-    /// The schema is another program's.
+    /// The schema contains migrations that this version does not know.
     #[error("{0}")]
     NewerSchema(String),
-    /// A setting names something that is not there, or that cannot be used.
+    /// A setting names something that does not exist or cannot be used.
     #[error(transparent)]
     Settings(#[from] ConfigError),
-    /// The certificate cannot be shown.
+    /// The certificate cannot be used.
     #[error(transparent)]
     Tls(TlsError),
-    /// Something else that the process needs.
+    /// Any other error at start.
     #[error(transparent)]
     Other(AppError),
 }
 
-/// A server that listens, and serves once it is run.
+/// A server that listens. It processes requests while it runs.
 pub struct Server {
     address: SocketAddr,
+    socket: ListeningSocket,
     running: http::RunningServer,
     metrics: Option<http::RunningServer>,
     service: Arc<Service>,
-    samples: Arc<Samples>,
+    follower: Option<Follower>,
+    samples: Arc<LogSamples>,
     certificate: Option<Arc<Certificate>>,
     settings: ServerSettings,
 }
 
 impl Server {
-    /// Takes the addresses, connects, migrates if it should, and listens.
+    /// Starts the server: loads the certificate, binds the addresses, connects to the database, applies pending
+    /// migrations if the settings allow it, and listens.
+    ///
+    /// Errors: see [`StartError`].
     pub async fn start(settings: &Settings, clock: Clock) -> Result<Self, StartError> {
-        let unusable = |error| unusable_tls(settings, error);
-        let certificate = Certificate::load(&settings.tls).map_err(unusable)?;
-        let tls = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(unusable)?;
-        // A start that must fail because of an address leaves the database as it is.
+        let tls_error = |error| tls_error(settings, error);
+        let certificate = Certificate::load(&settings.tls).map_err(tls_error)?;
+        let tls = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(tls_error)?;
+        // The addresses are bound first, so that an address in use does not leave a migrated database behind.
         let bind = |setting, address| {
-            let bound = http::connections::bind(address);
-            bound.map_err(|cause| not_listening(settings, setting, address, &cause)).map(|socket| (address, socket))
+            let bound = http::transport::connections::bind(address);
+            bound.map_err(|cause| listen_error(settings, setting, address, &cause)).map(|socket| (address, socket))
         };
         let (address, socket) = bind("server.listen", settings.server.listen)?;
         let metrics = settings.metrics.listen.address().map(|address| bind("metrics.listen", address)).transpose()?;
-        let service = Arc::new(service_for_serving(settings, clock).await?);
+        let service = Arc::new(service_for_server(settings, clock).await?);
         let settings = &within_file_limit(settings.clone());
-        service.follow_changes().map_err(StartError::Other)?;
+        let follower = service.follow_changes().map_err(StartError::Other)?;
+        let listening = socket.listening_socket();
+        let listening = listening.map_err(|cause| listen_error(settings, "server.listen", address, &cause))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let samples = Samples::start();
+        let samples = LogSamples::start();
         let started = http::serve(Arc::clone(&service), settings, socket, tls, Arc::clone(&samples));
-        let (address, running) = started.map_err(|cause| not_listening(settings, "server.listen", address, &cause))?;
+        let (address, running) = started.map_err(|cause| listen_error(settings, "server.listen", address, &cause))?;
         let metrics = match metrics {
             Some((address, socket)) => {
-                let started = http::metrics::serve(Arc::clone(&service), settings, socket, Arc::clone(&samples));
+                let started =
+                    http::operations::metrics::serve(Arc::clone(&service), settings, socket, Arc::clone(&samples));
                 let (address, running) =
-                    started.map_err(|cause| not_listening(settings, "metrics.listen", address, &cause))?;
+                    started.map_err(|cause| listen_error(settings, "metrics.listen", address, &cause))?;
                 log::info!("metrics on http://{address}/metrics");
                 Some(running)
             }
@@ -88,112 +101,149 @@ impl Server {
         log::info!("listening on {scheme}://{address}");
         log::info!("database {}", settings.database.url);
         log::info!("documentation on {scheme}://{address}/docs/");
-        Ok(Self { address, running, metrics, service, samples, certificate, settings: settings.server.clone() })
+        let settings = settings.server.clone();
+        Ok(Self { address, socket: listening, running, metrics, service, follower, samples, certificate, settings })
     }
 
-    /// Where it listens.
+    /// The address on which the API listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A handle that stops it from elsewhere.
+    /// A handle that can stop the server.
     pub fn handle(&self) -> http::ServerHandle {
         self.running.handle()
     }
 
-    /// Serves until a signal says to stop.
+    /// Serves until a signal requests a shutdown.
+    ///
+    /// Errors: the handlers of signals cannot be installed, or a server fails.
     pub async fn run(self) -> std::io::Result<()> {
         self.run_until(Signals::listen()?).await
     }
 
-    /// Serves until one of these signals says to stop.
+    /// Serves until one of these signals requests a shutdown.
+    ///
+    /// Errors: a server fails.
     pub async fn run_until(self, mut signals: Signals) -> std::io::Result<()> {
-        let Self { running, metrics, service, samples, certificate, settings, .. } = self;
+        let Self { socket, running, metrics, service, follower, samples, certificate, settings, .. } = self;
         let handle = running.handle();
         let metrics_handle = metrics.as_ref().map(http::RunningServer::handle);
-        let measured = async {
+        let metrics_server = async {
             match metrics {
                 Some(metrics) => metrics.await,
                 None => std::future::pending().await,
             }
         };
-        let certified = async {
+        let certificate_reload = async {
             match certificate {
-                Some(certificate) => certificate.keep_fresh().await,
+                Some(certificate) => certificate.reload_changed_files().await,
                 None => std::future::pending().await,
             }
         };
         let ended = tokio::select! {
             ended = running => ended,
-            ended = measured => ended,
-            () = stop_when_told(&service, &handle, &settings, &mut signals) => Ok(()),
-            () = certified => Ok(()),
-            () = service.keep_key_usage() => Ok(()),
-            () = service.keep_purging() => Ok(()),
-            () = service.keep_cleaning_up() => Ok(()),
-            () = service.keep_refusals_summed() => Ok(()),
+            ended = metrics_server => ended,
+            () = stop_on_signal(&service, socket, &handle, &settings, &mut signals) => Ok(()),
+            () = certificate_reload => Ok(()),
+            () = service.identities().key_usage().run() => Ok(()),
+            () = service.lifecycle().purge().run() => Ok(()),
+            () = service.lifecycle().cleanups().run() => Ok(()),
+            () = service.trail().refusals().run() => Ok(()),
         };
         if let Some(handle) = metrics_handle {
             handle.stop(false).await;
         }
-        // A database that is away must not keep the process.
+        // A database that is not available must not delay the end of the process.
+        let deadline = Instant::now() + LAST_WRITES_TIMEOUT;
         let last_writes = async {
-            service.flush_refusals().await;
-            service.flush_key_usage().await;
+            service.trail().refusals().flush().await;
+            service.identities().key_usage().flush().await;
         };
-        if tokio::time::timeout(LAST_WRITES, last_writes).await.is_err() {
-            log::warn!("could not write how many requests were refused and when keys were last used");
+        if tokio::time::timeout_at(deadline, last_writes).await.is_err() {
+            log::warn!("could not write the counts of refused requests and the last use of keys");
+        }
+        match tokio::time::timeout_at(deadline, close_database(&service, follower)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::warn!("could not close the database: {error}"),
+            Err(_) => log::warn!("could not close the database in time"),
         }
         samples.finish();
         ended
     }
 }
 
-/// What is left of the time to stop for the last writes.
-const LAST_WRITES: Duration = Duration::from_secs(1);
+/// The time in which established connections are accepted and send their first request, before the socket closes.
+const LAST_ACCEPTS: Duration = Duration::from_millis(250);
+/// The part of the shutdown time-out that is reserved for the last writes and for closing the database.
+const LAST_WRITES_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Waits for a signal, then stops step by step; at once if the signal says so, or another one comes.
-async fn stop_when_told(
+async fn close_database(service: &Service, follower: Option<Follower>) -> Result<(), AppError> {
+    if let Some(follower) = follower {
+        follower.stop().await;
+    }
+    service.close_database().await
+}
+
+/// Waits for a signal and shuts down in phases. Returns at once after SIGQUIT or a second signal.
+async fn stop_on_signal(
     service: &Service,
+    socket: ListeningSocket,
     handle: &http::ServerHandle,
     settings: &ServerSettings,
     signals: &mut Signals,
 ) {
-    if signals.stop().await == Stop::AtOnce {
-        log::info!("stopping at once");
+    if signals.stop().await == Stop::Immediate {
+        log::info!("stopping immediately");
         return;
     }
-    log::info!("stopping, for at most {} s", settings.shutdown_timeout);
+    log::info!("stopping within {} s", settings.shutdown_timeout);
     tokio::select! {
-        () = stop(service, handle, settings) => {}
-        _ = signals.stop() => log::info!("told again: stopping at once"),
+        () = stop(service, socket, handle, settings) => {}
+        _ = signals.stop() => log::info!("second signal: stopping immediately"),
     }
 }
 
-/// First it is not ready, so that nobody sends more; then it takes no more connections; at half-time it waits for no
-/// body any longer. When the time is over, so is this.
-async fn stop(service: &Service, handle: &http::ServerHandle, settings: &ServerSettings) {
+/// Shuts down in phases. During the delay, the server is not ready and still accepts connections. It then accepts only
+/// those that are established, and closes the socket. After half of the drain time it no longer waits for request
+/// bodies. At the end of the drain time, requests that are still in progress are dropped.
+async fn stop(service: &Service, socket: ListeningSocket, handle: &http::ServerHandle, settings: &ServerSettings) {
     let delay = Duration::from_secs(settings.shutdown_delay);
-    let rest = Duration::from_secs(settings.shutdown_timeout).saturating_sub(delay).saturating_sub(LAST_WRITES);
-    service.leave();
+    let timeout = Duration::from_secs(settings.shutdown_timeout);
+    let drain_time = timeout.saturating_sub(delay).saturating_sub(LAST_ACCEPTS + LAST_WRITES_TIMEOUT);
+    service.lifecycle().shutdown().begin_drain();
     tokio::time::sleep(delay).await;
+    match socket.ignore_new_connections() {
+        Ok(()) => wait_for_last_accepts(LAST_ACCEPTS.min(timeout.saturating_sub(delay))).await,
+        Err(error) => log::warn!("new connections cannot be ignored, so some may be reset: {error}"),
+    }
+    drop(socket);
     let finished = handle.stop(true);
-    let hurried = async {
-        tokio::time::sleep(rest / 2).await;
-        service.close();
-        tokio::time::sleep(rest / 2).await;
-        log::warn!("requests under way are cut off");
+    let deadline = async {
+        tokio::time::sleep(drain_time / 2).await;
+        service.lifecycle().shutdown().stop_reading_bodies();
+        tokio::time::sleep(drain_time / 2).await;
+        log::warn!("requests in progress are dropped");
     };
     tokio::select! {
         () = finished => {}
-        () = hurried => {}
+        () = deadline => {}
     }
 }
 
-/// Files that are open beside the connections of clients and of the pool.
+/// Waits at least for this time. It passes in steps, so that the wait is longer in a process that gets little processor
+/// time, whose other threads need longer, too.
+async fn wait_for_last_accepts(time: Duration) {
+    const STEPS: u32 = 25;
+    for _ in 0..STEPS {
+        tokio::time::sleep(time / STEPS).await;
+    }
+}
+
+/// Number of open files besides the connections of clients and of the pool.
 const OTHER_FILES: usize = 128;
 
-/// With as many connections as the system lets the process have files, after it was asked for more.
+/// Raises the limit of open files as far as needed and possible. If it stays too low, reduces `server.connections`.
 fn within_file_limit(mut settings: Settings) -> Settings {
     let others = OTHER_FILES + usize::try_from(settings.database.pool_size).unwrap_or_default();
     let wanted = settings.server.connections + others;
@@ -201,66 +251,79 @@ fn within_file_limit(mut settings: Settings) -> Settings {
     let granted = granted.map_or(wanted, |granted| granted.try_into().unwrap_or(usize::MAX));
     if granted < wanted {
         settings.server.connections = granted.saturating_sub(others).max(1);
-        let most = settings.server.connections;
+        let connections = settings.server.connections;
         log::warn!(
-            "the system allows {granted} open files, so there are {most} connections at most: raise `ulimit -n`"
+            "the system allows {granted} open files, so at most {connections} connections are possible: raise \
+             `ulimit -n`"
         );
     }
     settings
 }
 
-/// Why an address cannot be listened on, and what to do.
-fn not_listening(settings: &Settings, setting: &str, address: SocketAddr, cause: &std::io::Error) -> StartError {
+/// The error for an address on which the server cannot listen, with what to do.
+fn listen_error(settings: &Settings, setting: &str, address: SocketAddr, cause: &std::io::Error) -> StartError {
     let advice = match cause.kind() {
-        ErrorKind::AddrInUse => "Another program listens there. Stop it, or choose another port.",
-        ErrorKind::AddrNotAvailable => "This machine has no such address. 0.0.0.0 stands for all that it has.",
-        ErrorKind::PermissionDenied => "Ports below 1024 need a privilege. Choose a higher one.",
+        ErrorKind::AddrInUse => "Another program listens on this address. Stop it, or choose another port.",
+        ErrorKind::AddrNotAvailable => "This machine does not have this address. 0.0.0.0 means all its addresses.",
+        ErrorKind::PermissionDenied => "Ports below 1024 require a privilege. Choose a higher port.",
         _ => "Choose another address.",
     };
     settings.places.error(setting, format!("cannot listen on {address}: {cause}. {advice}")).into()
 }
 
-fn unusable_tls(settings: &Settings, error: TlsError) -> StartError {
+fn tls_error(settings: &Settings, error: TlsError) -> StartError {
     match error.setting() {
         Some(setting) => settings.places.error(setting, error.to_string()).into(),
         None => StartError::Tls(error),
     }
 }
 
-/// The use cases on a database whose schema is up to date. The database must be there.
+/// Opens the existing database, without waiting for it, and creates the service. Applies pending migrations if the
+/// settings allow it.
+///
+/// Errors: the database does not exist, is not available, or its schema is not current.
 pub async fn open_service(settings: &Settings, clock: Clock) -> Result<Service, StartError> {
+    settings.check_database_exists()?;
     let db = open_database(settings, Duration::ZERO).await?;
     Service::new(db, clock, settings).map_err(StartError::Other)
 }
 
-/// The same, after a database that is not there yet was waited for; and it must take all that serving does.
-async fn service_for_serving(settings: &Settings, clock: Clock) -> Result<Service, StartError> {
+/// As [`open_service`], but waits up to `database.start_timeout` for the database, and checks that it accepts
+/// everything that serving requires.
+async fn service_for_server(settings: &Settings, clock: Clock) -> Result<Service, StartError> {
     let db = open_database(settings, Duration::from_secs(settings.database.start_timeout)).await?;
-    db.check_for_serving().await.map_err(|cause| refused(settings, cause))?;
-    Service::new(db, clock, settings).map_err(StartError::Other)
+    db.check_for_serving().await.map_err(|cause| database_error(settings, cause))?;
+    let service = Service::new(db, clock, settings).map_err(StartError::Other)?;
+    match service.undefined_roles().await {
+        Ok(roles) => roles.iter().for_each(|UndefinedRole { name, users }| {
+            log::warn!("role {name:?} is not defined, so it grants nothing; users with this role: {users}");
+        }),
+        Err(error) => log::warn!("cannot look for undefined roles: {error}"),
+    }
+    Ok(service)
 }
 
-fn refused(settings: &Settings, cause: AppError) -> StartError {
+fn database_error(settings: &Settings, cause: AppError) -> StartError {
     let place = settings.places.of("database.url").map(|place| format!(" ({place})")).unwrap_or_default();
     StartError::Database { url: format!("{}{place}", settings.database.url), cause }
 }
 
 async fn open_database(settings: &Settings, wait: Duration) -> Result<Db, StartError> {
     settings.check_database_file()?;
-    let refused = |cause| refused(settings, cause);
-    let db = Db::open_within(&settings.database, wait).await.map_err(refused)?;
+    let failed = |cause| database_error(settings, cause);
+    let db = Db::open_within(&settings.database, wait).await.map_err(failed)?;
     if settings.database.migrate_on_start {
-        for name in db.migrate_up().await.map_err(refused)? {
+        for name in db.migrate_up().await.map_err(failed)? {
             log::info!("applied migration {name}");
         }
     }
-    match db.schema_state().await.map_err(refused)? {
+    match db.schema_state().await.map_err(failed)? {
         SchemaState::Current => {}
         SchemaState::Outdated(_) => return Err(StartError::NotMigrated),
         SchemaState::Unknown(unknown) => return Err(StartError::NewerSchema(newer_schema(&unknown))),
     }
     if settings.auth.api_key_token.get().is_some_and(|key| key.len() < 32) {
-        log::warn!("auth.api_key_token has fewer than 32 characters: a short constant key can be guessed");
+        log::warn!("auth.api_key_token has fewer than 32 characters: a short static key can be guessed");
     }
     Ok(db)
 }

@@ -1,17 +1,17 @@
-//! What signals mean to a serving process. `docs/operations.md` has the same as a table.
+//! Signals of a serving process. `docs/operations.md` lists them.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How the process is told to stop.
+/// The kind of shutdown that a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Step by step: SIGTERM or SIGINT.
-    InSteps,
-    /// Without waiting for requests: SIGQUIT.
-    AtOnce,
+    /// A graceful shutdown in phases: SIGTERM or SIGINT.
+    Graceful,
+    /// A shutdown without waiting for requests: SIGQUIT.
+    Immediate,
 }
 
-/// The signals that a serving process handles, from the moment on at which this is made.
+/// The signals that a serving process handles. It handles them from the creation of this value on.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -22,7 +22,9 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over from the system, which would end the process.
+    /// Installs handlers, which replace the default of the system to end the process.
+    ///
+    /// Errors: a handler cannot be installed.
     pub fn listen() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -34,15 +36,16 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal to stop. Logs the others, which change nothing.
+    /// Waits for a signal that requests a shutdown. All others are only logged.
     pub async fn stop(&mut self) -> Stop {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return Stop::InSteps,
-                _ = self.interrupt.recv() => return Stop::InSteps,
-                _ = self.quit.recv() => return Stop::AtOnce,
+                _ = self.terminate.recv() => return Stop::Graceful,
+                _ = self.interrupt.recv() => return Stop::Graceful,
+                _ = self.quit.recv() => return Stop::Immediate,
                 _ = self.hangup.recv() => log::info!(
-                    "SIGHUP changes nothing: TLS files are read again by themselves, settings after a restart"
+                    "SIGHUP changes nothing: changed TLS files are loaded automatically, changed settings require a \
+                     restart"
                 ),
                 _ = self.user1.recv() => log::info!("SIGUSR1 changes nothing"),
                 _ = self.user2.recv() => log::info!("SIGUSR2 changes nothing"),

@@ -1,4 +1,5 @@
-//! TLS on the API's own listener, by rustls: TLS 1.2 and 1.3 with forward secrecy and authenticated encryption only.
+//! TLS on the listener of the API, by rustls: TLS 1.2 and 1.3, with forward secrecy and authenticated encryption only
+//! (ASVS 5.0, 12.1.1 and 12.1.2).
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpStream};
@@ -18,43 +19,43 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsSettings;
 
-/// The most that is read of a file, in bytes.
+/// Maximum number of bytes that are read from a file.
 const FILE_MAX: u64 = 1024 * 1024;
-/// How often the files are looked at.
-const LOOK: Duration = Duration::from_secs(2);
+/// The interval between checks of the files for changes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Why there is no certificate to show.
+/// Why the certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("cannot read {file}: {cause}. Name a file in PEM that this process may read.")]
     File {
-        /// The setting that names it.
+        /// The setting that names the file.
         key: &'static str,
-        /// Its name.
+        /// The name of the file.
         file: String,
-        /// What the system said.
+        /// The error of the system.
         cause: std::io::Error,
     },
-    /// A file does not hold what it should.
-    #[error("{file} holds no {wanted} in PEM. {hint}")]
+    /// A file has the wrong content.
+    #[error("{file} contains no {wanted} in PEM. {hint}")]
     Pem {
-        /// The setting that names it.
+        /// The setting that names the file.
         key: &'static str,
-        /// Its name.
+        /// The name of the file.
         file: String,
-        /// What should be there.
+        /// The required content.
         wanted: &'static str,
         /// What to do.
         hint: &'static str,
     },
-    /// The files do not belong together, or the key is of a kind that is not known.
+    /// Certificate and key do not match, or the type of the key is not supported.
     #[error("tls.certificate and tls.key cannot be used: {0}. Name the files of one pair.")]
     Unusable(#[from] rustls::Error),
 }
 
 impl TlsError {
-    /// The setting that it is about, if it is one.
+    /// The setting that the error is about, if it is only one.
     pub fn setting(&self) -> Option<&'static str> {
         match self {
             Self::File { key, .. } | Self::Pem { key, .. } => Some(key),
@@ -63,7 +64,7 @@ impl TlsError {
     }
 }
 
-/// The server's certificate with its key, read again when its files change.
+/// The certificate of the server with its key. It is loaded again when the files change.
 #[derive(Debug)]
 pub struct Certificate {
     settings: TlsSettings,
@@ -73,12 +74,14 @@ pub struct Certificate {
 #[derive(Debug)]
 struct Loaded {
     key: Arc<CertifiedKey>,
-    /// Of what the files held.
+    /// The digest of the contents of both files.
     digest: [u8; 32],
 }
 
 impl Certificate {
-    /// Reads the files. `None` if the settings name none.
+    /// Loads the files. Returns `None` if the settings name none.
+    ///
+    /// Errors: a file cannot be read or used.
     pub fn load(settings: &TlsSettings) -> Result<Option<Arc<Self>>, TlsError> {
         if !settings.is_on() {
             return Ok(None);
@@ -87,7 +90,9 @@ impl Certificate {
         Ok(Some(Arc::new(Self { settings: settings.clone(), current })))
     }
 
-    /// What makes TLS of connections, with this certificate.
+    /// An acceptor that uses the current certificate for each new connection.
+    ///
+    /// Errors: rustls rejects the configuration.
     pub fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, TlsError> {
         let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
         let mut config = config.with_no_client_auth().with_cert_resolver(Arc::<Self>::clone(self));
@@ -95,14 +100,15 @@ impl Certificate {
         Ok(Arc::new(config).into())
     }
 
-    /// Looks at the files for ever. What cannot be used is logged once, and the certificate stays as it was.
-    pub async fn keep_fresh(&self) {
-        let mut refused = None;
+    /// Checks the files for changes and loads changed ones. Never returns. If they cannot be used, this is logged once
+    /// and the previous certificate stays in use.
+    pub async fn reload_changed_files(&self) {
+        let mut rejected = None;
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
             let (digest, renewed) = match read(&self.settings) {
                 Ok(files) if files.digest == self.current.read().unwrap_or_else(PoisonError::into_inner).digest => {
-                    refused = None;
+                    rejected = None;
                     continue;
                 }
                 Ok(files) => (Some(files.digest), files.load(&self.settings)),
@@ -111,14 +117,14 @@ impl Certificate {
             match renewed {
                 Ok(loaded) => {
                     *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
-                    refused = None;
+                    rejected = None;
                     log::info!("the TLS certificate has been renewed");
                 }
-                // Files are replaced one after the other, so between two looks they may not belong together.
-                Err(error) if refused != Some(digest) => {
-                    refused = Some(digest);
+                // The files are replaced one after the other, so they may not match at the time of a check.
+                Err(error) if rejected != Some(digest) => {
+                    rejected = Some(digest);
                     let setting = error.setting().unwrap_or("tls");
-                    log::warn!("the TLS certificate stays as it is: {setting}: {error}");
+                    log::warn!("the TLS certificate was not renewed: {setting}: {error}");
                 }
                 Err(_) => {}
             }
@@ -132,7 +138,7 @@ impl ResolvesServerCert for Certificate {
     }
 }
 
-/// What both files hold. The key stays here no longer than it takes to load it.
+/// The contents of both files. The private key is kept only until it is loaded.
 struct Files {
     certificate: Vec<u8>,
     key: Vec<u8>,
@@ -159,10 +165,10 @@ impl Files {
             let file = file.display().to_string();
             TlsError::Pem { key, file, wanted, hint }
         };
-        let holds = |bytes: &[u8], label: &str| String::from_utf8_lossy(bytes).contains(label);
+        let contains = |bytes: &[u8], label: &str| String::from_utf8_lossy(bytes).contains(label);
         let no_certificate = || {
-            let hint = match holds(&self.certificate, "PRIVATE KEY-----") {
-                true => "It holds a private key: that belongs into tls.key.",
+            let hint = match contains(&self.certificate, "PRIVATE KEY-----") {
+                true => "It contains a private key, which belongs in tls.key.",
                 false => "It must begin with the server's certificate, under the label CERTIFICATE.",
             };
             missing("tls.certificate", &settings.certificate, "certificate", hint)
@@ -171,12 +177,12 @@ impl Files {
         let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(no_certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key);
         let key = key.map_err(|_unreadable| {
-            let hint = if holds(&self.key, "ENCRYPTED") {
-                "It is encrypted: write it without a passphrase (openssl pkey -in FILE -out NEW)."
-            } else if holds(&self.key, "BEGIN CERTIFICATE") {
-                "It holds a certificate: that belongs into tls.certificate."
+            let hint = if contains(&self.key, "ENCRYPTED") {
+                "It is encrypted. Remove the passphrase (openssl pkey -in FILE -out NEW)."
+            } else if contains(&self.key, "BEGIN CERTIFICATE") {
+                "It contains a certificate, which belongs in tls.certificate."
             } else {
-                "It must hold the key of the certificate, under the label PRIVATE KEY."
+                "It must contain the key of the certificate, under the label PRIVATE KEY."
             };
             missing("tls.key", &settings.key, "private key", hint)
         })?;
@@ -188,32 +194,37 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// Speaks TLS over `stream` with a server that shows the very certificate of these settings, and with no other: whatever
-/// its name is and whoever signed it.
-pub fn connect_to_ours(
+/// Opens a TLS connection over `stream`. The server must present the certificate of these settings. Its name and issuer
+/// are not checked.
+///
+/// Errors: the files cannot be read or used.
+pub fn connect_pinned(
     settings: &TlsSettings,
     stream: TcpStream,
 ) -> Result<StreamOwned<ClientConnection, TcpStream>, TlsError> {
-    let ours = read(settings)?.load(settings)?.key;
+    let expected = read(settings)?.load(settings)?.key;
     let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let config = config.dangerous().with_custom_certificate_verifier(Arc::new(OnlyOurs(ours))).with_no_client_auth();
+    let config = config
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinnedCertificate(expected)))
+        .with_no_client_auth();
     let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
     Ok(StreamOwned::new(ClientConnection::new(Arc::new(config), name)?, stream))
 }
 
 #[derive(Debug)]
-struct OnlyOurs(Arc<CertifiedKey>);
+struct PinnedCertificate(Arc<CertifiedKey>);
 
-impl ServerCertVerifier for OnlyOurs {
+impl ServerCertVerifier for PinnedCertificate {
     fn verify_server_cert(
         &self,
-        shown: &CertificateDer<'_>,
+        presented: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.0.cert.first() == Some(shown) {
+        if self.0.cert.first() == Some(presented) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(rustls::CertificateError::ApplicationVerificationFailure.into())

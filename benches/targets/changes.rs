@@ -1,4 +1,5 @@
-//! Changes of credentials: how many a second, of what PostgreSQL could update, and whether they share their commits.
+//! Measures the rate of credential changes against PostgreSQL's rate of one-row updates, and whether changes share
+//! commits.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -13,35 +14,35 @@ use crate::process::Server;
 use crate::report::{Report, Row};
 
 const USERS: u64 = 1_000;
-/// Microseconds that a commit waits as on a slow disk.
-const SLOW: u32 = 2_000;
-/// A name is part of what is cached.
+/// Additional delay of a commit in microseconds, as on a slow disk.
+const SLOW_COMMIT: u32 = 2_000;
+/// Changes a cached field.
 const CHANGE: &str = r#"{"name":"Renamed"}"#;
 
-/// One-row updates a second, each in a transaction, by as many clients as the changes come from.
+/// One-row updates per second, each in a transaction, by as many clients as send the changes.
 fn one_row_updates(cluster: &Cluster, seconds: u64) -> f64 {
     let mut script = tempfile::NamedTempFile::new().unwrap();
     write!(script, "\\set id random(1, {USERS})\nUPDATE updated SET n = n + 1 WHERE id = :id;\n").unwrap();
     let mut pgbench = cluster.command("pgbench");
     pgbench.args(["--no-vacuum", "--protocol=prepared", "--client=32", "--jobs=1", &format!("--time={seconds}")]);
-    // It may not read files of ours, so the script comes by standard input.
+    // pgbench runs as another user, who cannot read the file, so it reads the script from standard input.
     let script = script.reopen().unwrap();
     let ran = pgbench.args(["--file=-", &cluster.url()]).stdin(script).stdout(Stdio::piped()).output().unwrap();
-    let said = String::from_utf8_lossy(&ran.stdout);
-    let rate = said.lines().find_map(|line| line.strip_prefix("tps = "));
-    rate.and_then(|rate| rate.split(' ').next()).unwrap_or_else(|| panic!("{said}")).parse().unwrap()
+    let output = String::from_utf8_lossy(&ran.stdout);
+    let rate = output.lines().find_map(|line| line.strip_prefix("tps = "));
+    rate.and_then(|rate| rate.split(' ').next()).unwrap_or_else(|| panic!("{output}")).parse().unwrap()
 }
 
-/// Makes each write of the log to the disk wait, as on a slow disk.
+/// Delays each flush of the write-ahead log, as on a slow disk.
 fn delay_commits(database: &Database, micros: u32) {
-    // Neither may stand in a transaction with another statement.
+    // ALTER SYSTEM must not run in a transaction with another statement.
     execute(database, &format!("ALTER SYSTEM SET commit_delay = {micros}"));
     execute(database, "ALTER SYSTEM SET commit_siblings = 0");
     execute(database, "SELECT pg_reload_conf()");
 }
 
-/// `PATCH /me` by 32 connections against one-row updates by as many clients, and with slow commits against fast ones: the
-/// wait is the same for all that commit together.
+/// Compares `PATCH /me` by 32 connections with one-row updates by as many clients, and slow commits with fast ones.
+/// Changes that commit together wait only once.
 pub fn against_one_row_updates(backend: Backend, extent: &Extent, report: &mut Report) {
     let durable = Durable::create(backend);
     let Some(cluster) = durable.cluster() else { return };
@@ -56,7 +57,7 @@ pub fn against_one_row_updates(backend: Backend, extent: &Extent, report: &mut R
     for _ in 0..extent.pairs {
         updates.push(one_row_updates(cluster, extent.seconds));
         changes.push(change());
-        delay_commits(&population.database, SLOW);
+        delay_commits(&population.database, SLOW_COMMIT);
         slow.push(change());
         delay_commits(&population.database, 0);
     }

@@ -1,11 +1,11 @@
-//! A database whose commits are on the disk when they are answered: a cluster of its own, where the tests' has `fsync` off.
+//! A database with durable commits: a separate cluster with `fsync` on. The cluster of the tests has `fsync` off.
 
 use tempfile::TempDir;
 
 use crate::database::{Backend, Database};
 use crate::postgres::Cluster;
 
-/// It ends with this.
+/// A database with durable commits. Its cluster is stopped when dropped.
 pub struct Durable {
     backend: Backend,
     cluster: Option<Cluster>,
@@ -14,7 +14,8 @@ pub struct Durable {
 }
 
 impl Durable {
-    /// An empty one. Without PostgreSQL's programs it is the server of `TEST_POSTGRES_URL`, as that is set up.
+    /// Creates an empty one. Without PostgreSQL's programs it is on the server of `TEST_POSTGRES_URL`, with the
+    /// settings of that server.
     pub fn create(backend: Backend) -> Self {
         let home = TempDir::with_prefix("latchkey-durable-").unwrap();
         let cluster = match backend {
@@ -28,7 +29,7 @@ impl Durable {
         Self { backend, cluster, _home: home }
     }
 
-    /// The database on it.
+    /// Returns the database.
     pub fn database(&self) -> Database {
         match &self.cluster {
             Some(cluster) => Database::at(&cluster.url()),
@@ -36,7 +37,7 @@ impl Durable {
         }
     }
 
-    /// The server, unless it is somebody else's.
+    /// Returns the cluster, if it was started for the benchmark.
     pub fn cluster(&self) -> Option<&Cluster> {
         self.cluster.as_ref()
     }

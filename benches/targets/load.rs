@@ -1,27 +1,27 @@
-//! Load: wrk for throughput, and a client that asks at a steady pace for what a patient user waits.
+//! Load generators: wrk for throughput, and a client with a constant request rate for response times.
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Connections that wrk keeps busy.
 const CONNECTIONS: u32 = 16;
-/// Requests a second of the steady client.
-const PACE: u32 = 50;
+/// Requests per second of the client with a constant rate.
+const REQUEST_RATE: u32 = 50;
 
 /// Connections that wrk keeps busy with changes.
 const WRITERS: u32 = 32;
 
-/// Presents one token after the other and tells the outcome as JSON.
+/// A wrk script that presents one token after another and prints the outcome as JSON.
 const SCRIPT: &str = r#"
-local requests, turn = {}, 0
+local requests, current = {}, 0
 function init(arguments)
     local method, body = arguments[2], arguments[3]
     for token in io.lines(arguments[1]) do
@@ -30,43 +30,44 @@ function init(arguments)
     end
 end
 function request()
-    turn = turn % #requests + 1
-    return requests[turn]
+    current = current % #requests + 1
+    return requests[current]
 end
 function done(summary, latency)
-    io.write(string.format('{"requests":%d,"micros":%d,"p99":%d,"wrong":%d}\n', summary.requests, summary.duration,
+    io.write(string.format('{"requests":%d,"micros":%d,"p99":%d,"failed":%d}\n', summary.requests, summary.duration,
         latency:percentile(99), summary.errors.status + summary.errors.read + summary.errors.timeout + summary.errors.connect))
 end
 "#;
 
-/// What wrk found.
+/// The outcome of a run of wrk.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct Outcome {
     requests: f64,
+    /// Duration in microseconds.
     micros: f64,
     /// In microseconds.
     pub p99: f64,
-    wrong: f64,
+    failed: f64,
 }
 
 impl Outcome {
-    /// Requests a second.
+    /// Requests per second.
     pub fn rate(&self) -> f64 {
         self.requests / self.micros * 1e6
     }
 
-    /// Requests in all.
+    /// Total number of requests.
     pub fn requests(&self) -> f64 {
         self.requests
     }
 }
 
-/// As many requests as the server takes, with the tokens of a file. No answer may be an error.
+/// Sends `GET` requests as fast as possible, with the tokens of a file. Panics if a response is an error.
 pub fn wrk(server: SocketAddr, path: &str, tokens: &Path, seconds: u64) -> Outcome {
     run_wrk(server, path, CONNECTIONS, seconds, &[tokens.as_os_str()])
 }
 
-/// As many changes as the server takes, by `PATCH` with this body.
+/// Sends `PATCH` requests with this body as fast as possible.
 pub fn wrk_changes(server: SocketAddr, path: &str, body: &str, tokens: &Path, seconds: u64) -> Outcome {
     run_wrk(server, path, WRITERS, seconds, &[tokens.as_os_str(), "PATCH".as_ref(), body.as_ref()])
 }
@@ -82,37 +83,37 @@ fn run_wrk(server: SocketAddr, path: &str, connections: u32, seconds: u64, argum
         .args(arguments)
         .output()
         .expect("wrk is installed");
-    let said = String::from_utf8_lossy(&ran.stdout);
-    let json = said.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("wrk failed: {said}"));
+    let output = String::from_utf8_lossy(&ran.stdout);
+    let json = output.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("wrk failed: {output}"));
     let outcome: Outcome = serde_json::from_str(json).unwrap();
-    assert!(outcome.wrong == 0.0, "{path} failed: {said}");
+    assert!(outcome.failed == 0.0, "{path} failed: {output}");
     outcome
 }
 
-/// How long each of the requests took that were sent at a steady pace for `length`. One that had to wait for the one
-/// before counts from when it was due.
-pub fn steady(server: SocketAddr, path: &str, token: &str, length: Duration) -> Vec<Duration> {
+/// Sends requests at a constant rate for `length`, and returns their response times. The time of a request that starts
+/// late counts from when it was due.
+pub fn response_times(server: SocketAddr, path: &str, token: &str, length: Duration) -> Vec<Duration> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut connection = Connection::open(server).await;
         let began = Instant::now();
         let mut took = Vec::new();
-        for turn in 0.. {
-            let due = began + Duration::from_secs(1) / PACE * turn;
+        for number in 0.. {
+            let due = began + Duration::from_secs(1) / REQUEST_RATE * number;
             if due > began + length {
                 break;
             }
             let is_late = due <= Instant::now();
             tokio::time::sleep_until(due.into()).await;
-            let asked = if is_late { due } else { Instant::now() };
+            let sent = if is_late { due } else { Instant::now() };
             assert_eq!(connection.get(path, token).await, 200);
-            took.push(asked.elapsed());
+            took.push(sent.elapsed());
         }
         took
     })
 }
 
-/// A connection that is kept, by hand, so that the client costs next to nothing.
+/// A persistent connection with a minimal HTTP client, which uses very little processor time.
 pub struct Connection(TcpStream);
 
 impl Connection {
@@ -123,21 +124,28 @@ impl Connection {
         Self(stream)
     }
 
-    /// Asks for `path` and answers the status.
+    /// Connects from this address.
+    pub async fn open_from(source: Ipv4Addr, server: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let stream = socket.connect(server).await.expect("the server listens");
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    /// Sends a `GET` request and returns the status.
     pub async fn get(&mut self, path: &str, token: &str) -> u16 {
         self.ask(&format!("GET {path} HTTP/1.1\r\nHost: bench\r\nToken: {token}\r\n\r\n")).await
     }
 
-    /// Ends the token.
+    /// Signs out and returns the status.
     pub async fn sign_out(&mut self, token: &str) -> u16 {
         self.ask(&format!("DELETE /token HTTP/1.1\r\nHost: bench\r\nToken: {token}\r\n\r\n")).await
     }
 
-    /// Signs in.
-    pub async fn sign_in(&mut self, email: &str, password: &str) -> u16 {
-        let form = format!("username={email}&password={password}");
-        let head = "POST /token HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-www-form-urlencoded";
-        self.ask(&format!("{head}\r\nContent-Length: {}\r\n\r\n{form}", form.len())).await
+    /// Sends a request and returns the status.
+    pub async fn send(&mut self, request: &str) -> u16 {
+        self.ask(request).await
     }
 
     async fn ask(&mut self, request: &str) -> u16 {
@@ -145,15 +153,15 @@ impl Connection {
         let mut answer = Vec::new();
         while !is_whole(&answer) {
             let mut part = [0; 4096];
-            let length = self.0.read(&mut part).await.expect("the server answers");
-            assert!(length > 0, "the server hung up");
+            let length = self.0.read(&mut part).await.expect("the server responds");
+            assert!(length > 0, "the server closed the connection");
             answer.extend_from_slice(&part[..length]);
         }
         std::str::from_utf8(&answer[9..12]).unwrap().parse().unwrap()
     }
 }
 
-/// Whether head and body of an answer are there.
+/// Whether the response has been received completely.
 fn is_whole(answer: &[u8]) -> bool {
     let Some(head) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
         return false;
@@ -164,7 +172,7 @@ fn is_whole(answer: &[u8]) -> bool {
     answer.len() >= head + 4 + length
 }
 
-/// The value below which `percent` of 100 lie; not a number if there are none.
+/// A percentile of the values; NaN if there are none.
 pub fn percentile(values: &[f64], percent: usize) -> f64 {
     if values.is_empty() {
         return f64::NAN;
@@ -174,7 +182,7 @@ pub fn percentile(values: &[f64], percent: usize) -> f64 {
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
 
-/// In milliseconds.
+/// Converts durations to milliseconds.
 pub fn millis(durations: &[Duration]) -> Vec<f64> {
     durations.iter().map(|duration| duration.as_secs_f64() * 1e3).collect()
 }

@@ -1,7 +1,8 @@
-//! The figures that Latchkey promises, as ratios in one run on one machine: `benches/run`, or `benches/run --short`.
+//! Measures the performance targets of Latchkey, most of them as ratios in one run on one machine: `benches/run`, or
+//! `benches/run --short`.
 //!
-//! Each row starts its own servers, the program as it ships, on its own database. The load comes from wrk and from this
-//! process, beside the servers. The results go to `docs/benchmarks.md`.
+//! Each row starts its own servers, with the release build and the default settings, on its own database. wrk and this
+//! process generate the load on the same machine. The results are written to `docs/benchmarks.md`, and drawn as charts.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,14 +11,16 @@
     clippy::indexing_slicing,
     reason = "a benchmark fails by panicking"
 )]
-#![expect(clippy::as_conversions, reason = "counts become ratios")]
-#![expect(unreachable_pub, reason = "a module says what the others may use")]
+#![expect(clippy::as_conversions, reason = "counts are converted to ratios")]
+#![expect(unreachable_pub, reason = "`pub` marks what other modules use")]
 
 mod changes;
+mod charts;
 mod durable;
 mod guard;
 mod hashing;
 mod load;
+mod pocketbase;
 mod population;
 mod process;
 mod report;
@@ -29,27 +32,30 @@ mod database;
 #[expect(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/api/support/postgres.rs"]
 mod postgres;
+#[path = "../../tests/api/support/skipped.rs"]
+mod skipped;
 
 use std::time::Duration;
 
 use self::database::Backend;
 use self::report::Report;
+use self::skipped::skipped;
 
-/// How long and how much.
+/// Durations and sizes of the measurements.
 pub struct Extent {
-    /// Of each measurement.
+    /// Duration of each measurement.
     pub seconds: u64,
-    /// Measurements of a figure and of what it is compared with, in turns.
+    /// Number of alternating measurements of the two sides of a ratio.
     pub pairs: usize,
-    /// Of sign-ins, which are slow.
+    /// Duration of measurements of sign-ins, which are slow.
     pub hashing: Duration,
-    /// Users in a small database and in a large one.
+    /// Users in the small database and in the large one.
     pub users: [u64; 2],
-    /// Tokens that are presented to a large one.
+    /// Tokens that are presented to the large database.
     pub live: u64,
     /// Requests before memory is measured.
     pub requests: u64,
-    /// Revocations, and how many of them lose the connection that tells of them.
+    /// Number of revocations, and how many times the connection that reads the change log is killed.
     pub revocations: [u64; 2],
 }
 
@@ -72,22 +78,18 @@ const SHORT: Extent = Extent {
     revocations: [100, 2],
 };
 
-/// What the tests' databases say when they have to.
-fn announce(line: &str) {
-    eprintln!("{line}");
-}
-
-/// What measures a group of figures on a database.
+/// A function that measures a group of figures on a database.
 type Measure = fn(Backend, &Extent, &mut Report);
 
-/// Each under the name by which it can be asked for.
-const GROUPS: [(&str, Measure); 10] = [
-    ("guard", guard::against_the_same_without),
+/// The groups and their names on the command line.
+const GROUPS: [(&str, Measure); 11] = [
+    ("guard", guard::against_unguarded),
     ("bare", guard::against_bare_actix),
-    ("forward-auth", guard::forwarded),
+    ("forward-auth", guard::forward_auth),
     ("uncached", guard::uncached),
     ("sign-ins", hashing::sign_ins),
-    ("storm", hashing::storm),
+    ("pocketbase", hashing::against_pocketbase),
+    ("storm", hashing::guard_during_sign_ins),
     ("users", guard::many_users),
     ("start", guard::cold_start),
     ("revocation", revocation::on_another_replica),
@@ -96,10 +98,10 @@ const GROUPS: [(&str, Measure); 10] = [
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let (flags, asked): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.starts_with('-'));
+    let (flags, selected): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| argument.starts_with('-'));
     let short = flags.iter().any(|flag| *flag == "--short");
     let known = |name: &&String| GROUPS.iter().any(|(known, _)| known == name);
-    if flags.iter().any(|flag| *flag != "--short") || !asked.iter().all(known) {
+    if flags.iter().any(|flag| *flag != "--short") || !selected.iter().all(known) {
         let names = GROUPS.map(|(name, _)| name).join(" ");
         eprintln!("usage: benches/run [--short] [group…]; the groups are {names}");
         std::process::exit(2);
@@ -111,14 +113,14 @@ fn main() {
             continue;
         }
         for (name, measure) in GROUPS {
-            if asked.is_empty() || asked.iter().any(|asked| *asked == name) {
+            if selected.is_empty() || selected.iter().any(|selected| *selected == name) {
                 measure(backend, extent, &mut report);
             }
         }
     }
     report.print();
-    if short || !asked.is_empty() {
-        println!("Not all of it at full length, so docs/benchmarks.md stays as it is.");
+    if short || !selected.is_empty() {
+        println!("docs/benchmarks.md and its charts are unchanged: only a full run of all groups updates them.");
     } else {
         report.write();
     }

@@ -1,4 +1,4 @@
-//! Users with tokens, by SQL: a million of them would take a day to sign in.
+//! Inserts users with tokens by SQL, because a million sign-ins would take a day.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -11,34 +11,39 @@ use tempfile::TempDir;
 
 use crate::database::{Backend, Database};
 
-/// Everybody's password.
+/// Password of all users.
 pub const PASSWORD: &str = "correct-horse-battery";
-/// The cost at which it is hashed: the default.
+/// The default cost of a password hash.
 pub const COST: u32 = 12;
-/// Rows of one statement.
+/// Rows per statement.
 const CHUNK: usize = 1_000;
 
-/// A migrated database with users, and tokens of some of them.
+/// A migrated database with users and their tokens.
 pub struct Population {
     pub database: Database,
-    /// The tokens that are known in clear, of the first users.
+    /// The tokens of the first users, in clear text.
     pub tokens: Vec<String>,
     home: TempDir,
 }
 
 impl Population {
-    /// `users` users, all with a token, `known` of them with one that can be presented.
+    /// Creates a database with `users` users. Each has a token; those of the first `known` users can be presented.
     pub fn create(backend: Backend, users: u64, known: u64) -> Self {
         Self::fill(Database::create(backend).expect("there is a database"), users, known)
     }
 
-    /// The same on an empty database.
+    /// Like [`Self::create`], on a given empty database.
     pub fn fill(database: Database, users: u64, known: u64) -> Self {
+        Self::fill_at_cost(database, users, known, COST)
+    }
+
+    /// Like [`Self::fill`], with password hashes of another cost.
+    pub fn fill_at_cost(database: Database, users: u64, known: u64, cost: u32) -> Self {
         let backend = database.backend;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(database.open().migrate_up()).unwrap();
-        let hash = PasswordHash::create(&Password::new(PASSWORD.to_owned()), COST).unwrap();
-        let (numbers, digest, hurry) = match backend {
+        let hash = PasswordHash::create(&Password::new(PASSWORD.to_owned()), cost).unwrap();
+        let (numbers, digest, fast_inserts) = match backend {
             Backend::Sqlite => (
                 format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {users})"),
                 "lower(hex(randomblob(32)))",
@@ -47,13 +52,13 @@ impl Population {
             Backend::Postgres => (
                 format!("WITH n AS (SELECT generate_series(1, {users}) AS i)"),
                 "encode(sha256(convert_to(CAST(i AS TEXT), 'UTF8')), 'hex')",
-                // Nobody has cached anything yet, so nothing need be logged.
+                // No server runs yet, so the triggers of the change log are not needed.
                 "SET statement_timeout = 0; SET session_replication_role = replica;",
             ),
         };
         let (since, until) = ("'2026-01-01 00:00:00'", "'2099-01-01 00:00:00'");
         let mut sql = format!(
-            "{hurry} {numbers} INSERT INTO users
+            "{fast_inserts} {numbers} INSERT INTO users
                 (name, surname, email, email_key, website, hashed_password, created_at, updated_at)
              SELECT 'Bencher', '', 'user' || i || '@example.org', 'user' || i || '@example.org', '', '{}', {since}, {since}
              FROM n ORDER BY i;
@@ -72,7 +77,7 @@ impl Population {
             write!(sql, "INSERT INTO access_tokens VALUES {rows};").unwrap();
         }
         execute(&database, &sql);
-        // As autovacuum would in time. Nobody does the like on SQLite.
+        // As autovacuum would do later. SQLite has no equivalent.
         if backend == Backend::Postgres {
             execute(&database, "VACUUM ANALYZE");
         }
@@ -84,19 +89,19 @@ impl Population {
         population
     }
 
-    /// The known tokens, one in a line.
+    /// A file with the tokens, one per line.
     pub fn file(&self) -> PathBuf {
         self.home.path().join("tokens")
     }
 
-    /// The address of the user with this number, from 1.
+    /// The e-mail address of a user. Numbers start at 1.
     pub fn email(number: u64) -> String {
         format!("user{number}@example.org")
     }
 }
 
-/// Runs SQL that is not the program's, however long it takes.
-#[expect(clippy::disallowed_methods, reason = "a benchmark reaches the database beside the program")]
+/// Runs SQL on a separate connection, without a time-out.
+#[expect(clippy::disallowed_methods, reason = "a benchmark connects to the database directly")]
 pub fn execute(database: &Database, sql: &str) {
     match database.backend {
         Backend::Sqlite => {

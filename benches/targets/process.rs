@@ -1,4 +1,4 @@
-//! The programs under load: Latchkey as it ships, and a bare actix-web handler to compare it with.
+//! The servers under load: the release build of Latchkey, and a bare actix-web handler for comparison.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 use crate::database::Database;
 use crate::load::Connection;
 
-/// An answer, without the header fields that every server writes itself.
+/// A response, without the header fields that every server adds.
 #[derive(Clone)]
 pub struct Answer {
     headers: Vec<(String, String)>,
@@ -24,25 +24,25 @@ pub struct Answer {
 
 /// A serving process, stopped when dropped.
 pub struct Server {
-    /// Where it listens.
+    /// Address on which it listens.
     pub address: SocketAddr,
-    /// From its start to its first 200.
+    /// Time from its start to its first 200.
     pub started_in: Duration,
     process: Child,
-    /// Of the listener for Prometheus, which is off by default.
+    /// Address of the metrics listener, which is off by default.
     metrics: Option<SocketAddr>,
     /// Removed with the server.
     _log: NamedTempFile,
 }
 
 impl Server {
-    /// Starts one on `database` with the default settings but for these, and waits until it is ready. Its log goes to a
-    /// file, as under a service manager.
+    /// Starts a server on `database` with the default settings and these exceptions, and waits until it is ready. Its
+    /// log is written to a file, as under a service manager.
     pub fn start(database: &Database, settings: &[(&str, &str)]) -> Self {
         Self::run(database, settings, None)
     }
 
-    /// The same with metrics, which tell what the cache was good for.
+    /// Like [`Self::start`], with metrics, which count cache lookups.
     pub fn start_with_metrics(database: &Database, settings: &[(&str, &str)]) -> Self {
         Self::run(database, settings, Some(free_address()))
     }
@@ -73,8 +73,8 @@ impl Server {
         server
     }
 
-    /// How often the cache was looked at with this outcome.
-    pub fn cache(&self, outcome: &str) -> f64 {
+    /// Number of cache lookups with this outcome.
+    pub fn cache_lookups(&self, outcome: &str) -> f64 {
         let mut stream = TcpStream::connect(self.metrics.expect("it was started with metrics")).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
@@ -84,7 +84,7 @@ impl Server {
         count.expect("the outcome is counted").parse().unwrap()
     }
 
-    /// What it answers to a `GET` with this token.
+    /// Returns the response to a `GET` with this token.
     pub fn answer(&self, path: &str, token: &str) -> Answer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -93,9 +93,9 @@ impl Server {
             let mut headers = answer.headers().clone();
             headers.remove("date");
             headers.remove("content-length");
-            let named =
+            let to_strings =
                 |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), value.to_str().unwrap().to_owned());
-            let headers = headers.iter().map(named).collect();
+            let headers = headers.iter().map(to_strings).collect();
             Answer { headers, body: answer.bytes().await.unwrap() }
         })
     }
@@ -115,26 +115,27 @@ impl Drop for Server {
     }
 }
 
-fn free_address() -> SocketAddr {
+/// A local address that is not in use.
+pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// The least that actix-web does for an answer: one handler, no middleware, no log, as many workers as Latchkey has by
-/// default. It runs in this process and stops when dropped.
+/// A minimal actix-web server: one handler, no middleware, no log, and as many workers as Latchkey has by default. It
+/// runs in this process and stops when dropped.
 pub struct Bare {
-    /// Where it listens.
+    /// Address on which it listens.
     pub address: SocketAddr,
     handle: ServerHandle,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Bare {
-    /// The path of the same answer, header fields included.
+    /// The path of the same response, header fields included.
     pub const SAME_ANSWER: &str = "/same-answer";
-    /// The path of the same body, with no header fields but the necessary ones.
+    /// The path of the same body, with the necessary header fields only.
     pub const SAME_BODY: &str = "/same-body";
 
-    /// Starts one that repeats an answer of another server's.
+    /// Starts a server that sends the response of another server.
     pub fn start(answer: &Answer) -> Self {
         let (started, running) = std::sync::mpsc::channel();
         let Answer { headers, body } = answer.clone();

@@ -1,19 +1,19 @@
-//! The table of figures, with the machine they come from.
+//! The table of figures, with a description of the machine.
 
 use std::fmt;
 use std::process::Command;
 
+use crate::charts::{self, PAGE};
 use crate::database::{Backend, Database};
 
-const FILE: &str = "docs/benchmarks.md";
-/// What stands around the figures in the file.
+/// The lines around the figures in the file.
 const MARKS: [&str; 2] = ["<!-- figures: written by benches/run -->\n", "<!-- end of figures -->"];
 
-/// A figure, what it should be, and what it is.
+/// A figure with its target and its measured value.
 pub struct Row {
     figure: String,
     backend: &'static str,
-    /// None if it only helps to understand others.
+    /// `None` if the figure has no target and only explains others.
     target: Option<String>,
     measured: f64,
     unit: &'static str,
@@ -22,7 +22,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// A figure on one database.
+    /// Creates a row for a figure on a database.
     pub fn of(figure: impl Into<String>, backend: Backend) -> Self {
         let backend = match backend {
             Backend::Sqlite => "SQLite",
@@ -32,27 +32,27 @@ impl Row {
         Self { figure, backend, target: None, measured: f64::NAN, unit: "", holds: true, shown: String::new() }
     }
 
-    /// Which should be at least so much.
+    /// Sets the target to at least this value.
     pub fn at_least(self, least: f64, measured: f64) -> Self {
         Self { target: Some(format!("≥ {least}")), measured, holds: measured >= least, ..self }
     }
 
-    /// Which should be at most so much.
+    /// Sets the target to at most this value.
     pub fn at_most(self, most: f64, measured: f64) -> Self {
         Self { target: Some(format!("≤ {most}")), measured, holds: measured <= most, ..self }
     }
 
-    /// Which only helps to understand others.
+    /// Sets the measured value without a target.
     pub fn without_target(self, measured: f64) -> Self {
         Self { measured, ..self }
     }
 
-    /// In this unit; without one it is a ratio.
+    /// Sets the unit. A figure without a unit is a ratio.
     pub fn unit(self, unit: &'static str) -> Self {
         Self { unit, ..self }
     }
 
-    /// What it is made of.
+    /// Sets the values behind the figure.
     pub fn showing(self, shown: String) -> Self {
         Self { shown, ..self }
     }
@@ -76,37 +76,38 @@ impl fmt::Display for Row {
 pub struct Report(Vec<Row>);
 
 impl Report {
-    /// Adds a figure, and says it at once: a run is long.
+    /// Adds a figure and prints it at once, because a run takes long.
     pub fn add(&mut self, row: Row) {
         println!("{row}");
         self.0.push(row);
     }
 
-    /// How it went.
+    /// Prints a summary.
     pub fn print(&self) {
         let missed = self.0.iter().filter(|row| !row.holds).count();
         println!("{} figures, {missed} of them miss their target. {}", self.0.len(), machine());
     }
 
-    /// Puts the figures into the documentation.
+    /// Writes the figures to the documentation, and draws the charts.
     pub fn write(&self) {
-        let page = std::fs::read_to_string(FILE).expect("the page is there");
-        let (before, rest) = page.split_once(MARKS[0]).expect("the page has a place for figures");
-        let (_, after) = rest.split_once(MARKS[1]).expect("the place has an end");
+        let page = std::fs::read_to_string(PAGE).expect("the page exists");
+        let (before, rest) = page.split_once(MARKS[0]).expect("the page has the start marker");
+        let (_, after) = rest.split_once(MARKS[1]).expect("the page has the end marker");
         let rows: String = self.0.iter().map(|row| format!("{row}\n")).collect();
         let table = format!("| figure | database | target | measured | holds | |\n|---|---|---|---|---|---|\n{rows}");
         let figures = format!("{}\n{}\n\n{table}", MARKS[0], machine());
-        std::fs::write(FILE, format!("{before}{figures}\n{}{after}", MARKS[1])).expect("the page can be written");
+        std::fs::write(PAGE, format!("{before}{figures}\n{}{after}", MARKS[1])).expect("the page can be written");
+        charts::write();
     }
 }
 
-/// Versions and machine, in a line.
+/// Describes the versions and the machine in one line.
 fn machine() -> String {
     let first_line = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();
-        // wrk tells its version on its way to a complaint.
-        let said = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-        String::from_utf8_lossy(&said).lines().next().unwrap_or("unknown").trim().to_owned()
+        // wrk prints its version before an error message.
+        let text = output.map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().next().unwrap_or("unknown").trim().to_owned()
     };
     let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let processor = processor.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");

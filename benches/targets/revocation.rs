@@ -1,4 +1,4 @@
-//! A revocation on one replica, seen by another.
+//! Measures how fast another replica sees a revocation.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,19 @@ use crate::population::{Population, execute};
 use crate::process::Server;
 use crate::report::{Report, Row};
 
-/// After which a revocation counts as missed.
+/// Time after which a revocation counts as missed.
 const MISSED: Duration = Duration::from_secs(5);
 
-/// From the answer to a revocation on one replica to the first refusal by another, which used the token just before.
-/// Now and then the connection that reads the change log is killed.
+/// The time from the response to a revocation on one replica to the first rejection by another one, which accepted the
+/// token just before. At intervals, the connections that read the change log are killed.
 pub fn on_another_replica(backend: Backend, extent: &Extent, report: &mut Report) {
     if backend == Backend::Sqlite {
-        // One machine, one process.
+        // SQLite serves one process only.
         return;
     }
     let [revocations, kills] = extent.revocations;
     let population = Population::create(backend, revocations, revocations);
-    // The client that asks for dead tokens without pause would meet one.
+    // Repeated requests with revoked tokens would exceed a limit.
     let limits = [("LATCHKEY__LIMITS__ENABLED", "false")];
     let (one, other) = (Server::start(&population.database, &limits), Server::start(&population.database, &limits));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -38,13 +38,13 @@ pub fn on_another_replica(backend: Backend, extent: &Extent, report: &mut Report
                 execute(&population.database, &format!("SELECT pg_terminate_backend(pid) FROM {readers}"));
             }
             assert_eq!(one.sign_out(token).await, 204);
-            let answered = Instant::now();
+            let revoked = Instant::now();
             let mut status = 200;
-            while status == 200 && answered.elapsed() < MISSED {
+            while status == 200 && revoked.elapsed() < MISSED {
                 status = other.get("/protected-route", token).await;
-                assert!([200, 403].contains(&status), "the other replica answered {status}");
+                assert!([200, 403].contains(&status), "the other replica returned {status}");
             }
-            took.push(answered.elapsed());
+            took.push(revoked.elapsed());
         }
         took
     });

@@ -1,11 +1,11 @@
--- Asks Latchkey whether a request may pass; part of haproxy.cfg.
+-- Asks Latchkey whether a request may pass. haproxy.cfg loads this script.
 
 local caller = { "remote-user", "remote-email", "remote-name", "remote-scopes", "remote-key" }
 local refusal = { "content-type", "www-authenticate", "retry-after" }
 
 core.register_action("latchkey", { "http-req" }, function(txn)
     local client = txn.http:req_get_headers()
-    -- Nothing of the client but what is named here.
+    -- Of the client's headers, send only those named here.
     local answer = core.httpclient():get {
         url = "http://latchkey/authz",
         dst = "abns@latchkey",
@@ -23,7 +23,7 @@ core.register_action("latchkey", { "http-req" }, function(txn)
         for _, name in ipairs(refusal) do
             headers[name] = answer.headers and answer.headers[name] and { answer.headers[name][0] }
         end
-        -- Without an answer the status is 0.
+        -- If there is no response, the status is 0.
         local status = answer.status > 0 and answer.status or 503
         txn:done(txn:reply { status = status, headers = headers, body = answer.body })
     end

@@ -1,16 +1,16 @@
-//! `latchkey audit list`.
+//! The command `latchkey audit list`.
 
 use clap::{Args, Subcommand};
 
 use super::{Outcome, Output, explain};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
-use crate::domain::audit::{Entry, Filter, Outcome as Ending};
+use crate::domain::audit::{Entry, Filter, Outcome as AuditOutcome};
 use crate::domain::id::UserId;
 use crate::http::audit::AuditEntryResponse;
 use crate::server::open_service;
 use crate::service::Service;
-use crate::service::audit::{LIMIT_MAX, Order, Span};
+use crate::service::audit::read::{LIMIT_MAX, Order, Span};
 
 #[derive(Subcommand)]
 pub(super) enum AuditCommand {
@@ -20,10 +20,10 @@ pub(super) enum AuditCommand {
 
 #[derive(Args)]
 pub(super) struct List {
-    /// Actor: user:ID, key:ID, command-line, constant-key or anonymous
+    /// Actor: user:ID, key:ID, command-line, static-key or anonymous
     #[arg(long)]
     actor: Option<String>,
-    /// Only entries about this user's account, by the id of the user
+    /// Only entries about the account of the user with this id
     #[arg(long, value_name = "ID")]
     user: Option<i64>,
     /// Action, such as page.update
@@ -33,13 +33,13 @@ pub(super) struct List {
     #[arg(long)]
     target: Option<String>,
     /// Outcome: success, failure or denied
-    #[arg(long, value_parser = ending)]
-    outcome: Option<Ending>,
+    #[arg(long, value_parser = audit_outcome)]
+    outcome: Option<AuditOutcome>,
     /// Only entries at or after this time (RFC 3339)
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = timestamp)]
     since: Option<Timestamp>,
     /// Only entries before this time (RFC 3339)
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = timestamp)]
     until: Option<Timestamp>,
     /// Oldest entries first
     #[arg(long)]
@@ -49,13 +49,13 @@ pub(super) struct List {
     limit: i64,
 }
 
-fn moment(text: &str) -> Result<Timestamp, &'static str> {
-    Timestamp::parse(text).ok_or(Timestamp::FORM)
+fn timestamp(text: &str) -> Result<Timestamp, &'static str> {
+    Timestamp::parse(text).ok_or(Timestamp::FORMAT_HINT)
 }
 
-fn ending(name: &str) -> Result<Ending, String> {
-    let known = Ending::ALL.into_iter().find(|ending| ending.name() == name);
-    known.ok_or_else(|| format!("use one of: {}", Ending::ALL.map(Ending::name).join(", ")))
+fn audit_outcome(name: &str) -> Result<AuditOutcome, String> {
+    let known = AuditOutcome::ALL.into_iter().find(|outcome| outcome.name() == name);
+    known.ok_or_else(|| format!("use one of: {}", AuditOutcome::ALL.map(AuditOutcome::name).join(", ")))
 }
 
 pub(super) async fn audit(settings: &Settings, command: AuditCommand, output: Output) -> Outcome {
@@ -66,25 +66,25 @@ pub(super) async fn audit(settings: &Settings, command: AuditCommand, output: Ou
         user: list.user.map(UserId),
         action: list.action,
         target: list.target,
-        outcome: list.outcome.map(Ending::name),
+        outcome: list.outcome.map(AuditOutcome::name),
         since: list.since,
         until: list.until,
         ..Filter::default()
     };
     let order = if list.oldest { Order::Oldest } else { Order::Newest };
-    let (mut left, mut cursor) = (list.limit, None);
-    while left > 0 {
-        let limit = left.min(LIMIT_MAX);
-        let part = service.audit(filter.clone(), Span { order, cursor, limit }).await.map_err(explain)?;
-        let shown = i64::try_from(part.items.len()).unwrap_or(limit);
-        part.items.into_iter().try_for_each(|entry| show(entry, output))?;
-        cursor = part.next;
-        left = if cursor.is_some() { left - shown } else { 0 };
+    let (mut remaining, mut cursor) = (list.limit, None);
+    while remaining > 0 {
+        let limit = remaining.min(LIMIT_MAX);
+        let batch = service.audit(filter.clone(), Span { order, cursor, limit }).await.map_err(explain)?;
+        let shown = i64::try_from(batch.items.len()).unwrap_or(limit);
+        batch.items.into_iter().try_for_each(|entry| show(entry, output))?;
+        cursor = batch.next;
+        remaining = if cursor.is_some() { remaining - shown } else { 0 };
     }
     Ok(())
 }
 
-/// One line, its fields separated by tabs.
+/// Prints an entry as one line with tab-separated fields.
 fn show(entry: Entry, output: Output) -> Outcome {
     let or_dash = |text: &Option<String>| text.as_deref().unwrap_or("-").to_owned();
     let line = [

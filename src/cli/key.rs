@@ -1,23 +1,23 @@
-//! `latchkey key …`: API keys from the command line.
+//! The commands `latchkey key …`.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Outcome, Output, explain, id, user_named};
+use super::{Outcome, Output, explain, key_id, user_by_email};
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::domain::audit::Call;
+use crate::domain::audit::RequestContext;
 use crate::domain::id::KeyId;
 use crate::domain::key::Key;
-use crate::http::issue::{IssuedKeyResponse, KeyIssueResponse};
-use crate::http::key::FreshKeyResponse;
+use crate::http::key::issued::{IssuedKeyResponse, KeyIssueResponse};
+use crate::http::key::own::FreshKeyResponse;
 use crate::server::open_service;
 use crate::service::Service;
-use crate::service::grant::KeyRequest;
-use crate::service::issue::{Delivery, IssueRequest, Issued};
+use crate::service::key::grant::KeyRequest;
+use crate::service::key::issued::{Delivery, IssueRequest, Issued};
 
-/// How many keys are read at once.
+/// Number of keys per query.
 const BATCH: i64 = 500;
 
 #[derive(Subcommand)]
@@ -33,13 +33,13 @@ pub(super) enum KeyCommand {
     /// Revoke a key
     Revoke {
         /// Id of the key
-        #[arg(value_parser = id)]
+        #[arg(value_parser = key_id)]
         id: i64,
     },
     /// Replace a key's secret and print the new one, once
     Rotate {
         /// Id of the key
-        #[arg(value_parser = id)]
+        #[arg(value_parser = key_id)]
         id: i64,
         /// Seconds for which the old secret stays valid
         #[arg(long, default_value_t = 0)]
@@ -77,11 +77,12 @@ pub(super) async fn key(settings: &Settings, command: KeyCommand, output: Output
         KeyCommand::Issue(issue) => issue_key(service, issue, output).await,
         KeyCommand::List { user } => list(service, user.as_deref(), output).await,
         KeyCommand::Revoke { id } => {
-            service.revoke_any_key(Call::command_line(), KeyId(id)).await.map_err(explain)?;
+            service.revoke_any_key(RequestContext::command_line(), KeyId(id)).await.map_err(explain)?;
             output.show(&json!({ "id": id, "revoked": true }), format_args!("revoked key {id}"))
         }
         KeyCommand::Rotate { id, overlap_seconds } => {
-            let rotated = service.rotate_any_key(Call::command_line(), KeyId(id), Some(overlap_seconds)).await;
+            let rotated =
+                service.rotate_any_key(RequestContext::command_line(), KeyId(id), Some(overlap_seconds)).await;
             let fresh = FreshKeyResponse::from(rotated.map_err(explain)?);
             let line = format!("rotated key {id}\n{}", fresh.secret());
             output.show(&fresh, line)
@@ -98,22 +99,22 @@ async fn issue_key(service: &Service, issue: Issue, output: Output) -> Outcome {
         delivery: if claim { Delivery::Claim } else { Delivery::Secret },
         idempotency_key: None,
     };
-    let owner = user_named(service, &email).await?.id;
-    let issued = service.issue_key_for(Call::command_line(), owner, request).await.map_err(explain)?;
+    let owner = user_by_email(service, &email).await?.id;
+    let issued = service.issue_key_for(RequestContext::command_line(), owner, request).await.map_err(explain)?;
     let line = match &issued {
-        Issued::New { key, .. } | Issued::Again { key, .. } => {
+        Issued::New { key, .. } | Issued::Repeated { key, .. } => {
             format!("issued key {} on the account of {email}", key.id)
         }
-        Issued::Already(key) => format!("key {} was issued already; its secret was shown then", key.id),
+        Issued::Existing(key) => format!("key {} was already issued; its secret was shown at that time", key.id),
     };
-    let answer = KeyIssueResponse::from(issued);
-    let shown = answer.shown_once().map(|secret| format!("\n{secret}")).unwrap_or_default();
-    output.show(&answer, format_args!("{line}{shown}"))
+    let response = KeyIssueResponse::from(issued);
+    let shown = response.shown_once().map(|secret| format!("\n{secret}")).unwrap_or_default();
+    output.show(&response, format_args!("{line}{shown}"))
 }
 
 async fn list(service: &Service, email: Option<&str>, output: Output) -> Outcome {
     let user = match email {
-        Some(email) => Some(user_named(service, email).await?.id),
+        Some(email) => Some(user_by_email(service, email).await?.id),
         None => None,
     };
     let mut after = KeyId(0);
@@ -127,7 +128,7 @@ async fn list(service: &Service, email: Option<&str>, output: Output) -> Outcome
     }
 }
 
-/// One line, its fields separated by tabs.
+/// Prints a key as one line with tab-separated fields.
 fn show(key: Key, output: Output) -> Outcome {
     let state = match &key.issue {
         Some(issue) if issue.revoked_at.is_some() => "revoked",
@@ -141,7 +142,7 @@ fn show(key: Key, output: Output) -> Outcome {
     output.show(&listed, line)
 }
 
-/// A key with what an operator wants to know beside.
+/// The JSON of a key, with its owner and kind.
 #[derive(Serialize)]
 struct ListedKey {
     owner: i64,

@@ -1,24 +1,31 @@
-//! `latchkey migrate up|down|status`.
+//! The commands `latchkey migrate up`, `down` and `status`.
 
 use clap::Subcommand;
 
 use super::{Outcome, print};
 use crate::config::Settings;
 use crate::db::Db;
-use crate::db::migrate::{SchemaState, newer_schema, state};
+use crate::db::engine::migrate::{Reverted, SchemaState, newer_schema, state};
 
 #[derive(Subcommand)]
 pub(super) enum Migrate {
     /// Apply all pending migrations
     Up,
-    /// Revert the latest migration and drop the data that only it holds
-    Down,
-    /// List all migrations. Fails if one is pending, or unknown to this version
+    /// Revert the latest migration, and list the tables and columns that it drops. Fails if they hold rows
+    Down {
+        /// Revert it also if the dropped tables and columns hold rows. Their data is lost
+        #[arg(long)]
+        yes: bool,
+    },
+    /// List all migrations. Fails if a migration is pending, or unknown to this version
     Status,
 }
 
 pub(super) async fn migrate(settings: &Settings, command: &Migrate) -> Outcome {
-    settings.check_database_file()?;
+    match command {
+        Migrate::Up => settings.check_database_file()?,
+        Migrate::Down { .. } | Migrate::Status => settings.check_database_exists()?,
+    }
     let url = &settings.database.url;
     let db = Db::open(&settings.database).map_err(|error| format!("cannot use the database {url}: {error}"))?;
     match command {
@@ -28,8 +35,11 @@ pub(super) async fn migrate(settings: &Settings, command: &Migrate) -> Outcome {
             }
             print(format_args!("{url} is up to date\n"))?;
         }
-        Migrate::Down => match db.migrate_down().await? {
-            Some(name) => print(format_args!("reverted {name}\n"))?,
+        Migrate::Down { yes } => match db.migrate_down(*yes).await? {
+            Some(Reverted { name, dropped }) => {
+                print(format_args!("reverted {name}\n"))?;
+                dropped.iter().try_for_each(|dropped| print(format_args!("dropped {dropped}\n")))?;
+            }
             None => print(format_args!("{url} has no migration to revert\n"))?,
         },
         Migrate::Status => {

@@ -1,9 +1,9 @@
-//! `latchkey openapi`.
+//! The command `latchkey openapi`.
 
 use super::Outcome;
 use crate::config::Settings;
-use crate::http::openapi::Document;
+use crate::http::routes::document;
 
 pub(super) fn print(settings: &Settings) -> Outcome {
-    super::print(Document::build(&settings.http, &settings.auth).json())
+    super::print(document(settings).json())
 }

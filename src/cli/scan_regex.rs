@@ -1,4 +1,4 @@
-//! `latchkey scan-regex`.
+//! The command `latchkey scan-regex`.
 
 use super::Outcome;
 use crate::domain::secret::SecretKind;

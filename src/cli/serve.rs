@@ -1,4 +1,4 @@
-//! `latchkey` and `latchkey serve`.
+//! The command `latchkey serve`, which is also the default.
 
 use super::Outcome;
 use crate::clock::Clock;
@@ -7,12 +7,12 @@ use crate::server::Server;
 use crate::signals::Signals;
 
 pub(super) async fn serve(settings: &Settings) -> Outcome {
-    // As process 1 of a container, it would not be ended by signals that it has not taken over.
+    // Process 1 of a container ignores signals without a handler, so the handlers are installed before the start.
     let mut signals = Signals::listen()?;
     let server = tokio::select! {
         started = Server::start(settings, Clock::default()) => started?,
         _ = signals.stop() => {
-            log::info!("stopped before the server had started");
+            log::info!("stopped before the server started");
             return Ok(());
         }
     };

@@ -1,4 +1,4 @@
-//! `latchkey config`.
+//! The command `latchkey config`.
 
 use super::Outcome;
 use crate::config::Settings;

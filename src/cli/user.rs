@@ -1,22 +1,24 @@
-//! `latchkey user …`: accounts from the command line.
+//! The commands `latchkey user …`.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Outcome, Output, explain, password, user_named};
+use super::{Outcome, Output, explain, password, user_by_email};
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::domain::audit::Call;
+use crate::domain::audit::RequestContext;
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
-use crate::domain::role::Role;
+use crate::domain::roles::Role;
 use crate::domain::user::User;
 use crate::error::AppError;
-use crate::http::user::UserResponse;
+use crate::http::account::users::UserResponse;
 use crate::server::open_service;
 use crate::service::Service;
-use crate::service::user::{Administration, LIMIT_MAX, Registration, UserQuery};
+use crate::service::account::registration::Registration;
+use crate::service::account::user_search::{LIMIT_MAX, UserQuery};
+use crate::service::account::users::Administration;
 
 #[derive(Subcommand)]
 pub(super) enum UserCommand {
@@ -29,33 +31,35 @@ pub(super) enum UserCommand {
         search: String,
     },
     /// Show a user
-    Show(Named),
+    Show(EmailArg),
     /// Change a user's role
     SetRole {
         /// E-mail address, in any equivalent spelling
         email: String,
-        /// member, auditor or admin
-        #[arg(value_parser = role)]
-        role: Role,
+        /// member, auditor, admin, or a role of the settings (latchkey role list)
+        role: String,
     },
-    /// Set a user's password, read as in `create`, and revoke their token and their own API keys
+    /// Set a user's password, read as in `create`. Revokes the sign-in token and the API keys that act on the account:
+    /// own keys, and issued keys with Latchkey's own scopes
     SetPassword {
         /// E-mail address, in any equivalent spelling
         email: String,
-        /// Revoke the token only
+        /// Revoke only the sign-in token
         #[arg(long)]
         keep_keys: bool,
     },
-    /// Disable a user and revoke their token and all their API keys, for good
-    Disable(Named),
-    /// Enable a disabled user
-    Enable(Named),
-    /// Delete a user with everything that they own
-    Delete(Named),
+    /// Disable a user, and permanently revoke the sign-in token and all API keys of the account
+    Disable(EmailArg),
+    /// Enable a disabled user, and end a lockout
+    Enable(EmailArg),
+    /// End a lockout after failed sign-ins. A disabled user stays disabled
+    Unlock(EmailArg),
+    /// Delete a user and everything that they own
+    Delete(EmailArg),
 }
 
 #[derive(Args)]
-pub(super) struct Named {
+pub(super) struct EmailArg {
     /// E-mail address, in any equivalent spelling
     email: String,
 }
@@ -73,31 +77,27 @@ pub(super) struct Create {
     /// One line of text
     #[arg(long, default_value = "")]
     website: String,
-    /// member, auditor or admin
-    #[arg(long, default_value = "member", value_parser = role)]
-    role: Role,
+    /// member, auditor, admin, or a role of the settings (latchkey role list)
+    #[arg(long, default_value = "member")]
+    role: String,
     /// If the user exists, change nothing: succeed if they are enabled in this role, exit with 3 if not
     #[arg(long)]
     if_absent: bool,
 }
 
-/// A user whom `--if-absent` found is not as asked.
+/// The error if the user that `--if-absent` found has another role or is disabled.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Differs(String);
+pub(super) struct UserDiffers(String);
 
-/// What `--if-absent` answers.
+/// The JSON output with `--if-absent`.
 #[derive(Serialize)]
-struct Ensured {
+struct EnsuredUser {
     created: bool,
-    /// The fields in which a user who existed is not as asked.
+    /// The fields in which an existing user differs from the arguments.
     differs: Vec<&'static str>,
     #[serde(flatten)]
     user: UserResponse,
-}
-
-fn role(name: &str) -> Result<Role, String> {
-    Role::named(name).ok_or_else(|| format!("use one of: {}", Role::ALL.map(Role::name).join(", ")))
 }
 
 pub(super) async fn user(settings: &Settings, command: UserCommand, output: Output) -> Outcome {
@@ -105,26 +105,28 @@ pub(super) async fn user(settings: &Settings, command: UserCommand, output: Outp
     match command {
         UserCommand::Create(user) => create(service, user, output).await,
         UserCommand::List { search } => list(service, &search, output).await,
-        UserCommand::Show(Named { email }) => show(user_named(service, &email).await?, output),
+        UserCommand::Show(EmailArg { email }) => show(user_by_email(service, &email).await?, output),
         UserCommand::SetRole { email, role } => {
             let set = Administration { role: Some(role), disabled: None };
             administer(service, &email, set, output).await
         }
         UserCommand::SetPassword { email, keep_keys } => set_password(service, &email, !keep_keys, output).await,
-        UserCommand::Disable(Named { email }) => {
+        UserCommand::Disable(EmailArg { email }) => {
             administer(service, &email, Administration { role: None, disabled: Some(true) }, output).await
         }
-        UserCommand::Enable(Named { email }) => {
+        UserCommand::Enable(EmailArg { email }) => {
             administer(service, &email, Administration { role: None, disabled: Some(false) }, output).await
         }
-        UserCommand::Delete(Named { email }) => delete(service, &email, output).await,
+        UserCommand::Unlock(EmailArg { email }) => unlock(service, &email, output).await,
+        UserCommand::Delete(EmailArg { email }) => delete(service, &email, output).await,
     }
 }
 
 async fn create(service: &Service, user: Create, output: Output) -> Outcome {
-    if user.if_absent && is_known(service, &user.email).await? {
+    service.find_role(&user.role).map_err(|error| explain(error.into()))?;
+    if user.if_absent && user_exists(service, &user.email).await? {
         password::discard();
-        return compare(&user, user_named(service, &user.email).await?, output);
+        return compare(&user, user_by_email(service, &user.email).await?, output);
     }
     let registration = Registration {
         name: user.name.clone(),
@@ -133,22 +135,22 @@ async fn create(service: &Service, user: Create, output: Output) -> Outcome {
         website: user.website.clone(),
         password: password::read()?,
     };
-    let created = match service.register(Call::command_line(), registration, user.role).await {
-        // Somebody else has just made the user.
+    let created = match service.create_user(RequestContext::command_line(), registration, Some(&user.role)).await {
+        // Another process has created the user in the meantime.
         Err(AppError::Conflict { .. }) if user.if_absent => {
-            return compare(&user, user_named(service, &user.email).await?, output);
+            return compare(&user, user_by_email(service, &user.email).await?, output);
         }
         created => created.map_err(explain)?,
     };
-    let line = format!("created {} {} {}", created.role, created.id, created.email);
+    let line = format!("created {} {} {}", user.role, created.id, created.email);
     match user.if_absent {
-        true => output.show(&Ensured { created: true, differs: Vec::new(), user: created.into() }, line),
+        true => output.show(&EnsuredUser { created: true, differs: Vec::new(), user: created.into() }, line),
         false => output.show(&UserResponse::from(created), line),
     }
 }
 
-async fn is_known(service: &Service, email: &str) -> Result<bool, String> {
-    // What is no address is explained with the other fields.
+async fn user_exists(service: &Service, email: &str) -> Result<bool, String> {
+    // An invalid address is reported together with the other fields.
     let Some(address) = EmailAddress::parse(email) else {
         return Ok(false);
     };
@@ -159,33 +161,35 @@ async fn is_known(service: &Service, email: &str) -> Result<bool, String> {
     }
 }
 
-/// Shows a user who existed, and fails if they are disabled or have another role. Names belong to the user, who may have
-/// changed them.
-fn compare(asked: &Create, user: User, output: Output) -> Outcome {
-    let is_other = |asked: &str, known: &str| !asked.is_empty() && asked != known;
+/// Prints an existing user, and fails if the user is disabled or has another role. Other differences are no failure,
+/// because users can change their own names and website.
+fn compare(requested: &Create, user: User, output: Output) -> Outcome {
+    let is_other = |requested: &str, current: &str| !requested.is_empty() && requested != current;
     let differs = [
-        ("role", user.role != asked.role),
+        ("role", user.role.name().as_str() != requested.role),
         ("disabled", user.disabled_at.is_some()),
-        ("name", is_other(&asked.name, &user.name)),
-        ("surname", is_other(&asked.surname, &user.surname)),
-        ("website", is_other(&asked.website, &user.website)),
+        ("name", is_other(&requested.name, &user.name)),
+        ("surname", is_other(&requested.surname, &user.surname)),
+        ("website", is_other(&requested.website, &user.website)),
     ];
     let differs: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(field, _)| *field).collect();
-    let (id, email, role, asked_role) = (user.id, user.email.clone(), user.role, asked.role);
+    let (id, email, role, requested_role) = (user.id, user.email.clone(), shown(&user.role), requested.role.as_str());
+    let has_other_role = user.role.name().as_str() != requested_role;
     let is_disabled = user.disabled_at.is_some();
     let note = if differs.is_empty() { String::new() } else { format!(", differs in {}", differs.join(", ")) };
     let line = format!("exists {role} {id} {email}{note}");
-    output.show(&Ensured { created: false, differs, user: user.into() }, line)?;
+    output.show(&EnsuredUser { created: false, differs, user: user.into() }, line)?;
     let mut commands = Vec::new();
-    if role != asked_role {
-        commands.push(format!("the role is {role}, not {asked_role} (latchkey user set-role {email} {asked_role})"));
+    if has_other_role {
+        let command = format!("latchkey user set-role {email} {requested_role}");
+        commands.push(format!("the role is {role}, not {requested_role} ({command})"));
     }
     if is_disabled {
         commands.push(format!("the user is disabled (latchkey user enable {email})"));
     }
     match commands.is_empty() {
         true => Ok(()),
-        false => Err(Differs(commands.join("; ")).into()),
+        false => Err(UserDiffers(commands.join("; ")).into()),
     }
 }
 
@@ -201,61 +205,81 @@ async fn list(service: &Service, search: &str, output: Output) -> Outcome {
     Ok(())
 }
 
-/// One line, its fields separated by tabs.
+/// The role in the output. Its name is marked if the settings do not define it.
+fn shown(role: &Role) -> String {
+    if role.is_defined() { role.name().to_string() } else { format!("{} (undefined)", role.name()) }
+}
+
+/// Prints a user as one line with tab-separated fields.
 fn show(user: User, output: Output) -> Outcome {
-    let state = if user.disabled_at.is_some() { "disabled" } else { "enabled" };
-    let line = format!("{}\t{}\t{}\t{}\t{}\t{state}", user.id, user.email, user.name, user.surname, user.role);
+    let state = match &user {
+        user if user.disabled_at.is_some() => "disabled",
+        user if user.sign_in_stopped => "stopped",
+        _ => "enabled",
+    };
+    let line = format!("{}\t{}\t{}\t{}\t{}\t{state}", user.id, user.email, user.name, user.surname, shown(&user.role));
     output.show(&UserResponse::from(user), line)
 }
 
 async fn administer(service: &Service, email: &str, set: Administration, output: Output) -> Outcome {
-    let user = user_named(service, email).await?;
-    let changed = service.administer_user(Call::command_line(), user.id, set).await.map_err(explain)?;
-    announce_cleanup(service, user.id).await;
+    let user = user_by_email(service, email).await?;
+    let changed = service.administer_user(RequestContext::command_line(), user.id, set).await.map_err(explain)?;
+    report_cleanup(service, user.id).await;
     show(changed, output)
 }
 
+async fn unlock(service: &Service, email: &str, output: Output) -> Outcome {
+    let user = user_by_email(service, email).await?;
+    let unlocked = service.unlock_user(RequestContext::command_line(), user.id).await.map_err(explain)?;
+    let line = if unlocked { format!("unlocked {email}") } else { format!("{email} has no failed sign-ins") };
+    output.show(&json!({ "id": user.id.0, "unlocked": unlocked }), line)
+}
+
 async fn set_password(service: &Service, email: &str, revoke_keys: bool, output: Output) -> Outcome {
-    let user = user_named(service, email).await?;
-    service.reset_password(Call::command_line(), user.id, password::read()?, revoke_keys).await.map_err(explain)?;
-    announce_cleanup(service, user.id).await;
-    let ended = if revoke_keys { "the token and the user's own keys are ended" } else { "the token is ended" };
-    output.show(&UserResponse::from(user), format_args!("changed the password of {email}; {ended}"))
+    let user = user_by_email(service, email).await?;
+    service
+        .reset_password(RequestContext::command_line(), user.id, password::read()?, revoke_keys)
+        .await
+        .map_err(explain)?;
+    report_cleanup(service, user.id).await;
+    let revoked =
+        if revoke_keys { "the sign-in token and the keys that act on the account" } else { "the sign-in token" };
+    output.show(&UserResponse::from(user), format_args!("changed the password of {email}, and revoked {revoked}"))
 }
 
 async fn delete(service: &Service, email: &str, output: Output) -> Outcome {
-    let user = user_named(service, email).await?;
-    service.delete_user(Call::command_line(), user.id).await.map_err(explain)?;
-    announce_cleanup(service, user.id).await;
-    match service.erase().await {
+    let user = user_by_email(service, email).await?;
+    service.delete_user(RequestContext::command_line(), user.id).await.map_err(explain)?;
+    report_cleanup(service, user.id).await;
+    match service.lifecycle().cleanups().erase().await {
         Ok(true) => {}
         Ok(false) => {
             eprintln!(
-                "latchkey: other programs read the database, so the next server that runs erases the last traces"
+                "latchkey: other programs are reading the database; the next server start erases the remaining data"
             );
         }
-        Err(error) => eprintln!("latchkey: done; the next server that runs erases the last traces: {error}"),
+        Err(error) => eprintln!("latchkey: done; the next server start erases the remaining data: {error}"),
     }
     output.show(&json!({ "id": user.id.0, "deleted": true }), format_args!("deleted {email}"))
 }
 
-/// Says so if the change has left something to a server.
-async fn announce_cleanup(service: &Service, user: UserId) {
-    if let Some(note) = cleanup_note(service.has_cleanup(user).await) {
+/// Prints a note if a server must finish the change in the background.
+async fn report_cleanup(service: &Service, user: UserId) {
+    if let Some(note) = cleanup_note(service.lifecycle().cleanups().is_pending(user).await) {
         eprintln!("latchkey: {note}");
     }
 }
 
-/// What to say of what a change may have left: what has ended has ended, but not every row says so. The change is done, so
-/// nothing here is a failure of the command.
-fn cleanup_note(left: Result<bool, AppError>) -> Option<String> {
-    match left {
+/// The note about rows that a server removes in the background. The change itself is complete, so that an error here is
+/// not a failure of the command.
+fn cleanup_note(is_pending: Result<bool, AppError>) -> Option<String> {
+    match is_pending {
         Ok(true) => Some(
-            "done; the account owns so much that a running server records and removes the rest in the background"
+            "done; the account owns many objects; a running server removes and records the rest in the background"
                 .to_owned(),
         ),
         Ok(false) => None,
-        Err(error) => Some(format!("done; cannot read whether a running server has something to remove: {error}")),
+        Err(error) => Some(format!("done; cannot check whether a running server has to remove more: {error}")),
     }
 }
 
@@ -264,9 +288,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_change_has_left_is_a_note_and_no_failure() {
-        let some = cleanup_note(Ok(true)).unwrap();
-        assert!(some.starts_with("done; ") && some.contains("in the background"), "{some}");
+    fn a_pending_cleanup_is_reported_as_a_note() {
+        let pending = cleanup_note(Ok(true)).unwrap();
+        assert!(pending.starts_with("done; ") && pending.contains("in the background"), "{pending}");
         assert_eq!(cleanup_note(Ok(false)), None);
         let unknown = cleanup_note(Err(AppError::Busy("the database is away".into()))).unwrap();
         assert!(unknown.starts_with("done; ") && unknown.ends_with(": the database is away"), "{unknown}");

@@ -1,44 +1,45 @@
-//! `[authz]`: which requests to other services may pass.
+//! `[authz]`: rules and audit of forward authentication.
 
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, HttpSettings};
 use crate::domain::forward::{Access, Host, Method, PlainPath, Rule, Rules, scope_list};
 
-/// `[authz]`. `docs/forward-auth.md` says what it is for.
+/// `[authz]`: forward authentication, which `docs/forward-auth.md` describes.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthzSettings {
-    /// Which decisions are in the audit trail, beside refusals of known callers.
+    /// The decisions that are recorded in the audit trail, besides refusals of authenticated callers.
     pub audit: ForwardAudit,
-    /// In order.
+    /// The rules, in order of evaluation.
     pub rules: ForwardRules,
 }
 
 impl AuthzSettings {
-    /// Whether it matters which request a proxy asks about.
-    pub fn look_at_requests(&self) -> bool {
-        self.audit == ForwardAudit::Writes || !self.rules.rules().are_none()
+    /// Whether decisions depend on the original request, which the proxy must then state.
+    pub fn requires_original_request(&self) -> bool {
+        self.audit == ForwardAudit::Writes || !self.rules.rules().is_empty()
     }
 
-    /// Without a proxy that is believed, every request would be refused.
+    /// Errors: the original request is required and there is no trusted proxy, so that every request would be refused.
     pub(super) fn check(&self, http: &HttpSettings) -> Result<(), ConfigError> {
-        if self.look_at_requests() && http.trusted_proxies.are_none() {
-            let subject = if self.rules.rules().are_none() { "authz.audit" } else { "authz.rules" };
-            let detail = "This depends on what a proxy says about requests. Name the proxy in http.trusted_proxies.";
-            return Err(ConfigError::new(subject, detail));
+        if self.requires_original_request() && http.trusted_proxies.is_empty() {
+            let subject = if self.rules.rules().is_empty() { "authz.audit" } else { "authz.rules" };
+            let message = "This setting requires a trusted proxy that states the original request. Name the proxy in \
+                http.trusted_proxies.";
+            return Err(ConfigError::new(subject, message));
         }
         Ok(())
     }
 }
 
-/// Which decisions are recorded.
+/// The decisions that are recorded in the audit trail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", rename_all = "lowercase")]
 pub enum ForwardAudit {
-    /// None.
+    /// No decisions.
     Off,
-    /// Those about requests that change something.
+    /// Decisions about POST, PUT, PATCH and DELETE requests.
     Writes,
 }
 
@@ -54,22 +55,22 @@ impl TryFrom<String> for ForwardAudit {
     }
 }
 
-/// `[[authz.rules]]`, as they are written and as they are meant.
+/// `[[authz.rules]]`, as written and as parsed.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(try_from = "Vec<RuleText>", into = "Vec<RuleText>")]
 pub struct ForwardRules {
     written: Vec<RuleText>,
-    meant: Rules,
+    parsed: Rules,
 }
 
 impl ForwardRules {
-    /// As they are meant.
+    /// The parsed rules.
     pub fn rules(&self) -> &Rules {
-        &self.meant
+        &self.parsed
     }
 }
 
-/// A rule as it is written.
+/// A rule as written.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct RuleText {
@@ -95,27 +96,27 @@ impl TryFrom<Vec<RuleText>> for ForwardRules {
     type Error = String;
 
     fn try_from(written: Vec<RuleText>) -> Result<Self, String> {
-        let read = |(at, text): (usize, &RuleText)| text.read().map_err(|wrong| format!("rule {}: {wrong}.", at + 1));
-        let meant = written.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { written, meant: Rules::new(meant) })
+        let parse = |(at, text): (usize, &RuleText)| text.parse().map_err(|error| format!("rule {}: {error}.", at + 1));
+        let parsed = written.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { written, parsed: Rules::new(parsed) })
     }
 }
 
 impl RuleText {
-    fn read(&self) -> Result<Rule, &'static str> {
+    fn parse(&self) -> Result<Rule, &'static str> {
         let host = self.host.as_deref().map(|host| Host::read(host).ok_or("host: use a name such as api.example.com"));
         let methods =
-            self.methods.iter().flatten().map(|method| Method::read(method).ok_or("methods: use such as GET"));
+            self.methods.iter().flatten().map(|method| Method::read(method).ok_or("methods: use names such as GET"));
         let methods = methods.collect::<Result<Vec<_>, _>>()?;
         if self.methods.is_some() && methods.is_empty() {
-            return Err("methods: leave it out for all methods");
+            return Err("methods: omit the key to match all methods");
         }
         if self.path.as_deref().is_some_and(|path| path.contains(['*', '{', '}'])) {
-            return Err("path: patterns are not supported; a path stands for all below it, so write its beginning");
+            return Err("path: patterns are not supported; a path also matches all paths below it");
         }
         let path = self.path.as_deref().map(|path| {
             let plain = Some(path).filter(|path| !path.contains('?')).and_then(PlainPath::read);
-            plain.ok_or("path: begin with /, and use nothing that could be read in two ways")
+            plain.ok_or("path: it must begin with / and must not be ambiguous, see docs/forward-auth.md")
         });
         Ok(Rule { host: host.transpose()?, methods, path: path.transpose()?, access: self.access()? })
     }
@@ -124,10 +125,10 @@ impl RuleText {
         match (&self.scopes, self.public.unwrap_or(false)) {
             (None, true) => Ok(Access::Public),
             (Some(scopes), false) if scopes.iter().all(|scope| scope_list(scope).is_some_and(|one| one.len() == 1)) => {
-                Ok(Access::Holders(scopes.clone()))
+                Ok(Access::Scopes(scopes.clone()))
             }
             (Some(_), false) => Err("scopes: use names such as \"translate:use\""),
-            _ => Err("say either scopes = [...] or public = true"),
+            _ => Err("write either scopes = [...] or public = true"),
         }
     }
 }
@@ -136,7 +137,7 @@ impl RuleText {
 mod tests {
     use super::super::Settings;
 
-    /// The settings in a file with these lines.
+    /// Loads a settings file with these lines.
     fn load(lines: &str) -> Result<Settings, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), format!("[http]\ntrusted_proxies = [\"10.0.0.1\"]\n{lines}")).unwrap();
@@ -149,11 +150,11 @@ mod tests {
                      [[authz.rules]]\nscopes = [\"translate:use\"]\n";
         let printed = load(rules).unwrap().to_string();
         assert!(printed.contains(rules), "{printed}");
-        assert!(Settings::defaults().unwrap().authz.rules.rules().are_none());
+        assert!(Settings::defaults().unwrap().authz.rules.rules().is_empty());
     }
 
     #[test]
-    fn a_wrong_rule_refuses_to_start_and_is_named() {
+    fn an_invalid_rule_is_an_error_that_names_it() {
         for (rule, says) in [
             ("", "scopes"),
             ("public = false", "scopes"),
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn audit_takes_a_proxy_that_is_believed() {
+    fn audit_requires_a_trusted_proxy() {
         let environment = [("LATCHKEY__AUTHZ__AUDIT".to_owned(), "writes".to_owned())];
         let error = Settings::load(None, environment).unwrap_err().to_string();
         assert!(error.contains("http.trusted_proxies"), "{error}");

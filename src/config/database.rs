@@ -1,4 +1,4 @@
-//! `[database]`: which database, and how it is reached.
+//! `[database]`: the database and the connections to it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -11,29 +11,29 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::postgres_uri::PostgresUri;
 use super::{ConfigError, Settings, within};
 
-/// `[database]`: which database and how many connections.
+/// `[database]`: the database and the connections to it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseSettings {
-    /// SQLite or PostgreSQL, by scheme.
+    /// The address. Its scheme selects SQLite or PostgreSQL.
     pub url: DatabaseUrl,
-    /// Connections at most.
+    /// Maximum number of connections in the pool.
     pub pool_size: u32,
-    /// Seconds that the server waits at start for a database that is not there yet.
+    /// Seconds that the server waits at start for a database that is not available yet.
     pub start_timeout: u64,
-    /// Apply pending migrations at start.
+    /// Whether pending migrations are applied at start.
     pub migrate_on_start: bool,
-    /// What a connection to another machine takes.
+    /// The rule for connections to PostgreSQL on another machine.
     pub tls: DatabaseTls,
 }
 
-/// How safe a connection to PostgreSQL on another machine must be (ASVS 5.0, 12.3.1).
+/// The rule for connections to PostgreSQL on another machine (ASVS 5.0, 12.3.1 and 12.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", rename_all = "lowercase")]
 pub enum DatabaseTls {
-    /// By TLS with a server whose certificate is verified, name and all: `sslmode=verify-full`.
+    /// TLS with a verified certificate and host name is required: `sslmode=verify-full`.
     Verify,
-    /// As the address says.
+    /// Any `sslmode` is allowed.
     Any,
 }
 
@@ -50,13 +50,17 @@ impl TryFrom<String> for DatabaseTls {
 }
 
 impl DatabaseSettings {
-    /// `environment` is what libpq falls back on where the address is silent. Errors name the key.
+    /// Checks the settings. libpq uses variables in `environment` for parameters that the address does not state.
+    ///
+    /// Errors name the setting.
     pub(super) fn check(&self, environment: &HashMap<String, String>) -> Result<(), ConfigError> {
         within("database.pool_size", self.pool_size, 2, 1024)?;
         within("database.start_timeout", self.start_timeout, 0, 600)?;
         match &self.url {
-            DatabaseUrl::Postgres(uri) if self.tls == DatabaseTls::Verify && !is_safe(uri, environment) => {
-                Err(ConfigError::new("database.url", NOT_SAFE))
+            DatabaseUrl::Postgres(uri)
+                if self.tls == DatabaseTls::Verify && !is_local_or_verified(uri, environment) =>
+            {
+                Err(ConfigError::new("database.url", NOT_VERIFIED))
             }
             _ => Ok(()),
         }
@@ -64,15 +68,17 @@ impl DatabaseSettings {
 }
 
 impl Settings {
-    /// Whether a SQLite file is there or can be made. Errors say where the directory was looked for.
+    /// Checks that the directory of a SQLite file exists and that the path is not a directory.
+    ///
+    /// Errors name the setting and the path.
     pub fn check_database_file(&self) -> Result<(), ConfigError> {
         let DatabaseUrl::Sqlite(path) = &self.database.url else {
             return Ok(());
         };
-        let refused = |message: String| Err(self.places.error("database.url", message));
+        let invalid = |message: String| Err(self.places.error("database.url", message));
         if path.is_dir() {
             let file = path.join("latchkey.db");
-            return refused(format!(
+            return invalid(format!(
                 "{} is a directory. Name a file in it, such as {}.",
                 path.display(),
                 file.display()
@@ -88,36 +94,59 @@ impl Settings {
                     working.display()
                 );
                 let hint = if self.database.url.is_absolute() { "" } else { &relative };
-                refused(format!("The directory {directory} does not exist. Create it, or name another.{hint}"))
+                invalid(format!("The directory {directory} does not exist. Create it, or name another.{hint}"))
             }
             _ => Ok(()),
         }
     }
+
+    /// As [`Self::check_database_file`], and checks that the SQLite file exists, for commands that must not create it.
+    ///
+    /// Errors name the absolute path, and what to do.
+    pub fn check_database_exists(&self) -> Result<(), ConfigError> {
+        self.check_database_file()?;
+        let DatabaseUrl::Sqlite(path) = &self.database.url else {
+            return Ok(());
+        };
+        let file = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let file = file.display();
+        let message = match path.try_exists() {
+            Ok(true) => return Ok(()),
+            Ok(false) => format!("There is no database at {file}.{NO_DATABASE}"),
+            Err(error) => format!("{file} cannot be opened: {error}."),
+        };
+        let relative = " This path is relative to the working directory.";
+        Err(self.places.error("database.url", message + if self.database.url.is_absolute() { "" } else { relative }))
+    }
 }
 
-const NOT_SAFE: &str = "The connection to PostgreSQL on another machine would not be verified. Add \
+/// What to do if the database does not exist.
+const NO_DATABASE: &str = " Name the file of your server in DATABASE_URL, or create a database with \
+    `latchkey migrate up`.";
+
+const NOT_VERIFIED: &str = "The connection to PostgreSQL on another machine would not be verified. Add \
     ?sslmode=verify-full (and sslrootcert=FILE for a certificate of your own) to the address; or set \
     database.tls = \"any\" (LATCHKEY__DATABASE__TLS=any) if you trust the network.";
 
-/// Whether the connection stays on this machine, or is safe on its way.
-fn is_safe(uri: &PostgresUri, environment: &HashMap<String, String>) -> bool {
+/// Whether the connection stays on this machine, or uses TLS with a verified certificate and host name.
+fn is_local_or_verified(uri: &PostgresUri, environment: &HashMap<String, String>) -> bool {
     let variable = |name| environment.get(name).map(|value| Cow::Borrowed(value.as_str()));
-    // A service is a file with parameters, which come before the environment.
+    // A service file can set any parameter, and overrides the environment.
     let has_service = uri.parameter("service").or_else(|| variable("PGSERVICE")).is_some();
     let sslmode = || variable("PGSSLMODE").filter(|_| !has_service);
-    // libpq takes JDBC's `ssl=true` for `sslmode=require`.
-    let may_require = uri.parameter("ssl").is_some();
-    if !may_require && uri.parameter("sslmode").or_else(sslmode).as_deref() == Some("verify-full") {
+    // libpq interprets `ssl=true`, as JDBC uses it, as `sslmode=require`.
+    let has_ssl = uri.parameter("ssl").is_some();
+    if !has_ssl && uri.parameter("sslmode").or_else(sslmode).as_deref() == Some("verify-full") {
         return true;
     }
     let before_path = Some(uri.hosts()).filter(|hosts| !hosts.is_empty());
     let hosts = uri.parameter("host").or(before_path).or_else(|| variable("PGHOST"));
     let addresses = uri.parameter("hostaddr").or_else(|| variable("PGHOSTADDR"));
-    !has_service && [hosts, addresses].into_iter().flatten().all(|hosts| hosts.split(',').all(is_here))
+    !has_service && [hosts, addresses].into_iter().flatten().all(|hosts| hosts.split(',').all(is_local))
 }
 
-/// Whether a host of a libpq address, with or without its port, is this machine.
-fn is_here(host: &str) -> bool {
+/// Whether a host of a libpq address, with or without its port, is this machine or a socket on it.
+fn is_local(host: &str) -> bool {
     let host = match host.strip_prefix('[') {
         Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
         None if host.matches(':').count() == 1 => host.split(':').next().unwrap_or_default(),
@@ -127,13 +156,13 @@ fn is_here(host: &str) -> bool {
     is_socket || host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// A database address whose scheme is known. It prints with its password masked.
+/// The address of a database. It prints with a masked password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum DatabaseUrl {
-    /// A file.
+    /// The path of a SQLite file.
     Sqlite(PathBuf),
-    /// A server, reached through libpq.
+    /// The address of a PostgreSQL server, for libpq.
     Postgres(PostgresUri),
 }
 
@@ -147,18 +176,18 @@ impl TryFrom<String> for DatabaseUrl {
         };
         match scheme {
             "postgres" | "postgresql" if rest.starts_with("//") => {
-                PostgresUri::read(&url).map(Self::Postgres).ok_or_else(|| NOT_READ.to_owned())
+                PostgresUri::read(&url).map(Self::Postgres).ok_or_else(|| POSTGRES_SYNTAX.to_owned())
             }
             "sqlite" => sqlite_file(rest.strip_prefix("//").unwrap_or(rest)),
-            // What the diesel command line takes for SQLite, too. A libpq keyword string is not a file name.
+            // The Diesel command line accepts plain paths too. A libpq keyword string (`host=…`) is not a path.
             "" if !rest.contains('=') => sqlite_file(rest),
             _ => Err("Write sqlite://FILE, a plain file path, or postgres://USER@HOST/NAME.".to_owned()),
         }
     }
 }
 
-const NOT_READ: &str = "Write postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETER=VALUE&…, and within each part @ as %40, \
-    / as %2F, ? as %3F, & as %26, = as %3D, % as %25.";
+const POSTGRES_SYNTAX: &str = "Write postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETER=VALUE&…, and within each part \
+    @ as %40, / as %2F, ? as %3F, & as %26, = as %3D, % as %25.";
 
 fn sqlite_file(path: &str) -> Result<DatabaseUrl, String> {
     match path {
@@ -168,18 +197,18 @@ fn sqlite_file(path: &str) -> Result<DatabaseUrl, String> {
         }
         path if path.starts_with("file:") => Err("Name the SQLite file itself, not a file: URI.".to_owned()),
         path if path.contains(['?', '#']) => {
-            Err("A SQLite address takes no parameters. Name the file only.".to_owned())
+            Err("A SQLite address must not have parameters. Name the file only.".to_owned())
         }
-        // Such a name is rather the address of a server, and it would be printed.
+        // Such a path is probably the address of a server, and its password would be printed.
         path if path.contains("password=") || path.split_once(':').is_some_and(|(_, rest)| rest.contains('@')) => {
-            Err("A SQLite address names a file, and has no user and no password.".to_owned())
+            Err("A SQLite address names a file. It must not contain a user or a password.".to_owned())
         }
         path => Ok(DatabaseUrl::Sqlite(PathBuf::from(path))),
     }
 }
 
 impl DatabaseUrl {
-    /// Whether a SQLite file is named by its whole path.
+    /// Whether this is the absolute path of a SQLite file.
     fn is_absolute(&self) -> bool {
         matches!(self, Self::Sqlite(path) if path.is_absolute())
     }
@@ -213,8 +242,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leaves_this_machine_must_be_safe_on_its_way() {
-        for (url, safe) in [
+    fn connections_to_other_machines_require_a_verified_certificate() {
+        for (url, allowed) in [
             ("postgres://latchkey@localhost/latchkey", true),
             ("postgres://latchkey:p%40ss@127.0.0.1:5432/latchkey", true),
             ("postgres://[::1]:5432/latchkey", true),
@@ -239,13 +268,13 @@ mod tests {
             ("postgres:///latchkey?service=other", false),
             ("postgres://db/latchkey?service=other&sslmode=verify-full", true),
         ] {
-            assert_eq!(is_safe(&PostgresUri::read(url).unwrap(), &HashMap::new()), safe, "{url}");
+            assert_eq!(is_local_or_verified(&PostgresUri::read(url).unwrap(), &HashMap::new()), allowed, "{url}");
         }
     }
 
     #[test]
-    fn libpqs_environment_counts_where_the_address_is_silent() {
-        for (url, variables, safe) in [
+    fn variables_of_libpq_apply_unless_the_address_states_the_parameter() {
+        for (url, variables, allowed) in [
             ("postgres://db/latchkey", &[("PGSSLMODE", "verify-full")][..], true),
             ("postgres://db/latchkey?sslmode=disable", &[("PGSSLMODE", "verify-full")], false),
             ("postgres://db/latchkey", &[("PGSSLMODE", "verify-full"), ("PGSERVICE", "other")], false),
@@ -256,22 +285,23 @@ mod tests {
             ("postgres:///latchkey", &[("PGSERVICE", "other")], false),
         ] {
             let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            assert_eq!(is_safe(&PostgresUri::read(url).unwrap(), &environment), safe, "{url} {variables:?}");
+            let uri = PostgresUri::read(url).unwrap();
+            assert_eq!(is_local_or_verified(&uri, &environment), allowed, "{url} {variables:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn no_slip_in_the_scheme_shows_the_password(
-            scheme in "(postgres|postgresql|sqlite|mysql|file)", slip in r"[ :/@?#=A-Za-z.\[\]]{0,2}",
+        fn an_error_in_the_scheme_does_not_reveal_the_password(
+            scheme in "(postgres|postgresql|sqlite|mysql|file)", typo in r"[ :/@?#=A-Za-z.\[\]]{0,2}",
             at in any::<prop::sample::Index>(), dropped in 0..3_usize,
         ) {
             let mut address = format!("{scheme}://");
             let at = at.index(address.len() + 1);
-            address.replace_range(at..(at + dropped).min(address.len()), &slip);
+            address.replace_range(at..(at + dropped).min(address.len()), &typo);
             address += "ada:canary@localhost/x?password=canary";
             for address in [address.as_str(), address.split('?').next().unwrap_or_default()] {
-                let shown = DatabaseUrl::try_from(address.to_owned()).map_or_else(|refusal| refusal, |url| format!("{url} {url:?}"));
+                let shown = DatabaseUrl::try_from(address.to_owned()).map_or_else(|error| error, |url| format!("{url} {url:?}"));
                 prop_assert!(!shown.contains("canary"), "{} → {}", address, shown);
             }
         }

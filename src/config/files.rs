@@ -1,4 +1,4 @@
-//! Files that settings are read from, and files that hold one secret.
+//! Settings files, and files that hold one secret.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,12 +6,12 @@ use std::path::Path;
 
 use super::ConfigError;
 
-/// The largest settings file, in bytes.
+/// Maximum size of a settings file in bytes.
 const SETTINGS_MAX: u64 = 1024 * 1024;
-/// The largest file with a secret, in bytes.
+/// Maximum size of a file with a secret in bytes.
 const SECRET_MAX: u64 = 64 * 1024;
 
-/// The text of a settings file.
+/// Reads the text of a settings file.
 pub(super) fn settings(file: &Path) -> Result<String, ConfigError> {
     read(file, SETTINGS_MAX).map_err(|message| {
         let hint = "The file is the one that --config or LATCHKEY_CONFIG names.";
@@ -19,27 +19,28 @@ pub(super) fn settings(file: &Path) -> Result<String, ConfigError> {
     })
 }
 
-/// The one line of the file that `variable` names. Messages leave out the name: somebody may have put the secret there.
+/// Reads the only line of the file that `variable` names. Messages do not quote the file name, because the variable may
+/// contain the secret by mistake.
 pub(super) fn secret(variable: &str, file: &str) -> Result<String, ConfigError> {
-    let refused = |message: String| ConfigError::new(variable, message);
+    let invalid = |message: String| ConfigError::new(variable, message);
     let file = file.trim_ascii();
     if file.is_empty() {
-        return Err(refused("The variable is empty. Name a file, or unset the variable.".to_owned()));
+        return Err(invalid("The variable is empty. Name a file, or unset the variable.".to_owned()));
     }
     let text = read(Path::new(file), SECRET_MAX).map_err(|message| {
         let setting = variable.trim_end_matches("_FILE");
-        let hint = format!("This variable takes the name of a file; the value itself goes into {setting}.");
-        refused(format!("{message} {hint}"))
+        let hint = format!("This variable requires the name of a file. Set the value itself in {setting}.");
+        invalid(format!("{message} {hint}"))
     })?;
     let line = text.trim_ascii();
     match line.lines().count() {
-        0 => Err(refused("The file is empty. Write the value into it, or unset the variable.".to_owned())),
+        0 => Err(invalid("The file is empty. Write the value into it, or unset the variable.".to_owned())),
         1 => Ok(line.to_owned()),
-        lines => Err(refused(format!("The file holds {lines} lines. Leave one, with the value alone."))),
+        lines => Err(invalid(format!("The file contains {lines} lines. It must contain one line with the value."))),
     }
 }
 
-/// The text of a file of at most `limit` bytes, without a byte order mark.
+/// Reads the text of a file of at most `limit` bytes, without a byte order mark.
 fn read(file: &Path, limit: u64) -> Result<String, String> {
     let cannot = |error: std::io::Error| format!("The file cannot be read: {error}.");
     if file.is_dir() {

@@ -1,47 +1,47 @@
-//! `[limits]`: how much one client, or one account, may ask for.
+//! `[limits]`: limits per client, user and account.
 
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, within};
 
-/// `[limits]`. `docs/limits.md` says what is counted.
+/// `[limits]`: limits, which `docs/limits.md` describes.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LimitSettings {
-    /// Whether there are any.
+    /// Whether the limits of this section apply.
     pub enabled: bool,
-    /// Failed sign-ins in a row of an account before attempts have to wait.
+    /// Failed sign-ins of an account in a row before further attempts are delayed.
     pub account_failures: i64,
-    /// Seconds that they have to wait at most.
+    /// Maximum delay of an attempt in seconds.
     pub account_delay_max: i64,
-    /// Failed sign-ins in a row after which no password opens the account.
+    /// Failed sign-ins in a row after which no password is accepted for the account.
     pub account_stop: i64,
-    /// Sign-ins that failed, by network.
+    /// Failed sign-ins per client.
     pub failed_sign_ins: Limit,
-    /// Registrations, by network.
+    /// Registrations per client.
     pub registrations: Limit,
-    /// Attempts to claim a key, by network.
+    /// Attempts to claim a key, per client.
     pub claims: Limit,
-    /// Tokens and keys that are not good, by network.
+    /// Invalid tokens and keys per client.
     pub invalid_tokens: Limit,
-    /// Keys that are made or issued, by user.
+    /// Keys that a user creates or issues.
     pub new_keys: Limit,
-    /// Attempts that are refused, by user and by network.
+    /// Refused attempts per user and per client.
     pub refusals: Limit,
 }
 
-/// How many at once, and how many an hour after that.
+/// A limit: a burst, and a rate after that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limit {
-    /// At once.
+    /// Maximum number at once.
     pub burst: u32,
-    /// An hour, spread evenly.
+    /// Number per hour after that, spread evenly.
     pub per_hour: u32,
 }
 
 impl LimitSettings {
-    /// Errors name the key that is out of range.
+    /// Checks the ranges. Errors name the setting that is out of range.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         within("limits.account_failures", self.account_failures, 1, 1_000)?;
         within("limits.account_delay_max", self.account_delay_max, 1, 86_400)?;

@@ -1,28 +1,28 @@
-//! `RUST_LOG`: a filter that would be read in another way than it is meant, or not at all, is refused.
+//! Validation of `RUST_LOG`. `env_filter` itself ignores invalid filters, or interprets them in an unexpected way.
 
 use super::ConfigError;
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-/// The variable that holds it.
+/// The variable that holds the filter.
 pub(super) const VARIABLE: &str = "RUST_LOG";
 
-/// Whether `RUST_LOG` is a list of levels, and of targets with a level each. An empty one is like none.
+/// Checks that the filter is a list of levels and of targets with a level. An empty filter is valid.
 pub(super) fn check(filter: &str) -> Result<(), ConfigError> {
-    // Behind the slash stands text that messages must contain.
+    // The text after the slash is a text that messages must contain.
     let (directives, text) = filter.split_once('/').unwrap_or((filter, ""));
     if text.contains('/') {
         return Err(ConfigError::new(
             VARIABLE,
-            "One slash may stand before a text that messages must contain, not two.",
+            "Only one slash is allowed. It begins a text that messages must contain.",
         ));
     }
     for directive in directives.split(',').map(str::trim_ascii).filter(|directive| !directive.is_empty()) {
         let is_level = |level: &str| LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level));
-        let is_good = match directive.split_once('=') {
+        let is_valid = match directive.split_once('=') {
             Some((target, level)) => is_target(target) && is_level(level),
             None => is_level(directive) || directive == "latchkey" || directive.starts_with("latchkey::"),
         };
-        if !is_good {
+        if !is_valid {
             return Err(ConfigError::new(
                 VARIABLE,
                 format!(

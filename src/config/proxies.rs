@@ -1,4 +1,4 @@
-//! What stands between clients and this server: proxies, and browsers that come from elsewhere.
+//! Trusted proxies, allowed origins and the public URL.
 
 use std::net::IpAddr;
 
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 
-/// Addresses and networks.
+/// A list of IP addresses and networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "Vec<String>")]
 pub struct Networks(Vec<IpNet>);
 
 impl Networks {
-    /// Whether the address is in one of them.
-    pub fn contain(&self, address: IpAddr) -> bool {
+    /// Whether the address is in one of the networks.
+    pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether there are none.
-    pub fn are_none(&self) -> bool {
+    /// Whether the list is empty.
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -32,7 +32,8 @@ impl TryFrom<Vec<String>> for Networks {
             let address = || text.parse::<IpAddr>().map(IpNet::from);
             text.parse().or_else(|_| address()).map(canonical).map_err(|_neither| {
                 format!(
-                    "Entry {} is no address and no network. Write such as 10.0.0.7, 10.0.0.0/8 or 2001:db8::/32.",
+                    "Entry {} is neither an address nor a network. Write, for example, 10.0.0.7, 10.0.0.0/8 or \
+                     2001:db8::/32.",
                     at + 1
                 )
             })
@@ -41,7 +42,7 @@ impl TryFrom<Vec<String>> for Networks {
     }
 }
 
-/// An IPv4 network that is written as one of IPv6 (RFC 4291, section 2.5.5.2) is the IPv4 network: clients are told apart
+/// Converts an IPv4-mapped IPv6 network (RFC 4291, section 2.5.5.2) to the IPv4 network, because clients are compared
 /// by their IPv4 addresses.
 fn canonical(network: IpNet) -> IpNet {
     let mapped = |length: u8| length.checked_sub(96);
@@ -53,7 +54,7 @@ fn canonical(network: IpNet) -> IpNet {
     }
 }
 
-/// The header in which a proxy says where a request comes from.
+/// The header in which trusted proxies report the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String")]
 pub enum ClientHeader {
@@ -77,13 +78,13 @@ impl TryFrom<String> for ClientHeader {
     }
 }
 
-/// Origins of web pages, as browsers send them.
+/// A list of origins of web pages, as browsers send them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "Vec<String>")]
 pub struct Origins(Vec<String>);
 
 impl Origins {
-    /// Each.
+    /// All origins.
     pub fn all(&self) -> &[String] {
         &self.0
     }
@@ -100,26 +101,29 @@ impl TryFrom<Vec<String>> for Origins {
     }
 }
 
-/// Whether `text` is an origin, byte for byte as browsers send it.
+/// Checks that `text` is an origin exactly as browsers send it.
 fn origin(text: &str) -> Result<(), String> {
     if text.contains('*') {
         return Err("Patterns are not supported. Name each origin, such as https://app.example.com.".to_owned());
     }
-    let url = url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && has_no_more(url));
+    let url = url::Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && has_only_host_and_path(url));
     let Some(url) = url.filter(has_plain_host) else {
-        return Err("This is no origin. Write scheme and host, such as https://app.example.com.".to_owned());
+        return Err("This is not an origin. Write scheme and host, such as https://app.example.com.".to_owned());
     };
     match url.origin().ascii_serialization() {
         exact if exact == text => Ok(()),
-        exact => Err(format!("Browsers send this origin as {exact}. Write it so, without a path.")),
+        exact => Err(format!("Browsers send this origin as {exact}. Write it in this form, without a path.")),
     }
 }
 
-/// Errors name the key.
+/// Checks `http.public_url`. Errors name the setting.
 pub(super) fn check_public_url(text: &str) -> Result<(), ConfigError> {
     let url = url::Url::parse(text).ok();
     let is_usable = url.is_some_and(|url| {
-        matches!(url.scheme(), "http" | "https") && has_no_more(&url) && has_plain_host(&url) && !text.contains(' ')
+        let has_http = matches!(url.scheme(), "http" | "https");
+        has_http && has_only_host_and_path(&url) && has_plain_host(&url) && !text.contains(' ')
     });
     if text.is_empty() || is_usable {
         return Ok(());
@@ -129,13 +133,13 @@ pub(super) fn check_public_url(text: &str) -> Result<(), ConfigError> {
     Err(ConfigError::new("http.public_url", rule))
 }
 
-/// Whether it has neither credentials nor query nor fragment.
-fn has_no_more(url: &url::Url) -> bool {
+/// Whether the URL has no credentials, no query and no fragment.
+fn has_only_host_and_path(url: &url::Url) -> bool {
     let has_credentials = !url.username().is_empty() || url.password().is_some();
     !has_credentials && url.query().is_none() && url.fragment().is_none()
 }
 
-/// Whether the host is a name or an address. URLs may hold other characters, no name does.
+/// Whether the host is a name or an address. The URL parser accepts other characters, which no host name contains.
 fn has_plain_host(url: &url::Url) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
     url.host_str().is_some_and(|host| !host.is_empty() && host.bytes().all(is_plain))
@@ -146,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv4_network_is_the_same_in_the_spelling_of_ipv6() {
+    fn an_ipv4_mapped_network_equals_the_ipv4_network() {
         for (written, inside, outside) in [
             ("::ffff:10.0.0.7", "10.0.0.7", "10.0.0.8"),
             ("::ffff:10.0.0.0/104", "10.9.9.9", "11.0.0.1"),
@@ -154,8 +158,8 @@ mod tests {
             ("2001:db8::/32", "2001:db8::1", "2001:db9::1"),
         ] {
             let networks = Networks::try_from(vec![written.to_owned()]).unwrap();
-            assert!(networks.contain(inside.parse().unwrap()), "{written}");
-            assert!(!networks.contain(outside.parse().unwrap()), "{written}");
+            assert!(networks.contains(inside.parse().unwrap()), "{written}");
+            assert!(!networks.contains(outside.parse().unwrap()), "{written}");
         }
     }
 
@@ -175,13 +179,13 @@ mod tests {
             ("https://app.example.com/path", "https://app.example.com"),
             ("https://b\u{fc}cher.example", "https://xn--bcher-kva.example"),
             ("https:app.example.com", "https://app.example.com"),
-            ("https://ada:x@app.example.com", "no origin"),
-            ("https://app.example.com?x", "no origin"),
-            ("https://{tenant}.example.com", "no origin"),
-            ("app.example.com", "no origin"),
-            ("ftp://example.com", "no origin"),
-            ("null", "no origin"),
-            ("https://", "no origin"),
+            ("https://ada:x@app.example.com", "not an origin"),
+            ("https://app.example.com?x", "not an origin"),
+            ("https://{tenant}.example.com", "not an origin"),
+            ("app.example.com", "not an origin"),
+            ("ftp://example.com", "not an origin"),
+            ("null", "not an origin"),
+            ("https://", "not an origin"),
         ] {
             let error = origin(bad).unwrap_err();
             assert!(error.contains(says), "{bad}: {error}");

@@ -1,4 +1,4 @@
-//! Settings as they are written: which source holds which, and where.
+//! Sources of settings: the defaults, a file and environment variables. Records where each setting was set.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -7,19 +7,13 @@ use std::path::Path;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::names::{self, Names};
-use super::{ConfigError, DEFAULTS, Settings, files, values};
+use super::names::{self, Names, SECRETS};
+use super::{ConfigError, DEFAULTS, Settings, files, roles, values};
 
-/// Variables that may come from a file named by `<variable>_FILE`, with their settings. Later ones win.
-pub(super) const SECRETS: [(&str, &str); 3] = [
-    ("DATABASE_URL", "database.url"),
-    ("LATCHKEY__DATABASE__URL", "database.url"),
-    ("LATCHKEY__AUTH__API_KEY_TOKEN", "auth.api_key_token"),
-];
-/// The setting that has no default.
+/// The setting without a default in `config/default.toml`.
 const UNSET: &str = "auth.api_key_token";
 
-/// Where a setting was written.
+/// Where a setting was set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     File { name: String, line: usize },
@@ -35,17 +29,17 @@ impl fmt::Display for Place {
     }
 }
 
-/// Where each setting was written that is not a default, by key, such as `server.listen`.
+/// Where each setting that is not a default was set, by key, such as `server.listen`.
 #[derive(Clone, Debug, Default)]
 pub struct Places(BTreeMap<String, Place>);
 
 impl Places {
-    /// Where the setting of this key was written, unless it is the default.
+    /// Where the setting with this key was set. `None` for a default.
     pub fn of(&self, key: &str) -> Option<impl fmt::Display> {
         self.0.get(key)
     }
 
-    /// An error about the setting of this key, with the place where it was written.
+    /// Creates an error about the setting with this key that states where it was set.
     pub fn error(&self, key: &str, message: impl Into<String>) -> ConfigError {
         self.locate(ConfigError::new(key, message))
     }
@@ -58,7 +52,7 @@ impl Places {
     }
 }
 
-/// All settings, by key, and where they were written.
+/// All settings by key, and where they were set.
 pub(super) struct Sources {
     defaults: BTreeMap<String, Value>,
     values: BTreeMap<String, Value>,
@@ -74,15 +68,15 @@ impl Sources {
         Ok(Self { values: defaults.clone(), defaults, places: Places::default() })
     }
 
-    /// On top of what there is, the settings in `file`.
+    /// Adds the settings in `file`, which override earlier ones.
     pub(super) fn read_file(&mut self, file: &Path) -> Result<(), ConfigError> {
         let text = files::settings(file)?;
         let name = file.display().to_string();
         let line_at = |at: usize| text.get(..at).unwrap_or_default().matches('\n').count() + 1;
         let unreadable = |error: toml::de::Error| {
             let line = line_at(error.span().map_or(0, |span| span.start));
-            let written = text.lines().nth(line - 1).unwrap_or_default();
-            ConfigError::new(format!("{name}, line {line}"), values::explain_syntax(error.message(), written))
+            let line_text = text.lines().nth(line - 1).unwrap_or_default();
+            ConfigError::new(format!("{name}, line {line}"), values::explain_syntax(error.message(), line_text))
         };
         let table = text.parse::<toml::Table>().map_err(unreadable)?;
         let lines = DeTable::parse(&text).map_err(unreadable)?;
@@ -93,7 +87,8 @@ impl Sources {
         found.into_iter().try_for_each(|(key, value, place)| self.set(&key, value, place))
     }
 
-    /// Calls `found` with each setting in `table`, or with what stands in its place, and where that is.
+    /// Calls `found` with key, value and byte offset of each entry in `table`. Entries of known sections are visited
+    /// recursively. Keys and values are not checked.
     fn walk(
         &self,
         section: &str,
@@ -104,7 +99,9 @@ impl Sources {
         for (name, line) in lines {
             let key = joined(section, name.get_ref());
             match (table.get(name.get_ref().as_ref()), line.get_ref()) {
-                (Some(Value::Table(table)), DeValue::Table(lines)) if self.names().is_section(&key) => {
+                (Some(Value::Table(table)), DeValue::Table(lines))
+                    if self.names().is_section(&key) || (section == roles::SECTION && !table.is_empty()) =>
+                {
                     self.walk(&key, table, lines, found);
                 }
                 (Some(value), _) => found(key, value, name.span().start),
@@ -113,22 +110,22 @@ impl Sources {
         }
     }
 
-    /// On top of what there is, the settings in environment variables.
+    /// Adds the settings in environment variables, which override earlier ones.
     pub(super) fn read_environment(&mut self, environment: &HashMap<String, String>) -> Result<(), ConfigError> {
         let mut variables: Vec<(&String, &String)> = environment.iter().collect();
-        // `DATABASE_URL` comes before `LATCHKEY__DATABASE__URL`, which wins.
+        // `LATCHKEY__DATABASE__URL` overrides `DATABASE_URL`, which is sorted before it.
         variables.sort();
         for (variable, value) in variables {
             let secret = SECRETS.into_iter().find(|(name, _)| variable.strip_suffix("_FILE") == Some(name));
             if let Some((name, key)) = secret {
                 if environment.contains_key(name) {
-                    return Err(ConfigError::new(variable, format!("{name} is set, too. Unset one of them.")));
+                    return Err(ConfigError::new(variable, format!("{name} is also set. Unset one of them.")));
                 }
                 let value = Value::String(files::secret(variable, value)?);
                 self.set(key, value, Place::Variable(variable.clone()))?;
             } else if let Some(key) = self.names().setting_of(variable) {
                 self.set(&key, Value::String(value.clone()), Place::Variable(variable.clone()))?;
-            } else if names::looks_like_ours(variable, value) {
+            } else if names::is_intended_as_setting(variable, value) {
                 return Err(ConfigError::new(variable, self.names().explain_variable(variable)));
             }
         }
@@ -139,33 +136,41 @@ impl Sources {
         Names::new(self.defaults.keys().map(String::as_str).collect())
     }
 
-    /// Sets a setting to a value of the type of its default.
+    /// Sets a setting. The value is converted to the type of the default.
+    ///
+    /// Errors: the key is unknown, or the value has another type.
     fn set(&mut self, key: &str, value: Value, place: Place) -> Result<(), ConfigError> {
         let placed = |message| ConfigError::new(format!("{key} ({place})"), message);
-        let default = self.defaults.get(key).ok_or_else(|| match &value {
-            _ if self.names().is_section(key) => placed(self.names().explain_section(key)),
-            _ => placed(self.names().explain_key(key)),
+        let default = self.defaults.get(key).cloned().or_else(|| roles::default_of(key));
+        let default = default.ok_or_else(|| {
+            let explain = || match self.names().is_section(key) {
+                true => self.names().explain_section(key),
+                false => self.names().explain_key(key),
+            };
+            placed(roles::explain(key).unwrap_or_else(explain))
         })?;
-        let value = values::of_type_of(default, key, value).map_err(placed)?;
+        let value = values::of_type_of(&default, key, value).map_err(placed)?;
         self.values.insert(key.to_owned(), value);
         self.places.0.insert(key.to_owned(), place);
         Ok(())
     }
 
-    /// The settings, or which of them is not possible.
+    /// Builds the settings.
+    ///
+    /// Errors name the first setting with an invalid value.
     pub(super) fn settings(self) -> Result<Settings, ConfigError> {
         match nested(&self.values).try_into::<Settings>() {
             Ok(settings) => Ok(Settings { places: self.places, ..settings }),
-            Err(error) => Err(self.culprit().unwrap_or_else(|| ConfigError::new("all", error.message()))),
+            Err(error) => Err(self.first_invalid().unwrap_or_else(|| ConfigError::new("all", error.message()))),
         }
     }
 
-    /// The setting that is not possible on top of the defaults, and why.
-    fn culprit(&self) -> Option<ConfigError> {
+    /// The first setting that is invalid in combination with the defaults, as an error.
+    fn first_invalid(&self) -> Option<ConfigError> {
         self.places.0.keys().find_map(|key| {
-            let mut alone = self.defaults.clone();
-            alone.insert(key.clone(), self.values.get(key)?.clone());
-            let error = nested(&alone).try_into::<Settings>().err()?;
+            let mut candidate = self.defaults.clone();
+            candidate.insert(key.clone(), self.values.get(key)?.clone());
+            let error = nested(&candidate).try_into::<Settings>().err()?;
             Some(self.places.error(key, values::explain(error.message())))
         })
     }
@@ -175,7 +180,7 @@ fn joined(section: &str, name: &str) -> String {
     if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
 }
 
-/// Tables within tables as keys with dots.
+/// Converts nested tables to dotted keys.
 fn flatten(section: &str, table: toml::Table, flat: &mut BTreeMap<String, Value>) {
     for (name, value) in table {
         match (joined(section, &name), value) {
@@ -185,7 +190,7 @@ fn flatten(section: &str, table: toml::Table, flat: &mut BTreeMap<String, Value>
     }
 }
 
-/// Keys with dots as tables within tables.
+/// Converts dotted keys to nested tables.
 fn nested(flat: &BTreeMap<String, Value>) -> toml::Table {
     let mut root = toml::Table::new();
     for (key, value) in flat {

@@ -1,4 +1,4 @@
-//! `[tls]`: what the server shows to clients that speak TLS with it.
+//! `[tls]`: the certificate of the server.
 
 use std::path::PathBuf;
 
@@ -6,30 +6,30 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 
-/// `[tls]`. Both files or neither.
+/// `[tls]`: the files of the certificate. Both or neither are set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsSettings {
-    /// The certificate and those between it and the root, in PEM.
+    /// The PEM file with the certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
-    /// Its private key, in PEM.
+    /// The PEM file with the private key.
     pub key: PathBuf,
 }
 
 impl TlsSettings {
-    /// Whether the listener speaks TLS.
+    /// Whether the listener uses TLS.
     pub fn is_on(&self) -> bool {
         !self.certificate.as_os_str().is_empty()
     }
 
-    /// Errors name the key that is missing.
+    /// Checks that both files are set, or neither. Errors name the setting that is set.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let [missing, present] = match (self.is_on(), self.key.as_os_str().is_empty()) {
             (true, true) => ["tls.key", "tls.certificate"],
             (false, false) => ["tls.certificate", "tls.key"],
             _ => return Ok(()),
         };
-        let rule = format!("TLS takes two files. Name {missing}, too, or remove {present}.");
+        let rule = format!("TLS requires two files. Set {missing} too, or remove {present}.");
         Err(ConfigError::new(present, rule))
     }
 }

@@ -1,4 +1,4 @@
-//! Values as they are written, as values of the type that a setting has, and what to write where one is not.
+//! Conversion of written values to the types of settings, and error messages that state what to write instead.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,12 +7,14 @@ use toml::Value;
 
 use crate::domain::text;
 
-/// The one setting that is a list of tables.
+/// The only setting that is a list of tables.
 const RULES: &str = "authz.rules";
-/// Parts of the names of settings that count seconds.
+/// Parts of the names of settings whose unit is the second.
 const IN_SECONDS: [&str; 6] = ["_ttl", "_timeout", "_delay", "_delay_max", "_seconds", "keep_alive"];
 
-/// `value` as one of the type of `default`, or what to write instead. In the environment all values are text.
+/// Converts `value` to the type of `default`. Values of environment variables are always text.
+///
+/// Errors: a message that states what to write instead.
 pub(super) fn of_type_of(default: &Value, key: &str, value: Value) -> Result<Value, String> {
     let value = cleaned(value)?;
     match (default, value) {
@@ -23,33 +25,36 @@ pub(super) fn of_type_of(default: &Value, key: &str, value: Value) -> Result<Val
             Ok(Value::Array(members))
         }
         (Value::Array(_), Value::String(_)) if key == RULES => {
-            Err("Rules stand in a settings file only, as [[authz.rules]].".to_owned())
+            Err("Rules can be set in a settings file only, as [[authz.rules]].".to_owned())
         }
         (Value::Array(_), Value::String(list)) => Ok(members(&list)),
-        (Value::Array(_), _) => Err("Write a list of texts: [\"…\", \"…\"].".to_owned()),
+        (Value::Array(_), _) => Err("Write a list of strings: [\"…\", \"…\"].".to_owned()),
         (Value::String(_), value @ Value::String(_)) => Ok(value),
         (Value::String(_), _) => Err("Write text in quotes: \"…\".".to_owned()),
         (_, value) => Ok(value),
     }
 }
 
-/// Members separated by commas.
+/// Splits a list that is separated by commas.
 fn members(list: &str) -> Value {
     let members = list.split(',').map(str::trim_ascii).filter(|member| !member.is_empty());
     Value::Array(members.map(|member| Value::String(member.to_owned())).collect())
 }
 
-/// Texts without blanks around them; none may hold what cannot be seen.
+/// Trims all texts in a value.
+///
+/// Errors: a text contains an invisible character, or was not UTF-8.
 fn cleaned(value: Value) -> Result<Value, String> {
     match value {
         Value::String(written) => {
             let written = written.trim_ascii();
-            match written.chars().find(|character| text::is_unseen(*character) || *character == '\u{fffd}') {
+            match written.chars().find(|character| text::is_invisible(*character) || *character == '\u{fffd}') {
                 None => Ok(Value::String(written.to_owned())),
                 Some('\u{fffd}') => Err("The value is not text in UTF-8.".to_owned()),
-                Some(unseen) => {
-                    Err(format!("The value holds the invisible character U+{:04X}. Remove it.", u32::from(unseen)))
-                }
+                Some(invisible) => Err(format!(
+                    "The value contains the invisible character U+{:04X}. Remove it.",
+                    u32::from(invisible)
+                )),
             }
         }
         Value::Array(members) => members.into_iter().map(cleaned).collect::<Result<_, _>>().map(Value::Array),
@@ -67,14 +72,14 @@ fn integer(default: i64, key: &str, value: &Value) -> Result<Value, String> {
         Value::String(text) => text.parse().ok(),
         _ => None,
     };
-    let (what, without) = match IN_SECONDS.iter().any(|part| key.ends_with(part)) {
+    let (kind, without_unit) = match IN_SECONDS.iter().any(|part| key.ends_with(part)) {
         true => ("a whole number of seconds", " without a unit"),
         false => ("a whole number", ""),
     };
-    let or_unset = if value.as_str() == Some("") { ", or remove the setting to get that" } else { "" };
-    let or_empty = if value.as_str() == Some("") { "The value is empty. " } else { "" };
+    let or_unset = if value.as_str() == Some("") { ", or remove the setting to use the default" } else { "" };
+    let is_empty = if value.as_str() == Some("") { "The value is empty. " } else { "" };
     read.map(Value::Integer)
-        .ok_or_else(|| format!("{or_empty}Write {what}{without}, such as the default {default}{or_unset}."))
+        .ok_or_else(|| format!("{is_empty}Write {kind}{without_unit}, such as the default {default}{or_unset}."))
 }
 
 fn boolean(value: &Value) -> Option<Value> {
@@ -90,8 +95,8 @@ fn boolean(value: &Value) -> Option<Value> {
     read.map(Value::Boolean)
 }
 
-/// A parser's words about a line that is not TOML, with the likely cause.
-pub(super) fn explain_syntax(said: &str, line: &str) -> String {
+/// Explains the error `message` of the TOML parser about `line`, with the likely cause.
+pub(super) fn explain_syntax(message: &str, line: &str) -> String {
     let is_value = |value: &str| format!("value = {value}").parse::<toml::Table>().is_ok();
     let unquoted = line.split_once('=').map(|(name, value)| (name.trim(), value.trim())).filter(|(name, value)| {
         let is_name = !name.is_empty() && !name.starts_with(['#', '[', '"']);
@@ -104,28 +109,30 @@ pub(super) fn explain_syntax(said: &str, line: &str) -> String {
             "This is not TOML. Write text in quotes ({name} = \"…\"), a number without a unit, and true or false in \
              lower case."
         ),
-        None => format!("This is not TOML: {}.", said.lines().next().unwrap_or_default().trim_end_matches('.')),
+        None => format!("This is not TOML: {}.", message.lines().next().unwrap_or_default().trim_end_matches('.')),
     }
 }
 
-/// The words of a type about a value that it does not take, without the value: it may be a secret in the wrong place.
-pub(super) fn explain(said: &str) -> String {
-    let is_of_serde = said.starts_with("invalid ");
-    match said.rsplit_once(", expected ").filter(|_| is_of_serde) {
+/// The error `message` of a type about an invalid value, without the value, which may be a secret in the wrong setting.
+pub(super) fn explain(message: &str) -> String {
+    let is_of_serde = message.starts_with("invalid ");
+    match message.rsplit_once(", expected ").filter(|_| is_of_serde) {
         Some((_, "u32" | "u64" | "usize")) => {
-            "This number is negative or too large. config/default.toml names its bounds.".to_owned()
+            "This number is negative or too large. config/default.toml states its range.".to_owned()
         }
         Some((_, expected)) => format!("This must be {}.", expected.lines().next().unwrap_or_default()),
-        None => said.trim_end().to_owned(),
+        None => message.trim_end().to_owned(),
     }
 }
 
-/// The address and port of a listener.
+/// Deserializes the address and port of a listener.
 pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     read_address(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// An address with its port, or what to write instead.
+/// Parses an IP address with a port.
+///
+/// Errors: a message that states what to write instead.
 pub(super) fn read_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_no_address| {
         let bare = text.trim_start_matches("http://").trim_start_matches("https://").trim_end_matches('/');

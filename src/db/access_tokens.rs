@@ -4,65 +4,63 @@ use chrono::NaiveDateTime;
 use diesel::prelude::*;
 use diesel::upsert::excluded;
 
-use super::Conn;
-use super::cached::Cached;
-use super::conn::{free_locked, on_backend};
-use super::schema::{access_tokens, users};
-use super::users::stored_role;
 use crate::clock::Timestamp;
+use crate::db::cached::Cached;
+use crate::db::engine::connection::Conn;
+use crate::db::engine::connection::{free_locked, on_backend};
+use crate::db::schema::{access_tokens, users};
 use crate::domain::id::{EntryId, UserId};
-use crate::domain::principal::Level;
-use crate::domain::scope::ScopeSet;
+use crate::domain::scope::Grant;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
 
-/// In the column `scopes` of a token that was not narrowed: whatever its user's role holds, also after a change of it.
+/// The value of the column `scopes` for a token that was not narrowed: all scopes of its user's current role.
 const ALL_OF_ROLE: &str = "*";
 
-/// What the column `scopes` holds for a token that was narrowed to `scopes`, or was not.
-pub fn stored_scopes(scopes: Option<ScopeSet>) -> String {
-    scopes.map_or_else(|| ALL_OF_ROLE.to_owned(), |scopes| scopes.to_string())
+/// The value of the column `scopes` for a token that was narrowed to `scopes`; `None` for one that was not narrowed.
+pub fn stored_scopes(scopes: Option<&Grant>) -> String {
+    scopes.map_or_else(|| ALL_OF_ROLE.to_owned(), ToString::to_string)
 }
 
 /// A row of `access_tokens`.
 #[derive(Insertable)]
 #[diesel(table_name = access_tokens)]
 pub struct AccessToken {
-    /// The owner, and the key: a user has one token.
+    /// The owner. This is the primary key: a user has at most one token.
     pub user_id: i64,
-    /// The token's digest in hex.
+    /// The digest of the token, in hex.
     pub access_token: String,
     /// See [`stored_scopes`].
     pub scopes: String,
     /// When the user signed in.
     pub created_at: NaiveDateTime,
-    /// The first moment at which the token is dead.
+    /// When the token expires. It is invalid from this moment on.
     pub expiration_date: NaiveDateTime,
     /// The audit entry of the sign-in.
     pub sign_in_id: i64,
 }
 
-/// A token with what the guard needs to know of its owner.
+/// A token, with the fields of its owner that authentication needs.
 pub struct Resolved {
     /// The owner.
     pub user_id: UserId,
     /// The owner's first name.
     pub name: String,
-    /// The owner's address.
+    /// The owner's e-mail address.
     pub email: String,
     /// The audit entry of the sign-in.
     pub sign_in: EntryId,
-    /// What the token is good for.
-    pub level: Level,
-    /// Whether it was narrowed at sign-in.
-    pub narrowed: bool,
+    /// The name of the owner's role.
+    pub role: String,
+    /// The scopes to which the token was narrowed at sign-in; `None` for a token that was not narrowed.
+    pub narrowed_to: Option<Grant>,
     /// When the owner signed in.
     pub created_at: Timestamp,
-    /// The first moment at which the token is dead.
+    /// When the token expires. It is invalid from this moment on.
     pub expiration_date: Timestamp,
 }
 
-/// Makes `token` its owner's only one.
+/// Stores `token`, and replaces the previous token of its owner.
 pub fn replace(conn: &mut Conn, token: &AccessToken) -> Result<(), AppError> {
     on_backend!(conn => Cached(diesel::insert_into(access_tokens::table)
         .values(token)
@@ -79,7 +77,8 @@ pub fn replace(conn: &mut Conn, token: &AccessToken) -> Result<(), AppError> {
     Ok(())
 }
 
-/// The token with this digest, expired or not, and its owner unless disabled: one indexed query.
+/// The token with this digest and its owner, in one indexed query. The token may have expired. Returns `None` if there
+/// is no such token, or if the owner is disabled or deleted.
 pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppError> {
     type Row = (i64, String, String, String, String, NaiveDateTime, NaiveDateTime, i64);
     let row: Option<Row> = access_tokens::table
@@ -98,30 +97,26 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
         ))
         .get_result(conn)
         .optional()?;
-    Ok(row.map(|(id, name, email, role, scopes, created_at, expiration_date, sign_in)| {
-        let role = stored_role(&role);
-        let narrowed = scopes != ALL_OF_ROLE;
-        let granted = if narrowed { ScopeSet::from_stored(&scopes) } else { role.scopes() };
-        Resolved {
-            user_id: UserId(id),
-            name,
-            email,
-            sign_in: EntryId(sign_in),
-            level: Level::new(role, granted),
-            narrowed,
-            created_at: created_at.into(),
-            expiration_date: expiration_date.into(),
-        }
+    Ok(row.map(|(id, name, email, role, scopes, created_at, expiration_date, sign_in)| Resolved {
+        user_id: UserId(id),
+        name,
+        email,
+        sign_in: EntryId(sign_in),
+        role,
+        narrowed_to: (scopes != ALL_OF_ROLE).then(|| Grant::from_stored_list(&scopes)),
+        created_at: created_at.into(),
+        expiration_date: expiration_date.into(),
     }))
 }
 
-/// Removes the token of a user; whether there was one.
+/// Deletes the token of a user. Returns whether there was one.
 pub fn delete_of(conn: &mut Conn, user: UserId) -> Result<bool, AppError> {
     Ok(diesel::delete(access_tokens::table.find(user.0)).execute(conn)? > 0)
 }
 
-/// Removes the tokens of at most `limit` users with higher ids than `after`; how many, and the last of these users if
-/// there may be more. Others may remove some of them meanwhile.
+/// Deletes the tokens of at most `limit` users with higher ids than `after`. Returns the number of deleted tokens, and
+/// the last of these users if there may be more. The number is lower if other transactions delete some of the tokens
+/// meanwhile.
 pub fn delete_some(conn: &mut Conn, after: UserId, limit: i64) -> Result<(usize, Option<UserId>), AppError> {
     let some = access_tokens::table.filter(access_tokens::user_id.gt(after.0)).order(access_tokens::user_id);
     let users: Vec<i64> = some.limit(limit).select(access_tokens::user_id).load(conn)?;
@@ -131,7 +126,8 @@ pub fn delete_some(conn: &mut Conn, after: UserId, limit: i64) -> Result<(usize,
     Ok((ended, last))
 }
 
-/// Removes at most `limit` tokens that had expired at `end`, except those that somebody else is changing; how many.
+/// Deletes at most `limit` tokens that expired at or before `end`, except rows that are locked. Returns the number of
+/// deleted rows.
 pub fn delete_expired(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, AppError> {
     let expired = access_tokens::table.filter(access_tokens::expiration_date.le(end.naive()));
     let users: Vec<i64> = free_locked!(conn => expired.order(access_tokens::expiration_date)

@@ -1,20 +1,20 @@
-//! The `audit_entries` table: it only ever grows.
+//! The `audit_entries` table, to which Latchkey only appends.
 
 use std::sync::Arc;
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
-use super::Conn;
-use super::cached::Cached;
-use super::conn::on_backend;
-use super::schema::audit_entries;
 use crate::clock::Timestamp;
-use crate::domain::audit::{By, Entry, Event, Filter, Origin, Outcome};
+use crate::db::cached::Cached;
+use crate::db::engine::connection::Conn;
+use crate::db::engine::connection::on_backend;
+use crate::db::schema::audit_entries;
+use crate::domain::audit::{Actor, ClientInfo, Entry, Event, Filter, Outcome};
 use crate::domain::id::{EntryId, UserId};
 use crate::domain::principal::Level;
-use crate::domain::role::Role;
-use crate::domain::scope::ScopeSet;
+use crate::domain::role::RoleName;
+use crate::domain::scope::Grant;
 use crate::error::AppError;
 
 #[derive(Insertable)]
@@ -38,51 +38,64 @@ struct NewEntry<'a> {
     request_id: Option<&'a str>,
 }
 
-/// Appends an entry; its id.
+/// Appends an entry and returns its id.
 pub fn insert(
     conn: &mut Conn,
     at: Timestamp,
-    by: &By,
+    actor: &Actor,
     event: &Event,
     outcome: Outcome,
-    origin: &Origin,
+    client_info: &ClientInfo,
 ) -> Result<EntryId, AppError> {
-    let entry = new_entry(at, by, event, outcome, origin);
+    let entry = new_entry(at, actor, event, outcome, client_info);
     let insert = Cached(diesel::insert_into(audit_entries::table).values(entry).returning(audit_entries::id));
     let id: i64 = on_backend!(conn => insert.get_result(conn))?;
     Ok(EntryId(id))
 }
 
-/// By whom and from where the change was made that this entry tells of; `None` if somebody has removed it.
-pub fn maker(conn: &mut Conn, id: EntryId) -> Result<Option<(By, Origin)>, AppError> {
+/// The actor and the client of this entry; `None` if the entry has been deleted from the database by hand.
+pub fn find_actor(conn: &mut Conn, id: EntryId) -> Result<Option<(Actor, ClientInfo)>, AppError> {
     let row: Option<Row> = audit_entries::table.find(id.0).select(Row::as_select()).get_result(conn).optional()?;
     Ok(row.map(|row| {
-        let scopes = ScopeSet::from_stored(&row.scopes);
-        let level = row.role.as_deref().and_then(Role::named).map(|role| Level { role, scopes });
-        let by = By { actor: row.actor, user: row.user_id.map(UserId), credential: row.credential, level };
+        let scopes = Grant::from_stored_list(&row.scopes);
+        let level = row.role.as_deref().map(|role| Level { role: RoleName::from(role), scopes });
+        let actor = Actor { actor: row.actor, user: row.user_id.map(UserId), credential: row.credential, level };
         let client = row.client.and_then(|client| client.parse().ok());
-        (by, Origin { client, request_id: row.request_id.map(Arc::from) })
+        (actor, ClientInfo { client, request_id: row.request_id.map(Arc::from) })
     }))
 }
 
-/// Appends entries about things that went along with a change.
-pub fn insert_all(conn: &mut Conn, at: Timestamp, by: &By, events: &[Event], origin: &Origin) -> Result<(), AppError> {
-    // A statement takes a bounded number of values.
-    for some in events.chunks(500) {
-        let entries: Vec<_> = some.iter().map(|event| new_entry(at, by, event, Outcome::Success, origin)).collect();
+/// Appends entries about the effects of a change, all by the same actor and with the outcome success.
+pub fn insert_all(
+    conn: &mut Conn,
+    at: Timestamp,
+    actor: &Actor,
+    events: &[Event],
+    client_info: &ClientInfo,
+) -> Result<(), AppError> {
+    // Both databases limit the number of bound values per statement.
+    for chunk in events.chunks(500) {
+        let entries: Vec<_> =
+            chunk.iter().map(|event| new_entry(at, actor, event, Outcome::Success, client_info)).collect();
         on_backend!(conn => diesel::insert_into(audit_entries::table).values(&entries).execute(conn))?;
     }
     Ok(())
 }
 
-fn new_entry<'a>(at: Timestamp, by: &'a By, event: &'a Event, outcome: Outcome, origin: &'a Origin) -> NewEntry<'a> {
+fn new_entry<'a>(
+    at: Timestamp,
+    actor: &'a Actor,
+    event: &'a Event,
+    outcome: Outcome,
+    client_info: &'a ClientInfo,
+) -> NewEntry<'a> {
     NewEntry {
         at: at.naive(),
-        actor: &by.actor,
-        user_id: by.user.map(|user| user.0),
-        credential: &by.credential,
-        role: by.level.map(|level| level.role.name()),
-        scopes: by.level.map(|level| level.scopes.to_string()).unwrap_or_default(),
+        actor: &actor.actor,
+        user_id: actor.user.map(|user| user.0),
+        credential: &actor.credential,
+        role: actor.level.as_ref().map(|level| level.role.as_str()),
+        scopes: actor.level.as_ref().map(|level| level.scopes.to_string()).unwrap_or_default(),
         action: event.action.name(),
         target: event.target.as_ref().map(ToString::to_string),
         subject_id: event.subject.map(|subject| subject.0),
@@ -91,8 +104,8 @@ fn new_entry<'a>(at: Timestamp, by: &'a By, event: &'a Event, outcome: Outcome, 
         changed: event.changed.join(" "),
         outcome: outcome.name(),
         detail: event.detail.as_deref(),
-        client: origin.client.map(|client| client.to_string()),
-        request_id: origin.request_id.as_deref(),
+        client: client_info.client.map(|client| client.to_string()),
+        request_id: client_info.request_id.as_deref(),
     }
 }
 
@@ -142,7 +155,7 @@ impl From<Row> for Entry {
     }
 }
 
-/// In which order, and from where on.
+/// The order of a list, and where it starts.
 #[derive(Clone, Copy, Debug)]
 pub enum Slice {
     /// Oldest first, after this entry.
@@ -151,26 +164,28 @@ pub enum Slice {
     Before(EntryId),
 }
 
-/// Some entries, and after which one the slice continues, if it does: not always the last of them.
+/// One part of a list of entries.
 pub struct Part {
     /// In the order of the slice.
     pub entries: Vec<Entry>,
-    /// Send it as the end of the next slice.
+    /// The id that the next [`Slice`] starts from; `None` at the end of the list. It is not always the last of
+    /// `entries`: a scan can end at an entry that does not match.
     pub next: Option<EntryId>,
 }
 
-/// How many entries one query reads where an index does not find those that match.
+/// The most entries that one query reads if the filter is not covered by an index.
 pub const SCAN_MAX: i64 = 10_000;
 
-/// The entries of a slice that match, at most `limit`, of the first [`SCAN_MAX`].
+/// At most `limit` entries of a slice that match the filter. If no index covers the filter, only the first [`SCAN_MAX`]
+/// entries of the slice are read.
 pub fn list(conn: &mut Conn, filter: &Filter, slice: Slice, limit: i64) -> Result<Part, AppError> {
-    // One more tells whether the slice continues.
+    // One more entry than asked for shows whether the slice continues.
     let most = limit.saturating_add(1);
-    let (mut entries, mut next) = match filter.concerns {
-        // Each part by its own index and no further than needed, which no database does for an OR.
+    let (mut entries, mut next) = match filter.involves {
+        // Two queries, each by its own index and with its own limit: neither database does that for an OR.
         Some(user) => {
-            let mut entries = select(conn, filter, Whose::By(user), slice, most)?;
-            entries.extend(select(conn, filter, Whose::About(user), slice, most)?);
+            let mut entries = select(conn, filter, EntryOwner::Actor(user), slice, most)?;
+            entries.extend(select(conn, filter, EntryOwner::About(user), slice, most)?);
             entries.sort_by_key(|entry| match slice {
                 Slice::After(_) => entry.id.0,
                 Slice::Before(_) => -entry.id.0,
@@ -179,7 +194,7 @@ pub fn list(conn: &mut Conn, filter: &Filter, slice: Slice, limit: i64) -> Resul
         }
         None => {
             let last = if is_scan(filter) { last_of_scan(conn, filter, slice)? } else { None };
-            (select(conn, filter, Whose::Anybodys { until: last }, slice, most)?, last)
+            (select(conn, filter, EntryOwner::Any { until: last }, slice, most)?, last)
         }
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -190,24 +205,24 @@ pub fn list(conn: &mut Conn, filter: &Filter, slice: Slice, limit: i64) -> Resul
     Ok(Part { entries, next })
 }
 
-/// The user whose entries an index finds, if the filter names one.
+/// The user by whom the index on `user_id` finds the entries, if the filter names one.
 fn indexed_user(filter: &Filter) -> Option<i64> {
     filter.user.map(|user| user.0).or_else(|| user_of(filter.actor.as_deref()?))
 }
 
-/// The id in `user:<id>`.
+/// The id of an actor of the form `user:<id>`.
 fn user_of(actor: &str) -> Option<i64> {
     actor.strip_prefix("user:")?.parse().ok()
 }
 
-/// Whether entries are read that do not match: whatever is filtered beside what an index answers.
+/// Whether the query may read entries that do not match, because one index does not cover the whole filter.
 fn is_scan(filter: &Filter) -> bool {
-    let Filter { actor, user, concerns: _, action, target, outcome, since, until } = filter;
-    let beside_the_target = target.is_some() && user.is_some();
-    // What a user's keys do is on the same account, under another name.
-    let beside_the_user = actor.is_some();
-    let by_no_index = action.is_some() || outcome.is_some() || since.is_some() || until.is_some();
-    beside_the_target || beside_the_user || by_no_index
+    let Filter { actor, user, involves: _, action, target, outcome, since, until } = filter;
+    let not_by_target_index = target.is_some() && user.is_some();
+    // The entries of a user's keys have the same `user_id` and another actor.
+    let not_by_user_index = actor.is_some();
+    let without_index = action.is_some() || outcome.is_some() || since.is_some() || until.is_some();
+    not_by_target_index || not_by_user_index || without_index
 }
 
 /// The last entry that a scan reads; `None` if it reads the whole slice.
@@ -225,18 +240,24 @@ fn last_of_scan(conn: &mut Conn, filter: &Filter, slice: Slice) -> Result<Option
     Ok(ids.offset(SCAN_MAX - 1).limit(1).get_result(conn).optional()?.map(EntryId))
 }
 
-/// Whose entries.
+/// Which entries a query selects by their owner.
 #[derive(Clone, Copy)]
-enum Whose {
-    /// All that match, up to this one in the order of the slice.
-    Anybodys { until: Option<EntryId> },
-    /// On the account of this user.
-    By(UserId),
-    /// About what is this user's, by somebody else.
+enum EntryOwner {
+    /// All entries, up to and including `until` in the order of the slice.
+    Any { until: Option<EntryId> },
+    /// Entries of actions on the account of this user.
+    Actor(UserId),
+    /// Entries about objects of this user, by other users.
     About(UserId),
 }
 
-fn select(conn: &mut Conn, filter: &Filter, whose: Whose, slice: Slice, limit: i64) -> Result<Vec<Entry>, AppError> {
+fn select(
+    conn: &mut Conn,
+    filter: &Filter,
+    owner: EntryOwner,
+    slice: Slice,
+    limit: i64,
+) -> Result<Vec<Entry>, AppError> {
     let mut rows = audit_entries::table.select(Row::as_select()).limit(limit).into_boxed();
     rows = match slice {
         Slice::After(id) => rows.filter(audit_entries::id.gt(id.0)).order(audit_entries::id.asc()),
@@ -244,7 +265,7 @@ fn select(conn: &mut Conn, filter: &Filter, whose: Whose, slice: Slice, limit: i
     };
     if let Some(actor) = &filter.actor {
         rows = rows.filter(audit_entries::actor.eq(actor));
-        // What a user does is on their account, which has an index.
+        // `user_id` is indexed, and the entries of an actor `user:<id>` have that id.
         if let Some(user) = user_of(actor) {
             rows = rows.filter(audit_entries::user_id.eq(user));
         }
@@ -252,15 +273,16 @@ fn select(conn: &mut Conn, filter: &Filter, whose: Whose, slice: Slice, limit: i
     if let Some(user) = filter.user {
         rows = rows.filter(audit_entries::user_id.eq(user.0));
     }
-    rows = match whose {
-        Whose::Anybodys { until: None } => rows,
-        Whose::Anybodys { until: Some(last) } => match slice {
+    rows = match owner {
+        EntryOwner::Any { until: None } => rows,
+        EntryOwner::Any { until: Some(last) } => match slice {
             Slice::After(_) => rows.filter(audit_entries::id.le(last.0)),
             Slice::Before(_) => rows.filter(audit_entries::id.ge(last.0)),
         },
-        Whose::By(user) => rows.filter(audit_entries::user_id.eq(user.0)),
-        Whose::About(user) => {
-            // In the words of the index on `subject_id`, which leaves out what users do to their own.
+        EntryOwner::Actor(user) => rows.filter(audit_entries::user_id.eq(user.0)),
+        EntryOwner::About(user) => {
+            // The condition is that of the partial index on `subject_id`, which omits users' actions on their own
+            // objects.
             let by_others = audit_entries::user_id.is_null().or(audit_entries::user_id.ne(audit_entries::subject_id));
             rows.filter(audit_entries::subject_id.eq(user.0).and(by_others))
         }

@@ -1,12 +1,13 @@
-//! Inserts and updates that are prepared once for each connection. Diesel prepares and plans each of its own anew, which
-//! costs a round trip and as much of the server's time as the change itself.
+//! Inserts and updates that are prepared once per connection. Diesel does not cache such statements by default: to
+//! prepare one costs a round trip, and about as much server time as the change itself.
 
 use diesel::backend::Backend;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::{QueryResult, RunQueryDsl};
 
-/// A statement whose SQL is one of a few texts, whatever its values: they key the cache of prepared statements.
-pub(super) struct Cached<Q>(pub(super) Q);
+/// A statement that is prepared once per connection. Its SQL text is the key of the statement cache, so the number of
+/// different texts must be small and must not depend on the values.
+pub(crate) struct Cached<Q>(pub(crate) Q);
 
 impl<Q: Query> Query for Cached<Q> {
     type SqlType = Q::SqlType;

@@ -1,21 +1,22 @@
-//! The `issue_requests` table: what the requests were called that issued keys.
+//! The `issue_requests` table: the names of the requests that created keys, by which a repeated request is recognized.
 
 use diesel::prelude::*;
 
-use super::Conn;
-use super::api_keys::{self, ApiKey};
-use super::conn::free_locked;
-use super::schema::issue_requests;
 use crate::clock::Timestamp;
+use crate::db::api_keys::{self, ApiKey};
+use crate::db::engine::connection::Conn;
+use crate::db::engine::connection::free_locked;
+use crate::db::schema::issue_requests;
 use crate::domain::id::{KeyId, UserId};
 use crate::error::AppError;
 
-/// Most names of requests that one key answers to.
+/// The most request names that are stored for one key.
 pub const NAMES_MAX: i64 = 100;
 
-/// Remembers that the request of this name, with this digest, was answered with this key.
+/// Stores that the request `name`, whose content has this digest, created `key`.
 ///
-/// A key remembers so many names at most. Whoever repeats an order under one more gets the same answer all the same.
+/// Does nothing if [`NAMES_MAX`] names are stored for the key. A further request for the same order still returns the
+/// key, because the order identifies it.
 pub fn insert(
     conn: &mut Conn,
     owner: UserId,
@@ -40,20 +41,21 @@ pub fn insert(
     Ok(())
 }
 
-/// The key with which the request of this name was answered, and the request's digest.
+/// The key that the request `name` of this owner created, and the digest of that request.
 pub fn find(conn: &mut Conn, owner: UserId, name: &str) -> Result<Option<(ApiKey, String)>, AppError> {
     let by_name = issue_requests::table.find((owner.0, name));
-    let found: Option<(i64, String)> =
+    let row: Option<(i64, String)> =
         by_name.select((issue_requests::key_id, issue_requests::request_digest)).get_result(conn).optional()?;
-    // Two lookups: a planner who takes one of the tables for small would join them by walking the other.
-    let Some((key, digest)) = found else {
+    // Two lookups: a planner that estimates one table as small would join by a scan of the other.
+    let Some((key, digest)) = row else {
         return Ok(None);
     };
     Ok(api_keys::find(conn, KeyId(key))?.map(|key| (key, digest)))
 }
 
-/// Forgets at most `limit` names that had been given at `end`, except those that somebody else is changing; how many.
-pub fn forget_old(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, AppError> {
+/// Deletes at most `limit` names that were stored at or before `end`, except rows that are locked. Returns the number
+/// of deleted rows.
+pub fn delete_old(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, AppError> {
     let old = issue_requests::table.filter(issue_requests::created_at.le(end.naive()));
     let names: Vec<(i64, String)> = free_locked!(conn => old.order(issue_requests::created_at)
         .limit(limit)

@@ -6,11 +6,13 @@ use chrono::NaiveDateTime;
 use diesel::dsl::{exists, select};
 use diesel::prelude::*;
 
-use super::Conn;
-use super::cached::Cached;
-use super::conn::{on_backend, one_locked};
-use super::schema::{pages, users};
 use crate::clock::Timestamp;
+use crate::db::cached::Cached;
+use crate::db::engine::connection::Conn;
+use crate::db::engine::connection::{on_backend, one_locked};
+use crate::db::owned::{IdAndVersion, Owned};
+use crate::db::schema::{pages, users};
+use crate::domain::audit::{Action, Target};
 use crate::domain::id::{PageId, UserId};
 use crate::domain::page::ListedPage;
 use crate::error::AppError;
@@ -19,25 +21,25 @@ use crate::error::AppError;
 #[derive(Clone, Debug, Queryable, Selectable)]
 #[diesel(table_name = pages)]
 pub struct Page {
-    /// Never reused.
+    /// The id. Ids are never reused.
     #[diesel(deserialize_as = i64)]
     pub id: PageId,
-    /// Who created it, and alone may change it.
+    /// The user who created the page. Only this user may change it.
     #[diesel(deserialize_as = i64)]
     pub owner_id: UserId,
-    /// Its title.
+    /// The title.
     pub title: String,
-    /// Its text.
+    /// The text.
     pub body: String,
-    /// 1 at first, one more with each change.
+    /// 1 at creation, and incremented by every change.
     pub version: i64,
-    /// When it was created.
+    /// When the page was created.
     #[diesel(deserialize_as = NaiveDateTime)]
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When the page was last changed.
     #[diesel(deserialize_as = NaiveDateTime)]
     pub updated_at: Timestamp,
-    /// Who changed it last.
+    /// The user who last changed the page.
     #[diesel(deserialize_as = i64)]
     pub updated_by: UserId,
 }
@@ -49,27 +51,27 @@ impl From<Page> for crate::domain::page::Page {
     }
 }
 
-/// A row to be.
+/// A new row of `pages`.
 #[derive(Insertable)]
 #[diesel(table_name = pages)]
 pub struct PageRow<'a> {
-    /// The creator.
+    /// The user who creates the page.
     pub owner_id: i64,
-    /// Its title.
+    /// The title.
     pub title: &'a str,
-    /// Its text.
+    /// The text.
     pub body: &'a str,
-    /// 1.
+    /// Must be 1.
     pub version: i64,
-    /// Now.
+    /// The current time.
     pub created_at: NaiveDateTime,
-    /// Now.
+    /// The current time.
     pub updated_at: NaiveDateTime,
-    /// The creator.
+    /// The user who creates the page.
     pub updated_by: i64,
 }
 
-/// What a change writes; `None` leaves a column as it is.
+/// The columns that an update sets. `None` leaves a column unchanged.
 #[derive(AsChangeset)]
 #[diesel(table_name = pages)]
 pub struct PageChange<'a> {
@@ -77,26 +79,35 @@ pub struct PageChange<'a> {
     pub title: Option<&'a str>,
     /// The new text.
     pub body: Option<&'a str>,
-    /// One more than before.
+    /// The current version plus 1.
     pub version: i64,
-    /// Now.
+    /// The current time.
     pub updated_at: NaiveDateTime,
-    /// The caller.
+    /// The user who changes the page.
     pub updated_by: i64,
 }
 
-/// Pages of deleted users that one look at the list passes over.
-const PASSED_MAX: i64 = 5_000;
+/// Pages are deleted with their owner.
+pub const OWNED: Owned = Owned {
+    table: "pages",
+    action: Action::DeletePage,
+    target: |id| Target::Page(PageId(id)),
+    of_user: versions_of,
+    delete: delete_all,
+};
 
-/// All pages but those of deleted users, which are about to be removed. Every query for pages begins here
-/// (`tests/arch.rs`).
+/// The most pages of deleted users that one query for a list skips.
+const SKIPPED_MAX: i64 = 5_000;
+
+/// All pages, except those of deleted users, which the cleanup is about to delete. Every query for pages must start
+/// from this one; `tests/arch.rs` checks that.
 #[diesel::dsl::auto_type]
 fn existing() -> _ {
     let deleted = users::table.filter(users::deleted_at.is_not_null()).select(users::id);
     pages::table.filter(pages::owner_id.ne_all(deleted))
 }
 
-/// Stores a page.
+/// Inserts a page.
 pub fn insert(conn: &mut Conn, new: &PageRow<'_>) -> Result<Page, AppError> {
     Ok(on_backend!(conn => Cached(diesel::insert_into(pages::table)
         .values(new)
@@ -109,23 +120,23 @@ pub fn find(conn: &mut Conn, id: PageId) -> Result<Option<Page>, AppError> {
     Ok(existing().filter(pages::id.eq(id.0)).select(Page::as_select()).get_result(conn).optional()?)
 }
 
-/// The page with this id, which stays as found until the transaction ends.
+/// The page with this id, with the row locked until the transaction ends.
 pub fn lock(conn: &mut Conn, id: PageId) -> Result<Option<Page>, AppError> {
     Ok(one_locked!(conn => existing().filter(pages::id.eq(id.0)).select(Page::as_select()))?)
 }
 
-/// Where a look at the pages after `after` ends that is to find `wanted` of them, so that it passes over a bounded number
-/// of pages of deleted users. `None` if it need not end before the last page.
+/// The last page that a query for `wanted` pages after `after` may read, so that it skips a bounded number of pages of
+/// deleted users. `None` if it may read to the last page.
 fn scan_end(conn: &mut Conn, after: PageId, wanted: i64) -> Result<Option<PageId>, AppError> {
     let deleted = users::table.filter(users::deleted_at.is_not_null());
     if !select(exists(deleted)).get_result::<bool>(conn)? {
         return Ok(None);
     }
     let ids = pages::table.filter(pages::id.gt(after.0)).order(pages::id).select(pages::id);
-    Ok(ids.offset(wanted + PASSED_MAX).limit(1).get_result::<i64>(conn).optional()?.map(PageId))
+    Ok(ids.offset(wanted + SKIPPED_MAX).limit(1).get_result::<i64>(conn).optional()?.map(PageId))
 }
 
-/// After the one page, up to the other.
+/// The pages after `after`, up to and including `end`.
 #[diesel::dsl::auto_type]
 fn within(after: PageId, end: Option<PageId>) -> _ {
     let after: i64 = after.0;
@@ -134,20 +145,20 @@ fn within(after: PageId, end: Option<PageId>) -> _ {
 }
 
 diesel::define_sql_function! {
-    /// The bytes of a text in UTF-8. Neither database reads the text for it.
+    /// The length of a text in bytes of UTF-8. Neither database reads the text to compute it.
     fn octet_length(text: diesel::sql_types::Text) -> diesel::sql_types::Integer;
 }
 
-/// A part of the list, by id, without text.
+/// A part of the list of pages, in the order of their ids, without their texts.
 pub struct ListPart {
-    /// The pages, each with the bytes of its text.
+    /// The pages, each with the length of its text in bytes.
     pub rows: Vec<(ListedPage, usize)>,
-    /// After which page the list continues, if it does.
+    /// The page after which the list continues; `None` at the end of the list.
     pub next: Option<PageId>,
 }
 
-/// The pages after `after`, at most `limit`. Every list of pages comes from here, so a condition on what is visible
-/// belongs here; `next` may then be a page that is not in `rows`.
+/// At most `limit` pages with higher ids than `after`. All lists of pages use this query, so conditions on what a
+/// caller may see belong here. `next` can be a page that is not in `rows`.
 pub fn list(conn: &mut Conn, after: PageId, limit: i64) -> Result<ListPart, AppError> {
     type Row = (i64, i64, String, i64, NaiveDateTime, NaiveDateTime, i64, i32);
     let columns = (
@@ -162,7 +173,7 @@ pub fn list(conn: &mut Conn, after: PageId, limit: i64) -> Result<ListPart, AppE
     );
     let end = scan_end(conn, after, limit)?;
     let rows = existing().filter(within(after, end)).order(pages::id);
-    // One more tells whether the list continues.
+    // One more row than asked for shows whether the list continues.
     let mut rows: Vec<Row> = rows.limit(limit + 1).select(columns).load(conn)?;
     let continues = i64::try_from(rows.len()).is_ok_and(|found| found > limit);
     if continues {
@@ -185,7 +196,8 @@ pub fn list(conn: &mut Conn, after: PageId, limit: i64) -> Result<ListPart, AppE
     Ok(ListPart { rows: rows.into_iter().map(listed).collect(), next })
 }
 
-/// The page that `offset` pages end with, by id; `None` if there are fewer.
+/// The id of the last of the first `offset` pages in the order of their ids. 0 if `offset` is 0; `None` if there are
+/// fewer pages.
 pub fn last_of_first(conn: &mut Conn, offset: i64) -> Result<Option<PageId>, AppError> {
     if offset == 0 {
         return Ok(Some(PageId(0)));
@@ -203,9 +215,10 @@ pub fn bodies(conn: &mut Conn, ids: &[PageId]) -> Result<HashMap<PageId, String>
     Ok(rows.into_iter().map(|(id, body)| (PageId(id), body)).collect())
 }
 
-/// How many pages there are; `None` if there are more than `most`, or too many of deleted users to count the others.
+/// The number of pages; `None` if there are more than `most`, or so many pages of deleted users that the query cannot
+/// skip them all.
 pub fn count_up_to(conn: &mut Conn, most: i64) -> Result<Option<i64>, AppError> {
-    // Without an order, so that the smallest index answers.
+    // No order, so that the planner can use the smallest index.
     let end = scan_end(conn, PageId(0), most)?;
     let found = existing().filter(within(PageId(0), end)).select(pages::id).offset(most);
     if end.is_some() || found.limit(1).get_result::<i64>(conn).optional()?.is_some() {
@@ -214,7 +227,7 @@ pub fn count_up_to(conn: &mut Conn, most: i64) -> Result<Option<i64>, AppError> 
     Ok(Some(existing().count().get_result(conn)?))
 }
 
-/// Changes a page and answers what it has become.
+/// Updates a page and returns the new row.
 pub fn update(conn: &mut Conn, id: PageId, change: &PageChange<'_>) -> Result<Page, AppError> {
     Ok(on_backend!(conn => Cached(diesel::update(pages::table.find(id.0))
         .set(change)
@@ -222,25 +235,25 @@ pub fn update(conn: &mut Conn, id: PageId, change: &PageChange<'_>) -> Result<Pa
         .get_result(conn))?)
 }
 
-/// The ids and versions of pages of a user after `after`, by id, at most `limit`, deleted or not.
-pub fn versions_of(conn: &mut Conn, owner: UserId, after: PageId, limit: i64) -> Result<Vec<(PageId, i64)>, AppError> {
-    let rows: Vec<(i64, i64)> = pages::table
+/// The ids and versions of at most `limit` pages of a user with higher ids than `after`, in the order of their ids. The
+/// user may be deleted.
+fn versions_of(conn: &mut Conn, owner: UserId, after: i64, limit: i64) -> Result<Vec<IdAndVersion>, AppError> {
+    Ok(pages::table
         .filter(pages::owner_id.eq(owner.0))
-        .filter(pages::id.gt(after.0))
+        .filter(pages::id.gt(after))
         .order(pages::id)
         .limit(limit)
-        .select((pages::id, pages::version))
-        .load(conn)?;
-    Ok(rows.into_iter().map(|(id, version)| (PageId(id), version)).collect())
+        .select((pages::id, pages::version.nullable()))
+        .load(conn)?)
 }
 
-/// Removes pages.
-pub fn delete_all(conn: &mut Conn, ids: impl Iterator<Item = PageId>) -> Result<(), AppError> {
-    diesel::delete(pages::table.filter(pages::id.eq_any(ids.map(|id| id.0)))).execute(conn)?;
+/// Deletes pages.
+fn delete_all(conn: &mut Conn, ids: &[i64]) -> Result<(), AppError> {
+    diesel::delete(pages::table.filter(pages::id.eq_any(ids))).execute(conn)?;
     Ok(())
 }
 
-/// Removes a page.
+/// Deletes a page.
 pub fn delete(conn: &mut Conn, id: PageId) -> Result<(), AppError> {
     diesel::delete(pages::table.find(id.0)).execute(conn)?;
     Ok(())

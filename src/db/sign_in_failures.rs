@@ -1,23 +1,24 @@
-//! The `sign_in_failures` table: failed sign-ins in a row, by account, or by account and known network.
+//! The `sign_in_failures` table: consecutive failed sign-ins per account, or per account and known network.
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
-use super::Conn;
-use super::conn::{free_locked, on_backend};
-use super::schema::sign_in_failures;
 use crate::clock::Timestamp;
+use crate::db::engine::connection::Conn;
+use crate::db::engine::connection::{free_locked, on_backend};
+use crate::db::schema::{known_networks, sign_in_failures};
+use crate::domain::id::UserId;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
 
 /// A row of `sign_in_failures`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failures {
-    /// In a row.
+    /// The number of consecutive failures.
     pub count: i64,
-    /// When the first one was; `None` if that is not known, which is long ago.
+    /// When the first of them occurred; `None` in rows from before this column existed, which count as old.
     pub first_at: Option<Timestamp>,
-    /// When the last one was that counted.
+    /// When the last counted failure occurred.
     pub last_at: Timestamp,
 }
 
@@ -29,7 +30,7 @@ impl From<Columns> for Failures {
     }
 }
 
-/// What is known of this account; nothing if it has not failed since it last succeeded.
+/// The failures of this account; `None` if there is no row for it.
 pub fn find(conn: &mut Conn, account: Digest) -> Result<Option<Failures>, AppError> {
     let found: Option<Columns> = sign_in_failures::table
         .find(account.to_hex())
@@ -39,8 +40,38 @@ pub fn find(conn: &mut Conn, account: Digest) -> Result<Option<Failures>, AppErr
     Ok(found.map(Failures::from))
 }
 
-/// The same, which stays as found until the transaction ends. An account without failures gets a row: who fails in
-/// parallel takes turns from the first time on, and the work is the same for every account.
+/// The failures of those of these accounts that have at least `least` failures.
+pub fn with_at_least(conn: &mut Conn, accounts: &[Digest], least: i64) -> Result<Vec<(String, Failures)>, AppError> {
+    let accounts: Vec<String> = accounts.iter().copied().map(Digest::to_hex).collect();
+    let found: Vec<(String, Columns)> = sign_in_failures::table
+        .filter(sign_in_failures::account.eq_any(accounts))
+        .filter(sign_in_failures::failures.ge(least))
+        .select((
+            sign_in_failures::account,
+            (sign_in_failures::failures, sign_in_failures::first_at, sign_in_failures::last_at),
+        ))
+        .load(conn)?;
+    Ok(found.into_iter().map(|(account, failures)| (account, failures.into())).collect())
+}
+
+/// The failures that were counted for known networks of these users, where there are at least `least`.
+pub fn in_known_networks(conn: &mut Conn, users: &[UserId], least: i64) -> Result<Vec<(UserId, Failures)>, AppError> {
+    let ids: Vec<i64> = users.iter().map(|user| user.0).collect();
+    let counted = known_networks::network.eq(sign_in_failures::account);
+    let found: Vec<(i64, Columns)> = known_networks::table
+        .inner_join(sign_in_failures::table.on(counted))
+        .filter(known_networks::user_id.eq_any(ids))
+        .filter(sign_in_failures::failures.ge(least))
+        .select((
+            known_networks::user_id,
+            (sign_in_failures::failures, sign_in_failures::first_at, sign_in_failures::last_at),
+        ))
+        .load(conn)?;
+    Ok(found.into_iter().map(|(user, failures)| (UserId(user), failures.into())).collect())
+}
+
+/// The failures of this account, with the row locked until the transaction ends. Inserts a row with 0 failures if there
+/// is none, so that parallel attempts are serialized from the first one on, and every account costs the same work.
 pub fn lock(conn: &mut Conn, account: Digest, now: Timestamp) -> Result<Failures, AppError> {
     let none = (
         sign_in_failures::account.eq(account.to_hex()),
@@ -59,7 +90,7 @@ pub fn lock(conn: &mut Conn, account: Digest, now: Timestamp) -> Result<Failures
     Ok(found.into())
 }
 
-/// Stores what has become of the failures of an account whose row is locked.
+/// Updates the failures of an account whose row is locked (see [`lock`]).
 pub fn store(conn: &mut Conn, account: Digest, failures: Failures) -> Result<(), AppError> {
     diesel::update(sign_in_failures::table.find(account.to_hex()))
         .set((
@@ -71,20 +102,21 @@ pub fn store(conn: &mut Conn, account: Digest, failures: Failures) -> Result<(),
     Ok(())
 }
 
-/// Forgets them; whether there were some.
-pub fn forget(conn: &mut Conn, account: Digest) -> Result<bool, AppError> {
-    forget_all(conn, vec![account.to_hex()])
+/// Deletes the failures of this account. Returns whether there was a row.
+pub fn delete(conn: &mut Conn, account: Digest) -> Result<bool, AppError> {
+    delete_all(conn, vec![account.to_hex()])
 }
 
-/// Forgets those of these accounts, by their digests in hex; whether there were some.
-pub fn forget_all(conn: &mut Conn, accounts: Vec<String>) -> Result<bool, AppError> {
-    let forgotten = sign_in_failures::table.filter(sign_in_failures::account.eq_any(accounts));
-    Ok(diesel::delete(forgotten).execute(conn)? > 0)
+/// Deletes the failures of these accounts, which are hex digests. Returns whether there was a row.
+pub fn delete_all(conn: &mut Conn, accounts: Vec<String>) -> Result<bool, AppError> {
+    let rows = sign_in_failures::table.filter(sign_in_failures::account.eq_any(accounts));
+    Ok(diesel::delete(rows).execute(conn)? > 0)
 }
 
-/// Forgets those of at most `limit` accounts that last failed before `end`, and if there were `stop` or more, before
-/// `stopped_end`; how many.
-pub fn forget_old(
+/// Deletes the failures of at most `limit` accounts, except rows that are locked. Accounts with fewer than `stop`
+/// failures must have last failed at or before `end`, other accounts at or before `stopped_end`. Returns the number of
+/// deleted rows.
+pub fn delete_old(
     conn: &mut Conn,
     end: Timestamp,
     stopped_end: Timestamp,
@@ -96,6 +128,6 @@ pub fn forget_old(
     let accounts: Vec<String> = free_locked!(conn => old.order(sign_in_failures::last_at)
         .limit(limit)
         .select(sign_in_failures::account))?;
-    let forgotten = sign_in_failures::table.filter(sign_in_failures::account.eq_any(accounts));
-    Ok(diesel::delete(forgotten).execute(conn)?)
+    let rows = sign_in_failures::table.filter(sign_in_failures::account.eq_any(accounts));
+    Ok(diesel::delete(rows).execute(conn)?)
 }

@@ -1,5 +1,6 @@
-//! Users who have a text in their e-mail, name or surname, by an index: on SQLite a table of FTS5, on PostgreSQL a GIN
-//! index of pg_trgm, if that is installed. Each finds texts of three characters or more.
+//! Search for users by a part of their e-mail address, name or surname. It uses a trigram index: an FTS5 table on
+//! SQLite, a GIN index of pg_trgm on PostgreSQL if the extension is installed. The text must have three characters or
+//! more.
 
 use std::time::{Duration, Instant};
 
@@ -7,39 +8,42 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Text};
 use diesel::{PgConnection, SqliteConnection};
 
-use super::Conn;
-use super::schema::users;
-use super::users::existing;
+use crate::db::engine::connection::Conn;
+use crate::db::engine::transaction::is_lost;
+use crate::db::schema::users;
+use crate::db::users::existing;
 use crate::domain::id::UserId;
 use crate::error::AppError;
 
-/// Shortest text that the index finds, in characters.
-pub const SHORTEST: usize = 3;
-/// How many users may match a text, or seem to, before it is too broad.
+/// The length of the shortest text that the index finds, in characters.
+pub const MIN_CHARACTERS: usize = 3;
+/// The most candidates that a search compares before the text counts as too broad.
 pub const CANDIDATES_MAX: i64 = 10_000;
-/// How many candidates are compared with the text at once.
-const BATCH: i64 = 500;
-/// Parts of a text that the index of SQLite is asked for at most; all of the text is compared afterwards.
-const PARTS_MAX: usize = 64;
-/// How long PostgreSQL may search.
+/// The number of candidates that one query on SQLite loads.
+const BATCH_SIZE: i64 = 500;
+/// The most trigrams in one FTS5 query. The candidates are then compared with the whole text.
+const TRIGRAMS_MAX: usize = 64;
+/// The time-out of a search on PostgreSQL; the same as in the statement of [`on_postgres`].
 const TIMEOUT: Duration = Duration::from_millis(800);
 
-/// What the index knows.
+/// The result of a search by the index.
 #[derive(Debug)]
 pub enum Matches {
-    /// These users match, by id.
+    /// The ids of the users who match, in ascending order.
     Users(Vec<UserId>),
-    /// More than [`CANDIDATES_MAX`] match or seem to.
+    /// The search found more than [`CANDIDATES_MAX`] candidates, or timed out.
     TooMany,
-    /// The index cannot find such a text.
-    NotIndexed,
+    /// The text is shorter than [`MIN_CHARACTERS`], so the index cannot find it.
+    TooShort,
+    /// The database has no index.
+    NoIndex,
 }
 
-/// The texts of a user that are searched.
+/// The fields of a user that are searched.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = users)]
 pub struct Texts {
-    /// Whose they are.
+    /// The user.
     #[diesel(deserialize_as = i64)]
     pub id: UserId,
     name: String,
@@ -49,23 +53,24 @@ pub struct Texts {
 }
 
 impl Texts {
-    /// Whether one of them contains `text`, which is in lower case.
+    /// Whether one of the fields contains `text`, ignoring case. `text` must be in lower case.
     pub fn contain(&self, text: &str) -> bool {
         let fields = [&self.name, &self.surname, &self.email, &self.email_key];
         fields.into_iter().any(|field| field.to_lowercase().contains(text))
     }
 }
 
-/// The texts of the users after `after`, by id, at most `limit`.
+/// The searched fields of at most `limit` users with higher ids than `after`, in the order of their ids.
 pub fn texts(conn: &mut Conn, after: UserId, limit: i64) -> Result<Vec<Texts>, AppError> {
     let rows = existing().filter(users::id.gt(after.0)).order(users::id).limit(limit);
     Ok(rows.select(Texts::as_select()).load(conn)?)
 }
 
-/// The users after `after` whose texts contain `text`, which is in lower case, at most `limit`.
+/// At most `limit` users with higher ids than `after` who have `text` in one of the searched fields. `text` must be in
+/// lower case.
 pub fn matches(conn: &mut Conn, text: &str, after: UserId, limit: i64) -> Result<Matches, AppError> {
-    if text.chars().count() < SHORTEST {
-        return Ok(Matches::NotIndexed);
+    if text.chars().count() < MIN_CHARACTERS {
+        return Ok(Matches::TooShort);
     }
     match conn {
         Conn::Sqlite(conn) => on_sqlite(conn, text, after, limit),
@@ -74,80 +79,81 @@ pub fn matches(conn: &mut Conn, text: &str, after: UserId, limit: i64) -> Result
 }
 
 #[derive(QueryableByName)]
-struct Id {
+struct IdRow {
     #[diesel(sql_type = BigInt)]
     id: i64,
 }
 
-/// The index knows which users have all parts of the text somewhere; whether they have them in a row is looked at here.
+/// The index finds users who have all trigrams of the text in any place. Each candidate is therefore compared with the
+/// text.
 fn on_sqlite(conn: &mut SqliteConnection, text: &str, after: UserId, limit: i64) -> Result<Matches, AppError> {
     const CANDIDATES: &str =
         "SELECT rowid AS id FROM user_search WHERE user_search MATCH ? AND rowid > ? ORDER BY rowid LIMIT ?";
-    let parts = parts(text);
+    let trigrams = trigrams(text);
     let (mut found, mut after, mut compared) = (Vec::new(), after.0, 0);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     while compared < CANDIDATES_MAX {
-        let candidates: Vec<Id> = diesel::sql_query(CANDIDATES)
-            .bind::<Text, _>(&parts)
+        let candidates: Vec<IdRow> = diesel::sql_query(CANDIDATES)
+            .bind::<Text, _>(&trigrams)
             .bind::<BigInt, _>(after)
-            .bind::<BigInt, _>(BATCH)
+            .bind::<BigInt, _>(BATCH_SIZE)
             .load(conn)?;
         let ids: Vec<i64> = candidates.iter().map(|candidate| candidate.id).collect();
         let rows = existing().filter(users::id.eq_any(&ids)).order(users::id).select(Texts::as_select());
         let rows: Vec<Texts> = rows.load(conn)?;
         found.extend(rows.iter().filter(|texts| texts.contain(text)).map(|texts| texts.id));
         found.truncate(limit);
-        if found.len() == limit || ids.len() < usize::try_from(BATCH).unwrap_or_default() {
+        if found.len() == limit || ids.len() < usize::try_from(BATCH_SIZE).unwrap_or_default() {
             return Ok(Matches::Users(found));
         }
         after = ids.last().copied().unwrap_or(i64::MAX);
-        compared += BATCH;
+        compared += BATCH_SIZE;
     }
     Ok(Matches::TooMany)
 }
 
-/// All sequences of three characters, each as a string of FTS5.
-fn parts(text: &str) -> String {
+/// An FTS5 query for all trigrams of the text, each as a quoted string.
+fn trigrams(text: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
-    let mut parts: Vec<String> = Vec::new();
-    for part in characters.windows(SHORTEST) {
-        let part: String = part.iter().collect();
-        let quoted = format!("\"{}\"", part.replace('"', "\"\""));
-        if !parts.contains(&quoted) && parts.len() < PARTS_MAX {
-            parts.push(quoted);
+    let mut trigrams: Vec<String> = Vec::new();
+    for trigram in characters.windows(MIN_CHARACTERS) {
+        let trigram: String = trigram.iter().collect();
+        let quoted = format!("\"{}\"", trigram.replace('"', "\"\""));
+        if !trigrams.contains(&quoted) && trigrams.len() < TRIGRAMS_MAX {
+            trigrams.push(quoted);
         }
     }
-    parts.join(" AND ")
+    trigrams.join(" AND ")
 }
 
 #[derive(QueryableByName)]
-struct IsThere {
+struct IndexExists {
     #[diesel(sql_type = Bool)]
     is_there: bool,
 }
 
-/// The planner decides: a common text is soon found without the index. A text that is common among some users and rare
-/// among the others may mislead it, so the time is limited, too.
+/// The planner chooses between the index and a scan, which finds a common text sooner. It may choose badly for a text
+/// that is common among some users only, so the search has a time-out.
 fn on_postgres(conn: &mut PgConnection, text: &str, after: UserId, limit: i64) -> Result<Matches, AppError> {
     const INDEX: &str = "SELECT to_regclass('users_search') IS NOT NULL AS is_there";
     const MATCHES: &str = "SELECT id FROM users
          WHERE id > $1 AND deleted_at IS NULL AND user_search_text(name, surname, email, email_key) LIKE user_search_fold($2) ESCAPE '\\'
          LIMIT $3";
-    let index: IsThere = diesel::sql_query(INDEX).get_result(conn)?;
+    let index: IndexExists = diesel::sql_query(INDEX).get_result(conn)?;
     if !index.is_there {
-        return Ok(Matches::NotIndexed);
+        return Ok(Matches::NoIndex);
     }
     let literal = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-    let began = Instant::now();
+    let started = Instant::now();
     diesel::sql_query("SET LOCAL statement_timeout = '800ms'").execute(conn)?;
-    let found: Result<Vec<Id>, _> = diesel::sql_query(MATCHES)
+    let found: Result<Vec<IdRow>, _> = diesel::sql_query(MATCHES)
         .bind::<BigInt, _>(after.0)
         .bind::<Text, _>(format!("%{literal}%"))
         .bind::<BigInt, _>(CANDIDATES_MAX + 1)
         .load(conn);
     let mut found: Vec<UserId> = match found {
         Ok(found) => found.into_iter().map(|row| UserId(row.id)).collect(),
-        Err(_) if began.elapsed() >= TIMEOUT => return Ok(Matches::TooMany),
+        Err(_) if started.elapsed() >= TIMEOUT && !is_lost(conn) => return Ok(Matches::TooMany),
         Err(error) => return Err(error.into()),
     };
     if found.len() > usize::try_from(CANDIDATES_MAX).unwrap_or(usize::MAX) {
@@ -163,12 +169,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_asked_for_in_parts_that_are_strings_to_fts5() {
-        assert_eq!(parts("abcd"), r#""abc" AND "bcd""#);
-        assert_eq!(parts("aaaa"), r#""aaa""#);
-        assert_eq!(parts(r#"a"b"#), r#""a""b""#);
-        assert_eq!(parts("\u{f6}d\u{f6}n"), "\"\u{f6}d\u{f6}\" AND \"d\u{f6}n\"");
+    fn the_query_for_a_text_has_each_of_its_trigrams_as_a_quoted_string() {
+        assert_eq!(trigrams("abcd"), r#""abc" AND "bcd""#);
+        assert_eq!(trigrams("aaaa"), r#""aaa""#);
+        assert_eq!(trigrams(r#"a"b"#), r#""a""b""#);
+        assert_eq!(trigrams("\u{f6}d\u{f6}n"), "\"\u{f6}d\u{f6}\" AND \"d\u{f6}n\"");
         let long: String = ('\u{4e00}'..'\u{4f00}').collect();
-        assert_eq!(parts(&long).split(" AND ").count(), 64);
+        assert_eq!(trigrams(&long).split(" AND ").count(), 64);
     }
 }

@@ -6,14 +6,15 @@ use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::sql_types::{BigInt, Bool, Nullable};
 
-use super::Conn;
-use super::cached::Cached;
-use super::conn::{all_locked, on_backend, one_locked};
-use super::schema::users;
 use crate::clock::Timestamp;
+use crate::db::cached::Cached;
+use crate::db::engine::connection::Conn;
+use crate::db::engine::connection::{all_locked, on_backend, one_locked};
+use crate::db::schema::users;
 use crate::domain::id::{KeyId, UserId};
 use crate::domain::password::PasswordHash;
-use crate::domain::role::Role;
+use crate::domain::role::BuiltInRole;
+use crate::domain::roles::Roles;
 use crate::error::AppError;
 
 /// A row of `users`.
@@ -27,13 +28,13 @@ pub struct User {
     pub name: String,
     /// Family name.
     pub surname: String,
-    /// As the user wrote it.
+    /// The e-mail address as the user wrote it.
     pub email: String,
-    /// What decides whether two addresses are one.
+    /// The canonical e-mail address, which is unique.
     pub email_key: String,
-    /// Any text.
+    /// Any text, not necessarily a URL.
     pub website: String,
-    /// In one of the forms that [`PasswordHash`] reads.
+    /// The hash in one of the formats that [`PasswordHash`] accepts.
     #[diesel(deserialize_as = String)]
     pub hashed_password: PasswordHash,
     /// When the user registered.
@@ -42,39 +43,40 @@ pub struct User {
     /// When the user last changed.
     #[diesel(deserialize_as = NaiveDateTime)]
     pub updated_at: Timestamp,
-    /// A role's name.
+    /// The name of the user's role.
     pub role: String,
-    /// Since when the user may not sign in, if so.
+    /// When the user was disabled; `None` if the user is enabled.
     pub disabled_at: Option<NaiveDateTime>,
 }
 
 impl User {
-    /// What the user may do.
-    pub fn role(&self) -> Role {
-        stored_role(&self.role)
-    }
-
-    /// Whether this is somebody who can administer others.
+    /// Whether the user is an admin who is not disabled.
     pub fn is_enabled_admin(&self) -> bool {
-        self.role() == Role::Admin && self.disabled_at.is_none()
+        self.role == BuiltInRole::Admin.name() && self.disabled_at.is_none()
     }
-}
 
-/// The role of this name. One that no longer exists is the least.
-pub(super) fn stored_role(name: &str) -> Role {
-    Role::named(name).unwrap_or(Role::Member)
-}
-
-impl From<User> for crate::domain::user::User {
-    fn from(row: User) -> Self {
-        let role = row.role();
-        let User { id, name, surname, email, website, created_at, updated_at, disabled_at, .. } = row;
+    /// The user as a domain type, without the password hash. The role is the one of that name in `roles`.
+    /// `sign_in_stopped` comes from the table `sign_in_failures`.
+    pub fn into_domain(self, roles: &Roles, sign_in_stopped: bool) -> crate::domain::user::User {
+        let role = roles.get(&self.role);
+        let Self { id, name, surname, email, website, created_at, updated_at, disabled_at, .. } = self;
         let disabled_at = disabled_at.map(Timestamp::from);
-        Self { id, name, surname, email, website, role, disabled_at, created_at, updated_at }
+        crate::domain::user::User {
+            id,
+            name,
+            surname,
+            email,
+            website,
+            role,
+            disabled_at,
+            sign_in_stopped,
+            created_at,
+            updated_at,
+        }
     }
 }
 
-/// A row to be.
+/// A new row of `users`.
 #[derive(Insertable)]
 #[diesel(table_name = users)]
 pub struct NewUser<'a> {
@@ -82,23 +84,23 @@ pub struct NewUser<'a> {
     pub name: &'a str,
     /// Family name.
     pub surname: &'a str,
-    /// As the user wrote it.
+    /// The e-mail address as the user wrote it.
     pub email: &'a str,
-    /// Canonical.
+    /// The canonical e-mail address.
     pub email_key: &'a str,
     /// Any text.
     pub website: &'a str,
-    /// In today's form.
+    /// The hash in the current format.
     pub hashed_password: &'a str,
-    /// Now.
+    /// The current time.
     pub created_at: NaiveDateTime,
-    /// Now.
+    /// The current time.
     pub updated_at: NaiveDateTime,
-    /// A role's name.
+    /// The name of the user's role.
     pub role: &'a str,
 }
 
-/// What a change writes; `None` leaves a column as it is.
+/// The columns that an update sets. `None` leaves a column unchanged.
 #[derive(AsChangeset)]
 #[diesel(table_name = users)]
 pub struct UserChange<'a> {
@@ -106,32 +108,33 @@ pub struct UserChange<'a> {
     pub name: Option<&'a str>,
     /// Family name.
     pub surname: Option<&'a str>,
-    /// As the user wrote it.
+    /// The e-mail address as the user wrote it.
     pub email: Option<&'a str>,
-    /// Canonical.
+    /// The canonical e-mail address.
     pub email_key: Option<&'a str>,
     /// Any text.
     pub website: Option<&'a str>,
-    /// Now.
+    /// The current time.
     pub updated_at: NaiveDateTime,
 }
 
 impl UserChange<'_> {
-    /// A change of nothing but the time.
+    /// An update that sets `updated_at` only.
     pub fn none(now: Timestamp) -> Self {
         let updated_at = now.naive();
         Self { name: None, surname: None, email: None, email_key: None, website: None, updated_at }
     }
 }
 
-/// The users who exist. A deleted user does not, although the row stays until all that was theirs is removed. Every query
-/// for users begins here (`tests/arch.rs`).
+/// All users who are not deleted. The row of a deleted user remains until the cleanup has removed all rows that refer
+/// to it. Every query for users must start from this one; `tests/arch.rs` checks that.
 #[diesel::dsl::auto_type]
-pub(super) fn existing() -> _ {
+pub(crate) fn existing() -> _ {
     users::table.filter(users::deleted_at.is_null())
 }
 
-/// Stores a user; `None` if the e-mail is taken. The row decides, so parallel attempts leave one winner.
+/// Inserts a user; `None` if the e-mail address is in use. The unique index decides, so only one of several parallel
+/// attempts succeeds.
 pub fn insert(conn: &mut Conn, new: &NewUser<'_>) -> Result<Option<User>, AppError> {
     let user = on_backend!(conn => diesel::insert_into(users::table)
         .values(new)
@@ -143,13 +146,13 @@ pub fn insert(conn: &mut Conn, new: &NewUser<'_>) -> Result<Option<User>, AppErr
     Ok(user)
 }
 
-/// The user with this canonical e-mail.
+/// The user with this canonical e-mail address.
 pub fn find_by_email(conn: &mut Conn, email_key: &str) -> Result<Option<User>, AppError> {
     Ok(existing().filter(users::email_key.eq(email_key)).select(User::as_select()).get_result(conn).optional()?)
 }
 
-/// The same, after the same work whether or not there is one: somebody else's row is read in place of none, or the time
-/// would tell.
+/// The user with this canonical e-mail address. An unknown address costs the same work, because the row of another user
+/// is read in its place: the response time must not reveal whether an address is registered.
 pub fn find_by_email_evenly(conn: &mut Conn, email_key: &str) -> Result<Option<User>, AppError> {
     let others = diesel::alias!(users as others);
     let (key, id) = (others.field(users::email_key), others.field(users::id));
@@ -168,21 +171,21 @@ pub fn find(conn: &mut Conn, id: UserId) -> Result<Option<User>, AppError> {
     Ok(existing().filter(users::id.eq(id.0)).select(User::as_select()).get_result(conn).optional()?)
 }
 
-/// The user with this id, who stays as found until the transaction ends. It is the first lock of every transaction
-/// that changes something of this user's, so two of them take turns.
+/// The user with this id, with the row locked until the transaction ends. Every transaction that changes something of a
+/// user takes this lock first, so such transactions run one at a time per user.
 pub fn lock(conn: &mut Conn, id: UserId) -> Result<Option<User>, AppError> {
     Ok(one_locked!(conn => existing().filter(users::id.eq(id.0)).select(User::as_select()))?)
 }
 
-/// The ids of all enabled admins, in the words of the index that holds them.
+/// The ids of all enabled admins. The condition is literally that of the partial index, so both planners use it.
 #[diesel::dsl::auto_type]
 fn enabled_admins() -> _ {
-    let in_office: diesel::expression::SqlLiteral<Bool> = sql::<Bool>("role = 'admin' AND disabled_at IS NULL");
-    users::table.filter(in_office).select(users::id)
+    let is_enabled_admin: diesel::expression::SqlLiteral<Bool> = sql::<Bool>("role = 'admin' AND disabled_at IS NULL");
+    users::table.filter(is_enabled_admin).select(users::id)
 }
 
-/// The users with these ids and all enabled admins, who stay as found until the transaction ends. They are locked by
-/// id, so that two administrators who change each other take turns, too.
+/// The users with these ids and all enabled admins, with the rows locked until the transaction ends. The rows are
+/// locked in the order of their ids, so that two admins who change each other do not deadlock.
 pub fn lock_with_admins(conn: &mut Conn, ids: &[UserId]) -> Result<Vec<User>, AppError> {
     let mut ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     ids.extend(enabled_admins().load::<i64>(conn)?);
@@ -192,35 +195,35 @@ pub fn lock_with_admins(conn: &mut Conn, ids: &[UserId]) -> Result<Vec<User>, Ap
         .select(User::as_select()))?)
 }
 
-/// Changes a user and answers what they have become; `None` if the new e-mail is taken.
+/// Updates a user and returns the new row; `None` if the new e-mail address is in use.
 pub fn update(conn: &mut Conn, id: UserId, change: &UserChange<'_>) -> Result<Option<User>, AppError> {
     let updated = on_backend!(conn => Cached(diesel::update(users::table.find(id.0))
         .set(change)
         .returning(User::as_returning()))
         .get_result(conn));
     match updated {
-        // Of the columns that change, only the e-mail is unique.
+        // `email_key` is the only unique column among those that change.
         Err(DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => Ok(None),
         updated => Ok(Some(updated?)),
     }
 }
 
-/// Sets role and state of a user and answers what they have become.
+/// Sets the role and the state of a user, and returns the new row.
 pub fn administer(
     conn: &mut Conn,
     id: UserId,
-    role: Role,
+    role: &str,
     disabled_at: Option<NaiveDateTime>,
     now: Timestamp,
 ) -> Result<User, AppError> {
-    let set = (users::role.eq(role.name()), users::disabled_at.eq(disabled_at), users::updated_at.eq(now.naive()));
+    let set = (users::role.eq(role), users::disabled_at.eq(disabled_at), users::updated_at.eq(now.naive()));
     Ok(on_backend!(conn => diesel::update(users::table.find(id.0))
         .set(set)
         .returning(User::as_returning())
         .get_result(conn))?)
 }
 
-/// Replaces the password of a user.
+/// Replaces the password hash of a user and sets `updated_at`.
 pub fn set_password(conn: &mut Conn, id: UserId, hash: &PasswordHash, now: Timestamp) -> Result<(), AppError> {
     diesel::update(users::table.find(id.0))
         .set((users::hashed_password.eq(hash.as_str()), users::updated_at.eq(now.naive())))
@@ -228,46 +231,52 @@ pub fn set_password(conn: &mut Conn, id: UserId, hash: &PasswordHash, now: Times
     Ok(())
 }
 
-/// Stores the same password in today's form; for its user nothing has changed.
+/// Replaces the hash of the same password by one in the current format. `updated_at` is unchanged.
 pub fn renew_hash(conn: &mut Conn, id: UserId, hash: &PasswordHash) -> Result<(), AppError> {
     diesel::update(users::table.find(id.0)).set(users::hashed_password.eq(hash.as_str())).execute(conn)?;
     Ok(())
 }
 
 diesel::define_sql_function! {
-    /// The first of them that is not null.
+    /// The first argument that is not null.
     fn coalesce(one: Nullable<BigInt>, other: Nullable<BigInt>) -> Nullable<BigInt>;
 }
 
-/// The users after `after`, by id, at most `limit`.
+/// At most `limit` users with higher ids than `after`, in the order of their ids.
 pub fn list(conn: &mut Conn, after: UserId, limit: i64) -> Result<Vec<User>, AppError> {
     let rows = existing().filter(users::id.gt(after.0)).order(users::id).limit(limit);
     Ok(rows.select(User::as_select()).load(conn)?)
 }
 
-/// Those of the users with these ids that there are, by id.
+/// The users with these ids, in the order of their ids. Unknown ids are ignored.
 pub fn find_all(conn: &mut Conn, ids: &[UserId]) -> Result<Vec<User>, AppError> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     let rows = existing().filter(users::id.eq_any(ids)).order(users::id);
     Ok(rows.select(User::as_select()).load(conn)?)
 }
 
-/// How many users there are; `None` if more than `most`.
+/// The number of users; `None` if there are more than `most`.
 pub fn count_up_to(conn: &mut Conn, most: i64) -> Result<Option<i64>, AppError> {
-    // Without an order, so that the smallest index answers.
+    // No order, so that the planner can use the smallest index.
     let some: Vec<i64> = existing().select(users::id).limit(most + 1).load(conn)?;
-    Ok(i64::try_from(some.len()).ok().filter(|count| *count <= most))
+    Ok(count_within(&some, most))
 }
 
-/// Up to which key those that a user issued have ended, of those with scopes of Latchkey's own if `acting`.
+/// The number of ids, of which at most one more than `most` was loaded; `None` if there are more than `most`.
+pub(crate) fn count_within(ids: &[i64], most: i64) -> Option<i64> {
+    i64::try_from(ids.len()).ok().filter(|count| *count <= most)
+}
+
+/// The id up to which the issued keys of a user have ended; with `acting`, those with scopes of Latchkey's own.
 pub fn issued_ended_through(conn: &mut Conn, id: UserId, acting: bool) -> Result<KeyId, AppError> {
     let ended = (users::issued_ended_through, users::acting_ended_through);
     let (issued, acted): (i64, i64) = users::table.find(id.0).select(ended).get_result(conn)?;
     Ok(KeyId(if acting { issued.max(acted) } else { issued }))
 }
 
-/// States that the issued keys of a user up to this one ended at `at`, those that hold scopes of Latchkey's own if
-/// `acting`, or else all: their rows need not be touched for that.
+/// Ends the issued keys of a user with ids up to `through`, as of `at`; with `acting`, only those with scopes of
+/// Latchkey's own. Only the row of the user changes: queries for keys apply it, and the cleanup updates the rows of the
+/// keys later.
 pub fn end_issued(conn: &mut Conn, id: UserId, acting: bool, through: KeyId, at: Timestamp) -> Result<(), AppError> {
     let user = diesel::update(users::table.find(id.0));
     let (through, at) = (through.0, at.naive());
@@ -279,8 +288,8 @@ pub fn end_issued(conn: &mut Conn, id: UserId, acting: bool, through: KeyId, at:
     Ok(())
 }
 
-/// Makes a user one who does not exist: their address is free, and nothing personal is left in the row, which remains
-/// until all that refers to it is removed.
+/// Marks a user as deleted. This frees the e-mail address and removes all personal data from the row. The row remains
+/// until the cleanup has removed all rows that refer to it.
 pub fn mark_deleted(conn: &mut Conn, id: UserId, at: Timestamp) -> Result<(), AppError> {
     let at = at.naive();
     diesel::update(users::table.find(id.0))
@@ -288,11 +297,11 @@ pub fn mark_deleted(conn: &mut Conn, id: UserId, at: Timestamp) -> Result<(), Ap
             users::name.eq(""),
             users::surname.eq(""),
             users::email.eq(""),
-            // Unique, and no e-mail address.
+            // The column is unique, and no e-mail address has this form.
             users::email_key.eq(format!("deleted:{id}")),
             users::website.eq(""),
             users::hashed_password.eq(""),
-            users::role.eq(Role::Member.name()),
+            users::role.eq(BuiltInRole::Member.name()),
             users::disabled_at.eq(at),
             users::deleted_at.eq(at),
             users::updated_at.eq(at),
@@ -301,7 +310,7 @@ pub fn mark_deleted(conn: &mut Conn, id: UserId, at: Timestamp) -> Result<(), Ap
     Ok(())
 }
 
-/// Removes the row of a user, and whatever still refers to it.
+/// Deletes the row of a user, and by foreign keys all rows that refer to it.
 pub fn delete(conn: &mut Conn, id: UserId) -> Result<(), AppError> {
     diesel::delete(users::table.find(id.0)).execute(conn)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! E-mail addresses and the canonical form that decides whether two spellings are one address.
+//! E-mail addresses, and the canonical form by which two spellings are compared.
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use unicode_normalization::UnicodeNormalization;
@@ -7,12 +7,12 @@ use validator::ValidateEmail;
 
 use super::text;
 
-/// The longest address in characters (RFC 5321, section 4.5.3.1.3, less the angle brackets).
+/// Maximum length of an address in characters (RFC 5321, section 4.5.3.1.3, without the angle brackets).
 pub const MAX_LENGTH: usize = 254;
-/// The longest part before the `@` in bytes (RFC 5321, section 4.5.3.1.1).
+/// Maximum length of the part before the `@` in bytes (RFC 5321, section 4.5.3.1.1).
 const MAX_LOCAL_BYTES: usize = 64;
 
-/// A valid e-mail address: as its owner wrote it, and in canonical form.
+/// A valid e-mail address, as entered and in canonical form.
 #[derive(Clone, Debug)]
 pub struct EmailAddress {
     given: String,
@@ -20,11 +20,13 @@ pub struct EmailAddress {
 }
 
 impl EmailAddress {
-    /// Checks `given`; `None` if it is no address (HTML's definition, plus the lengths of RFC 5321). Blanks around it,
-    /// which nobody sees, do not count; what cannot be seen within it is never part of one.
+    /// Parses an address as HTML defines it, with the lengths of RFC 5321 and international letters (RFC 6531).
+    ///
+    /// Leading and trailing ASCII white space is removed. Returns `None` for anything that is not an address, and for
+    /// text that contains an invisible character.
     pub fn parse(given: &str) -> Option<Self> {
         let given = given.trim_ascii();
-        if given.chars().any(text::is_unseen) {
+        if given.chars().any(text::is_invisible) {
             return None;
         }
         let (local, domain) = given.rsplit_once('@')?;
@@ -34,21 +36,27 @@ impl EmailAddress {
         let key = format!("{local}@{domain}");
         let within_bounds =
             given.chars().count() <= MAX_LENGTH && key.chars().count() <= MAX_LENGTH && local.len() <= MAX_LOCAL_BYTES;
-        // `validator` knows ASCII; beyond it, letters, digits and their marks may stand where a letter may (RFC 6531).
+        // `validator` accepts ASCII only. RFC 6531 allows other letters, digits and their marks wherever a letter is
+        // allowed.
         let in_ascii: String =
             key.chars().map(|character| if is_international(character) { 'x' } else { character }).collect();
         (within_bounds && in_ascii.validate_email()).then(|| Self { given: given.to_owned(), key })
     }
 
-    /// The address as its owner wrote it, for display and for mail.
+    /// The address as entered, for display and for sending mail.
     pub fn as_given(&self) -> &str {
         &self.given
     }
 
-    /// The canonical form: the local part in NFC and lower case, the domain in lower-case ASCII (IDNA, UTS 46).
-    /// Addresses are equal exactly when their keys are.
+    /// The canonical form: the local part in NFC and lower case, the domain in lower-case ASCII (IDNA, UTS 46). Two
+    /// spellings are the same address if and only if their keys are equal.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// The domain in canonical form.
+    pub fn domain(&self) -> &str {
+        self.key.rsplit_once('@').map_or("", |(_, domain)| domain)
     }
 }
 
@@ -56,8 +64,8 @@ fn is_international(character: char) -> bool {
     !character.is_ascii() && (character.is_alphanumeric() || is_combining_mark(character))
 }
 
-/// Lower case character by character (so a final sigma is like any other), between two rounds of NFC because each
-/// step can undo the other's form.
+/// Lower-cases character by character, so that a final sigma equals any other sigma. NFC is applied before and after,
+/// because each step can undo the other.
 fn canonical_local(local: &str) -> String {
     local.nfc().flat_map(char::to_lowercase).nfc().collect()
 }
@@ -102,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused() {
+    fn invalid_addresses_are_refused() {
         let long_local = format!("{}@example.org", "a".repeat(65));
         let long = format!("a@{}.org", vec!["a".repeat(60); 5].join("."));
         for given in [
@@ -140,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_never_panics_and_a_key_is_its_own_key(given in "\\PC{0,40}@?\\PC{0,40}") {
+        fn parsing_never_panics_and_the_canonical_form_is_stable(given in "\\PC{0,40}@?\\PC{0,40}") {
             if let Some(found) = key(&given) {
                 prop_assert_eq!(key(&found), Some(found.clone()));
             }

@@ -1,6 +1,4 @@
-//! Identifiers, one type for each kind of thing. They start at 1 and are never reused.
-
-use std::fmt;
+//! Identifiers, one type per kind of object. They start at 1 and are never reused.
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -14,8 +12,8 @@ macro_rules! id {
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 self.0.fmt(f)
             }
         }
@@ -23,36 +21,36 @@ macro_rules! id {
 }
 
 id!(
-    /// A row of `users`.
+    /// The id of a row of `users`.
     UserId
 );
 id!(
-    /// A row of `pages`.
+    /// The id of a row of `pages`.
     PageId
 );
 id!(
-    /// A row of `api_keys`.
+    /// The id of a row of `api_keys`.
     KeyId
 );
 id!(
-    /// A row of `audit_entries`.
+    /// The id of a row of `audit_entries`.
     EntryId
 );
 
-/// An identifier that stands in a path.
-pub trait InPath: From<i64> {
-    /// What is identified, in one word for people.
+/// An identifier that can be part of a URL path.
+pub trait ResourceId: From<i64> {
+    /// The kind of object, as error messages name it.
     const KIND: &'static str;
 }
 
-impl InPath for UserId {
+impl ResourceId for UserId {
     const KIND: &'static str = "user";
 }
 
-impl InPath for PageId {
+impl ResourceId for PageId {
     const KIND: &'static str = "page";
 }
 
-impl InPath for KeyId {
+impl ResourceId for KeyId {
     const KIND: &'static str = "key";
 }

@@ -1,4 +1,4 @@
-//! An API key, without its secret.
+//! API keys, without their secrets.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,39 +14,39 @@ use crate::clock::Timestamp;
 pub struct Key {
     /// Never reused.
     pub id: KeyId,
-    /// On whose account it acts.
+    /// The user on whose account the key acts.
     pub owner: UserId,
-    /// What its owner calls it.
+    /// The name that its owner gave it.
     pub name: String,
-    /// What it was granted; how much of that counts is decided at use.
+    /// The granted scopes. At each use they are reduced to those that the role of the owner holds.
     pub grant: Grant,
-    /// The prefix and the last four characters of the secret, to tell keys apart; `None` until it is claimed.
+    /// The prefix and the last four characters of the secret, to distinguish keys. `None` until the key is claimed.
     pub hint: Option<String>,
-    /// Until when the secret before the last rotation works.
+    /// Until when the secret before the last rotation is valid, if it is.
     pub previous_expires_at: Option<Timestamp>,
-    /// When it was made.
+    /// When the key was created.
     pub created_at: Timestamp,
-    /// The first moment at which it is dead, if there is one.
+    /// The time from which the key is expired. `None` if it does not expire.
     pub expires_at: Option<Timestamp>,
-    /// When it was last used, to the minute or better.
+    /// When the key was last used, to the minute or better. `None` if never.
     pub last_used_at: Option<Timestamp>,
-    /// From where.
+    /// The client address of that use.
     pub last_used_ip: Option<IpAddr>,
-    /// Of a key that was issued to somebody else.
+    /// The data of an issued key. `None` for a key that its owner created for their own use.
     pub issue: Option<Issue>,
 }
 
-/// To whom a key was issued, and what became of it.
+/// The data of an issued key: the purchase and its state.
 #[derive(Clone, Debug)]
 pub struct Issue {
-    /// The shop's own name for the purchase.
+    /// The seller's reference of the purchase.
     pub order: Option<String>,
-    /// Whatever the shop wants to remember.
+    /// Data that the seller stores with the key.
     pub metadata: BTreeMap<String, Value>,
-    /// When it was revoked.
+    /// When the key was revoked. `None` if it was not.
     pub revoked_at: Option<Timestamp>,
-    /// Until when it can be claimed; `None` if the shop got the secret itself.
+    /// Until when the key can be claimed. `None` if the seller received the secret itself.
     pub claim_expires_at: Option<Timestamp>,
-    /// When it was claimed.
+    /// When the key was claimed. `None` if it was not.
     pub claimed_at: Option<Timestamp>,
 }

@@ -1,15 +1,19 @@
-//! Plain types without I/O.
+//! Domain types and their rules, without I/O.
+
+// First, so that the modules below can use its macro.
+#[macro_use]
+pub mod id;
 
 pub mod audit;
 pub mod email;
 pub mod forward;
-pub mod id;
 pub mod key;
 pub mod network;
 pub mod page;
 pub mod password;
 pub mod principal;
 pub mod role;
+pub mod roles;
 pub mod scope;
 pub mod secret;
 pub mod text;

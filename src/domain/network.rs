@@ -1,14 +1,14 @@
-//! Who counts as one client.
+//! The network that counts as one client for limits and lockouts.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An IPv4 address, or the /64 that whoever has one IPv6 address has all of.
+/// An IPv4 address or an IPv6 /64 network. A host with one IPv6 address usually has its whole /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(IpAddr);
 
 impl Network {
-    /// The network of an address. An IPv4 address in IPv6's clothes counts as what it is.
+    /// The network of an address. An IPv4-mapped IPv6 address is treated as the IPv4 address.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V6(address) => Self(Ipv6Addr::from(u128::from(address) >> 64 << 64).into()),
@@ -17,7 +17,7 @@ impl Network {
     }
 }
 
-/// An address, or a network with its prefix.
+/// An IPv4 address, or an IPv6 network with its prefix length.
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {

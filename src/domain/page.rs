@@ -1,46 +1,46 @@
-//! A page.
+//! Pages.
 
 use super::id::{PageId, UserId};
 use crate::clock::Timestamp;
 
-/// A page and its history in brief.
+/// A page.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// Never reused.
     pub id: PageId,
-    /// Who created it, and alone may change it.
+    /// The user who created the page. Only the owner may change or delete it.
     pub owner: UserId,
-    /// Its title.
+    /// The title.
     pub title: String,
-    /// Its text.
+    /// The text.
     pub body: String,
-    /// 1 at first, one more with each change.
+    /// 1 after creation. Each change adds 1.
     pub version: i64,
-    /// When it was created.
+    /// When the page was created.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When the page last changed.
     pub updated_at: Timestamp,
-    /// Who changed it last.
+    /// The user who made the last change.
     pub updated_by: UserId,
 }
 
-/// A page as a list shows it.
+/// A page in a list.
 #[derive(Clone, Debug)]
 pub struct ListedPage {
     /// Never reused.
     pub id: PageId,
-    /// Who created it, and alone may change it.
+    /// The user who created the page. Only the owner may change or delete it.
     pub owner: UserId,
-    /// Its title.
+    /// The title.
     pub title: String,
-    /// Its text, unless the list has no room for it.
+    /// The text. `None` if the list would exceed its maximum size.
     pub body: Option<String>,
-    /// 1 at first, one more with each change.
+    /// 1 after creation. Each change adds 1.
     pub version: i64,
-    /// When it was created.
+    /// When the page was created.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When the page last changed.
     pub updated_at: Timestamp,
-    /// Who changed it last.
+    /// The user who made the last change.
     pub updated_by: UserId,
 }

@@ -1,59 +1,65 @@
-//! Passwords and their hashes.
+//! Passwords, and hashes in the formats of passlib.
 //!
-//! New hashes are in passlib's `bcrypt_sha256` format, version 2:
-//! `$bcrypt-sha256$v=2,t=2b,r=<cost>$<22 characters of salt>$<31 characters of checksum>`, where bcrypt's input is
-//! `base64(HMAC-SHA-256(key = the 22 characters of salt, message = the password))`. So every byte of a password of any
-//! length counts; plain bcrypt stops at 72 bytes and at a NUL.
-//! Plain `$2a$`, `$2b$` and `$2y$` hashes that were brought from elsewhere verify too, and ask to be renewed.
+//! New hashes are in passlib's `bcrypt_sha256` format, version 2: `$bcrypt-sha256$v=2,t=2b,r=<cost>$<22 characters of
+//! salt>$<31 characters of checksum>`, where bcrypt's input is `base64(HMAC-SHA-256(key = the 22 characters of salt,
+//! message = the password))`. Therefore every byte of a password of any length counts, while plain bcrypt ignores
+//! everything after 72 bytes or a NUL. Plain `$2a$`, `$2b$` and `$2y$` hashes, for example imported ones, can be
+//! verified too and are reported as outdated.
+//!
+//! [`NewHash`] and [`Comparison`] split hashing into preparation, computation and result, because [`checksum`] computes
+//! several checksums at once.
+
+pub use bcrypt_lanes as checksum;
 
 use std::fmt;
 use std::sync::LazyLock;
 
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::GeneralPurpose;
-use base64::engine::general_purpose::{NO_PAD, STANDARD};
+use base64::engine::general_purpose::STANDARD;
+use bcrypt::BASE_64;
 use hmac::{Hmac, KeyInit, Mac};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 
-const BCRYPT_BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::BCRYPT, NO_PAD);
-/// Of eight characters or more, in lower case, sorted by their bytes (`assets/README.md` says where they are from).
+use self::checksum::{CHECKSUM_CHARACTERS, Checksum, Input, Salt, Stored};
+
+/// Common passwords of eight or more characters, in lower case and sorted by bytes. `assets/README.md` names the
+/// source.
 const COMMON: &str = include_str!("../../assets/common-passwords.txt");
 const SALT_CHARACTERS: usize = 22;
-const CHECKSUM_CHARACTERS: usize = 31;
 
-/// A password in clear, exactly as received. It prints as `***`.
+/// A password in clear text, exactly as received (ASVS 5.0, 6.2.8). It prints as `***`.
 #[derive(Clone)]
 pub struct Password(String);
 
 impl Password {
-    /// Takes a password as it came.
+    /// Wraps a password without changing it.
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// Whether it holds a NUL character, which no form can carry here.
+    /// Whether the password contains a NUL character, which is rejected in forms.
     pub fn has_nul(&self) -> bool {
         self.0.contains('\0')
     }
 
-    /// Its length as people count it: Unicode code points.
+    /// The length in Unicode code points.
     pub fn length(&self) -> usize {
         self.0.chars().count()
     }
 }
 
 impl Password {
-    /// Whether it is on the list of those that everybody tries first, in any case.
+    /// Whether the password is on the list of common passwords, regardless of case (ASVS 5.0, 6.2.4).
     pub fn is_common(&self) -> bool {
         static SORTED: LazyLock<Vec<&str>> = LazyLock::new(|| COMMON.lines().collect());
         let plain = self.0.to_lowercase();
         SORTED.binary_search(&plain.as_str()).is_ok()
     }
 
-    /// Whether it is just this text, in any case.
+    /// Whether the password equals `text`, regardless of case.
     pub fn is(&self, text: &str) -> bool {
         self.0.to_lowercase() == text.to_lowercase()
     }
@@ -70,37 +76,47 @@ impl fmt::Debug for Password {
 pub struct PasswordHash(String);
 
 impl PasswordHash {
-    /// Hashes `password` with a fresh salt. Takes 2^`cost` rounds of processor time.
+    /// Hashes `password` with a new salt and 2^`cost` rounds. This blocks the thread for the whole computation.
     pub fn create(password: &Password, cost: u32) -> Result<Self, HashError> {
-        let mut salt = [0; 16];
-        SysRng.try_fill_bytes(&mut salt)?;
-        let salt_text = BCRYPT_BASE64.encode(salt);
-        let hashed = bcrypt::hash_with_salt(prehash(&salt_text, password)?, cost, salt)?.to_string();
-        // bcrypt's own form is `$2b$12$` + salt + checksum.
-        let checksum = hashed.get(hashed.len().saturating_sub(CHECKSUM_CHARACTERS)..).unwrap_or_default();
-        Ok(Self(format!("$bcrypt-sha256$v=2,t=2b,r={cost}${salt_text}${checksum}")))
+        let (new, input) = NewHash::of(password, cost)?;
+        Ok(new.with(&input.checksum()))
     }
 
-    /// A hash that no password matches, and that takes as long to compare as a real one: an unknown e-mail must not
-    /// answer faster than a wrong password.
+    /// A hash that no password matches and whose comparison takes as long as that of a real one, so that the time of a
+    /// response does not reveal whether an e-mail address is known.
     pub fn decoy(cost: u32) -> Self {
         let (salt, checksum) = (".".repeat(SALT_CHARACTERS), ".".repeat(CHECKSUM_CHARACTERS));
         Self(format!("$bcrypt-sha256$v=2,t=2b,r={cost}${salt}${checksum}"))
     }
 
-    /// Whether `password` is the one that was hashed. An unreadable hash is an error, never a match.
+    /// Whether `password` matches the hash. This blocks the thread for the whole computation.
+    ///
+    /// Errors: [`HashError::Unreadable`] if the hash has an unknown format.
     pub fn verify(&self, password: &Password) -> Result<bool, HashError> {
+        let (comparison, input) = self.compare(password)?;
+        Ok(comparison.matches(&input.checksum()))
+    }
+
+    /// Prepares the comparison of `password` with the hash: the comparison, and the input of its checksum.
+    ///
+    /// Errors: [`HashError::Unreadable`] if the hash has an unknown format.
+    pub fn compare(&self, password: &Password) -> Result<(Comparison, Input), HashError> {
         match self.parts().ok_or(HashError::Unreadable)? {
             Parts::BcryptSha256 { cost, salt, checksum } => {
-                let bcrypt_form = format!("$2b${cost:02}${salt}{checksum}");
-                Ok(bcrypt::verify(prehash(salt, password)?, &bcrypt_form)?)
+                let stored: Stored = format!("$2b${cost:02}${salt}{checksum}").parse()?;
+                let input = Input::new(prehash(salt, password)?.as_bytes(), stored.salt, stored.cost)?;
+                Ok((Comparison { expected: stored.checksum, may_match: true }, input))
             }
-            // Raw bcrypt takes "ab" and "ab\0ab" for one password.
-            Parts::Bcrypt => Ok(!password.0.contains('\0') && bcrypt::verify(&password.0, &self.0)?),
+            Parts::Bcrypt => {
+                let stored: Stored = self.0.parse()?;
+                let input = Input::new(password.0.as_bytes(), stored.salt, stored.cost)?;
+                // For plain bcrypt, "ab" and "ab\0ab" are the same password.
+                Ok((Comparison { expected: stored.checksum, may_match: !password.has_nul() }, input))
+            }
         }
     }
 
-    /// Whether a fresh hash at `cost` should take this one's place.
+    /// Whether the hash should be replaced: it has another format than new hashes, or another cost than `cost`.
     pub fn is_outdated(&self, cost: u32) -> bool {
         !matches!(self.parts(), Some(Parts::BcryptSha256 { cost: own, .. }) if own == cost)
     }
@@ -134,6 +150,44 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
+/// A new hash whose checksum is not computed yet.
+pub struct NewHash {
+    salt: String,
+    cost: u32,
+}
+
+impl NewHash {
+    /// Prepares a hash of `password` with a new salt and 2^`cost` rounds: the hash, and the input of its checksum.
+    ///
+    /// Errors: the operating system returns no random bytes, or bcrypt rejects the cost.
+    pub fn of(password: &Password, cost: u32) -> Result<(Self, Input), HashError> {
+        let mut bytes = Salt::default();
+        SysRng.try_fill_bytes(&mut bytes)?;
+        let salt = BASE_64.encode(bytes);
+        let input = Input::new(prehash(&salt, password)?.as_bytes(), bytes, cost)?;
+        Ok((Self { salt, cost }, input))
+    }
+
+    /// Completes the hash with its checksum.
+    pub fn with(&self, checksum: &Checksum) -> PasswordHash {
+        let Self { salt, cost } = self;
+        PasswordHash(format!("$bcrypt-sha256$v=2,t=2b,r={cost}${salt}${}", BASE_64.encode(checksum)))
+    }
+}
+
+/// A comparison with a stored hash whose checksum is not computed yet.
+pub struct Comparison {
+    expected: Checksum,
+    may_match: bool,
+}
+
+impl Comparison {
+    /// Whether the password with this checksum matches. The time does not depend on the checksum.
+    pub fn matches(&self, checksum: &Checksum) -> bool {
+        bool::from(self.expected.ct_eq(checksum)) && self.may_match
+    }
+}
+
 enum Parts<'a> {
     BcryptSha256 { cost: u32, salt: &'a str, checksum: &'a str },
     Bcrypt,
@@ -142,21 +196,21 @@ enum Parts<'a> {
 /// Why a password could not be hashed or compared.
 #[derive(Debug, thiserror::Error)]
 pub enum HashError {
-    /// The stored hash is in no known format.
-    #[error("the stored password hash is in no known format")]
+    /// The stored hash has an unknown format.
+    #[error("the stored password hash has an unknown format")]
     Unreadable,
-    /// bcrypt refused its input.
+    /// bcrypt rejected its input.
     #[error(transparent)]
     Bcrypt(#[from] bcrypt::BcryptError),
-    /// The operating system gave no random bytes.
+    /// The operating system returned no random bytes.
     #[error(transparent)]
     Random(#[from] rand::rngs::SysError),
-    /// HMAC refused its key; it accepts any, so this does not happen.
+    /// HMAC rejected its key. It accepts keys of any length, so this does not happen.
     #[error(transparent)]
     Key(#[from] hmac::digest::InvalidLength),
 }
 
-/// 44 characters that depend on every byte of the password, without NUL.
+/// The input of bcrypt: 44 characters that depend on every byte of the password and contain no NUL.
 fn prehash(salt: &str, password: &Password) -> Result<String, hmac::digest::InvalidLength> {
     let mut mac = Hmac::<Sha256>::new_from_slice(salt.as_bytes())?;
     mac.update(password.0.as_bytes());
@@ -225,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decoy_is_readable_and_matches_nothing() {
+    fn a_decoy_is_readable_and_matches_no_password() {
         for text in ["", "password", "correct horse"] {
             assert!(!verifies(&PasswordHash::decoy(4), text));
         }
@@ -236,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_bcrypt_and_another_cost_ask_to_be_renewed() {
+    fn plain_bcrypt_hashes_and_hashes_of_another_cost_are_outdated() {
         let current = hash("correct horse");
         assert!(!current.is_outdated(4));
         assert!(current.is_outdated(5));

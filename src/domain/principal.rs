@@ -1,55 +1,53 @@
-//! Whoever the guard resolved, and at what level.
+//! Authenticated callers and their level.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::id::{EntryId, KeyId, UserId};
-use super::role::Role;
-use super::scope::{Scope, ScopeSet, all_names};
+use super::role::RoleName;
+use super::roles::Role;
+use super::scope::{Grant, Scope};
 use super::secret::Digest;
 use crate::clock::Timestamp;
-use crate::error::{Carrier, Denial};
+use crate::error::{CredentialHeader, Denial};
 
 /// The caller of a guarded route.
 #[derive(Clone, Debug)]
 pub enum Principal {
-    /// A user, by a sign-in token or by an API key, and how it was presented.
-    User(Arc<Identity>, Carrier),
-    /// Whoever holds the constant key of the configuration. It stands for no user and has no scopes.
-    ConstantKey,
+    /// A user with a sign-in token, or an API key, and the header that carried the credential.
+    User(Arc<Identity>, CredentialHeader),
+    /// The holder of the static key (`auth.api_key_token`). It stands for no user and has no scopes.
+    StaticKey,
 }
 
-/// On whose account, by what, and at what level somebody acts.
+/// The account, credential and level of a caller.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The user, or the owner of the key.
+    /// The id of the user, or of the owner of the key.
     pub user_id: UserId,
-    /// The name to greet the caller by.
+    /// The name of the user, or of an issued key.
     pub name: String,
-    /// The user's address; `None` for a key that was issued to somebody else, who need not know whose it is.
+    /// The e-mail address of the user. `None` for an issued key, because its holder must not learn who the owner is.
     pub email: Option<String>,
-    /// What was presented.
+    /// The presented credential.
     pub credential: Credential,
-    /// Its digest.
+    /// The digest of its secret.
     pub digest: Digest,
-    /// What it is good for.
+    /// Role and scopes in force.
     pub level: Level,
-    /// Scopes that mean something to others, as they were issued.
-    pub foreign: BTreeSet<String>,
-    /// Whether it holds less than its user, by intention: a token that was narrowed at sign-in, or a key.
+    /// Whether the credential is deliberately limited: a token that was narrowed at sign-in, or a key.
     pub narrowed: bool,
-    /// Whether it is the secret of a key before the last rotation, which works until its overlap ends.
+    /// Whether the secret is that of a key before its last rotation, which is valid until the overlap ends.
     pub replaced: bool,
-    /// Whether it is the secret of a key that has not been used before, as far as that matters.
+    /// Whether the secret of the key has not been used yet and its first use must be stored.
     pub unseen: bool,
-    /// When the user signed in, or the key was made.
+    /// When the user signed in, or the key was created.
     pub issued_at: Timestamp,
-    /// The first moment at which it is dead, if there is one.
+    /// The time from which the credential is expired. `None` if it does not expire.
     pub expires_at: Option<Timestamp>,
 }
 
 impl Identity {
-    /// The key, of either kind, if it is one.
+    /// The id of the key, own or issued. `None` for a sign-in token.
     pub fn key(&self) -> Option<KeyId> {
         match self.credential {
             Credential::Token(_) => None,
@@ -57,86 +55,104 @@ impl Identity {
         }
     }
 
-    /// Refuses to change the key `key` by the secret that its last rotation replaced: whoever found that secret could
-    /// take the key away from its owner.
+    /// Whether this caller may change the key `key`. The secret that its last rotation replaced may not, because
+    /// someone who found that secret could take over the key.
+    ///
+    /// Errors: [`Denial::SecretReplaced`].
     pub fn may_change_key(&self, key: KeyId) -> Result<(), Denial> {
         if self.replaced && self.key() == Some(key) { Err(Denial::SecretReplaced) } else { Ok(()) }
     }
 
-    /// Who acts, as the audit trail and others call them: `user:<id>`, or `key:<id>`.
+    /// The actor in the audit trail and the subject in introspection: `user:<id>` or `key:<id>`.
     pub fn subject(&self) -> String {
         self.key().map_or_else(|| format!("user:{}", self.user_id), |key| format!("key:{key}"))
     }
 
-    /// Whether the scope of this name is in force, Latchkey's own or not.
+    /// Whether the scope with this name is in force, whether Latchkey's own or external.
     pub fn holds(&self, scope: &str) -> bool {
-        match Scope::named(scope) {
-            Some(own) => self.level.scopes.contains(own),
-            None => self.foreign.contains(scope),
-        }
+        self.level.scopes.holds(scope)
     }
 
     /// The names of all scopes in force, Latchkey's own first, separated by spaces.
     pub fn scope_names(&self) -> String {
-        all_names(self.level.scopes, &self.foreign).join(" ")
+        self.level.scopes.to_string()
     }
 }
 
-/// Which credential it is, by its public name.
+/// The public id of a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// The sign-in token that this audit entry tells of.
+    /// A sign-in token, by the audit entry of its sign-in.
     Token(EntryId),
-    /// A key that its owner made for themselves.
+    /// A key that its owner created for their own use.
     OwnKey(KeyId),
-    /// A key that was issued to somebody else.
+    /// A key that its owner issued to another person.
     IssuedKey(KeyId),
 }
 
 /// Role and scopes in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Level {
-    /// The user's role.
-    pub role: Role,
-    /// What the credential was granted, as far as the role goes.
-    pub scopes: ScopeSet,
+    /// The name of the user's role.
+    pub role: RoleName,
+    /// The scopes in force, Latchkey's own and external ones.
+    pub scopes: Grant,
 }
 
 impl Level {
-    /// The level of a credential with these scopes in the hands of this role: a changed role counts at once.
-    pub fn new(role: Role, granted: ScopeSet) -> Self {
-        Self { role, scopes: granted.intersection(role.scopes()) }
+    /// The level of a credential that holds all scopes of `role`.
+    pub fn of(role: &Role) -> Self {
+        Self { role: role.name().clone(), scopes: role.scopes().clone() }
+    }
+
+    /// The level of a credential with the scopes `granted` whose user has `role`: the scopes that both hold. It is
+    /// computed whenever the credential is read from the database, so a changed role takes effect at once.
+    pub fn limited(role: &Role, granted: &Grant) -> Self {
+        Self { role: role.name().clone(), scopes: granted.intersection(role.scopes()) }
+    }
+
+    /// The level of an issued key. The role of its owner limits Latchkey's own scopes; the external ones are in force
+    /// as issued.
+    pub fn of_issued_key(role: &Role, granted: Grant) -> Self {
+        let own = granted.own.intersection(role.scopes().own);
+        Self { role: role.name().clone(), scopes: Grant { own, ..granted } }
     }
 }
 
 impl Principal {
-    /// The name to greet the caller by.
+    /// The name of the caller for display.
     pub fn display_name(&self) -> &str {
         match self {
             Self::User(identity, _) => &identity.name,
-            Self::ConstantKey => "constant key",
+            Self::StaticKey => "static key",
         }
     }
 
-    /// Accepts whoever is a user: by their sign-in token, or by a key that they made for themselves.
+    /// Accepts a user with a sign-in token or an own key.
+    ///
+    /// Errors: [`Denial::NeedsUser`].
     pub fn is_user(&self) -> Result<(), Denial> {
         match self {
             Self::User(identity, _) if !matches!(identity.credential, Credential::IssuedKey(_)) => Ok(()),
-            Self::User(..) | Self::ConstantKey => Err(Denial::NeedsUser),
+            Self::User(..) | Self::StaticKey => Err(Denial::NeedsUser),
         }
     }
 
-    /// Accepts a user by their sign-in token, and not by a key.
+    /// Accepts a user with a sign-in token.
+    ///
+    /// Errors: [`Denial::NeedsSignIn`] for a key, [`Denial::NeedsUser`] for the static key.
     pub fn is_signed_in(&self) -> Result<(), Denial> {
         match self {
             Self::User(identity, _) if identity.key().is_none() => Ok(()),
             Self::User(..) => Err(Denial::NeedsSignIn),
-            Self::ConstantKey => Err(Denial::NeedsUser),
+            Self::StaticKey => Err(Denial::NeedsUser),
         }
     }
 
-    /// Accepts a user by a sign-in token with all that the user's role holds: what changes the account itself is not
-    /// for a token that was narrowed.
+    /// Accepts a user with a sign-in token that holds all scopes of the user's role. Changes of the account itself
+    /// require such a token.
+    ///
+    /// Errors: those of [`Self::is_signed_in`], and [`Denial::Narrowed`].
     pub fn is_fully_signed_in(&self) -> Result<(), Denial> {
         self.is_signed_in()?;
         match self {
@@ -145,11 +161,11 @@ impl Principal {
         }
     }
 
-    /// Whether the caller's credential holds the scope of this name, Latchkey's own or not.
+    /// Whether the caller's credential holds the scope with this name, whether Latchkey's own or external.
     pub fn holds(&self, scope: &str) -> bool {
         match self {
             Self::User(identity, _) => identity.holds(scope),
-            Self::ConstantKey => false,
+            Self::StaticKey => false,
         }
     }
 
@@ -157,7 +173,7 @@ impl Principal {
     pub fn has(&self, scope: Scope) -> bool {
         match self {
             Self::User(identity, _) => identity.level.scopes.contains(scope),
-            Self::ConstantKey => false,
+            Self::StaticKey => false,
         }
     }
 }

@@ -1,25 +1,24 @@
-//! Roles: named sets of scopes.
+//! The built-in roles, and names of roles.
 
 use std::fmt;
+use std::sync::Arc;
 
-use super::scope::{Scope, ScopeSet};
-
-/// What a user is. Its scopes bound those of the user's token and keys at every use.
+/// A role that is built in. The settings can define other roles: see [`super::roles`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Pages, and API keys of one's own.
+pub enum BuiltInRole {
+    /// Manages their own pages and API keys.
     Member,
-    /// Reads everything and changes nothing.
+    /// Reads all pages, users and audit entries, and changes nothing.
     Auditor,
-    /// May do all.
+    /// Holds every scope of Latchkey.
     Admin,
 }
 
-impl Role {
-    /// Every role, from the least to the most powerful.
+impl BuiltInRole {
+    /// Every built-in role, from the least to the most privileged.
     pub const ALL: [Self; 3] = [Self::Member, Self::Auditor, Self::Admin];
 
-    /// The name on the wire and in the database.
+    /// The name in JSON and in the database.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Member => "member",
@@ -28,24 +27,47 @@ impl Role {
         }
     }
 
-    /// The role of this name.
+    /// A description in one line.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Member => "Manages their own pages and API keys",
+            Self::Auditor => "Reads all pages, users and audit entries",
+            Self::Admin => "Holds every scope of Latchkey",
+        }
+    }
+
+    /// The built-in role with this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|role| role.name() == name)
     }
+}
 
-    /// What the role may do: the one table of levels.
-    pub fn scopes(self) -> ScopeSet {
-        use Scope::{AuditRead, KeysRead, KeysWrite, PagesRead, PagesWrite, UsersRead};
-        match self {
-            Self::Member => [PagesRead, PagesWrite, KeysRead, KeysWrite].into_iter().collect(),
-            Self::Auditor => [PagesRead, UsersRead, AuditRead].into_iter().collect(),
-            Self::Admin => ScopeSet::all(),
-        }
+impl fmt::Display for BuiltInRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
-impl fmt::Display for Role {
+/// The name of a role, which need not be defined: the database can contain the name of a role that the settings no
+/// longer define.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleName(Arc<str>);
+
+impl RoleName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for RoleName {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl fmt::Display for RoleName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(&self.0)
     }
 }

@@ -1,8 +1,8 @@
-//! Tokens: random secrets that their holder shows, and that we keep as digests only.
+//! Secrets: tokens, API keys and claim codes. They are random, and the database stores only their digests.
 //!
-//! A token is `<prefix>_` + 43 base62 characters (32 random bytes) + 6 base62 characters (CRC-32 of all before them).
-//! A double click selects it whole, a secret scanner finds it by its prefix, and a mistyped one is refused by its
-//! checksum before the database is asked. The checksum is a courtesy, not a defence.
+//! A secret is `<prefix>_` + 43 base62 characters (32 random bytes) + 6 base62 characters (CRC-32 of everything
+//! before). A double click selects the whole secret, and secret scanners find it by its prefix. The checksum rejects
+//! mistyped secrets without a query. It is not a security measure.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -12,20 +12,22 @@ use rand::rngs::SysRng;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::error::AppError;
+
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// 62^43 > 2^256: the least number of characters that holds 32 bytes.
+/// The number of base62 characters for 32 bytes: 62^43 > 2^256.
 const BODY_LENGTH: usize = 43;
-/// 62^6 > 2^32.
+/// The number of base62 characters for 4 bytes: 62^6 > 2^32.
 const CHECKSUM_LENGTH: usize = 6;
 
-/// What a token is for; it shows in the prefix.
+/// The kind of a secret, which its prefix shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecretKind {
-    /// One per user, made by signing in.
+    /// A sign-in token. A user has at most one.
     SignIn,
-    /// For services and devices, as many as needed.
+    /// The secret of an API key.
     ApiKey,
-    /// Exchanged once for the secret of an API key.
+    /// A claim code, which can be exchanged once for the secret of an API key.
     Claim,
 }
 
@@ -33,7 +35,7 @@ impl SecretKind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::SignIn, Self::ApiKey, Self::Claim];
 
-    /// The part before the underscore. To change one is to revoke every token that carries it.
+    /// The part before the underscore. A changed prefix invalidates all existing secrets of the kind.
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::SignIn => "lkt",
@@ -42,13 +44,13 @@ impl SecretKind {
         }
     }
 
-    /// A regular expression that finds such tokens in any text, for secret scanners. It takes nothing that the engines of
-    /// the field do not have alike.
+    /// A regular expression that finds such secrets in text, for secret scanners. It uses only syntax that common
+    /// engines share.
     pub fn pattern(self) -> String {
         format!(r"\b{}_[0-9A-Za-z]{{{}}}\b", self.prefix(), BODY_LENGTH + CHECKSUM_LENGTH)
     }
 
-    /// What a token that somebody presents is for; `None` unless prefix, length, alphabet and checksum are right.
+    /// The kind of a presented secret. Returns `None` unless prefix, length, alphabet and checksum are valid.
     pub fn of(text: &str) -> Option<Self> {
         let (signed, given) = text.split_at_checked(text.len().checked_sub(CHECKSUM_LENGTH)?)?;
         let (prefix, body) = signed.split_once('_')?;
@@ -58,7 +60,7 @@ impl SecretKind {
     }
 }
 
-/// Two lower-case hexadecimal digits for each byte.
+/// Encodes bytes as lower-case hexadecimal digits, two for each byte.
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |number| char::from_digit(u32::from(number), 16).unwrap_or_default();
     let mut digits = String::with_capacity(2 * bytes.len());
@@ -66,17 +68,19 @@ pub fn hex(bytes: &[u8]) -> String {
     digits
 }
 
-/// A token in clear. It prints as `***` and can only be shown once ([`Secret::reveal`]) or turned into a [`Digest`].
+/// A secret in clear text. It prints as `***`. [`Secret::reveal`] returns the text and consumes the secret.
 pub struct Secret {
     kind: SecretKind,
     text: String,
 }
 
 impl Secret {
-    /// A new token from the operating system's random source, which is the only thing that can fail.
-    pub fn generate(kind: SecretKind) -> Result<Self, rand::rngs::SysError> {
+    /// Generates a secret from 32 random bytes of the operating system.
+    ///
+    /// Errors: [`AppError::Internal`] if the operating system returns no random bytes.
+    pub fn generate(kind: SecretKind) -> Result<Self, AppError> {
         let mut bytes = [0; 32];
-        SysRng.try_fill_bytes(&mut bytes)?;
+        SysRng.try_fill_bytes(&mut bytes).map_err(|error| AppError::Internal(error.into()))?;
         let mut text = format!("{}_", kind.prefix());
         text.extend(base62::<32, BODY_LENGTH>(bytes).map(char::from));
         let checksum = checksum(&text);
@@ -84,23 +88,23 @@ impl Secret {
         Ok(Self { kind, text })
     }
 
-    /// What it is for.
+    /// The kind of the secret.
     pub fn kind(&self) -> SecretKind {
         self.kind
     }
 
-    /// The prefix and the last four characters, to tell secrets apart.
+    /// The prefix and the last four characters, to distinguish secrets.
     pub fn hint(&self) -> String {
         let end = self.text.len().checked_sub(4).and_then(|start| self.text.get(start..)).unwrap_or_default();
         format!("{}_\u{2026}{end}", self.kind.prefix())
     }
 
-    /// What is stored, and what is looked up.
+    /// The digest that the database stores and by which it finds the secret.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.text)
     }
 
-    /// The token in clear, for the one answer that delivers it.
+    /// The secret in clear text, for the one response that delivers it.
     pub fn reveal(self) -> String {
         self.text
     }
@@ -112,7 +116,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// SHA-256 of a secret. Unsalted is right for 256 random bits (ASVS 5.0, 6.5.2). Compared in constant time.
+/// The SHA-256 digest of a secret. 256 random bits need no salt (ASVS 5.0, 6.5.2). Digests are compared in constant
+/// time.
 #[derive(Clone, Copy)]
 pub struct Digest([u8; 32]);
 
@@ -122,7 +127,7 @@ impl Digest {
         Self(Sha256::digest(text.as_bytes()).into())
     }
 
-    /// 64 lower-case hexadecimal digits, as the database holds it.
+    /// 64 lower-case hexadecimal digits, as the database stores the digest.
     pub fn to_hex(self) -> String {
         hex(&self.0)
     }
@@ -136,7 +141,7 @@ impl PartialEq for Digest {
 
 impl Eq for Digest {}
 
-/// For tables in memory; equal digests have equal hashes.
+/// For hash tables in memory. Equal digests have equal hashes.
 impl Hash for Digest {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(&self.0);
@@ -149,7 +154,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A big-endian number in `WIDTH` base62 digits, most significant first.
+/// Encodes a big-endian number in `WIDTH` base62 digits, most significant digit first.
 fn base62<const N: usize, const WIDTH: usize>(mut number: [u8; N]) -> [u8; WIDTH] {
     let mut digits = [b'0'; WIDTH];
     for digit in digits.iter_mut().rev() {
@@ -165,7 +170,7 @@ fn base62<const N: usize, const WIDTH: usize>(mut number: [u8; N]) -> [u8; WIDTH
     digits
 }
 
-/// The CRC-32 of what stands before it.
+/// The CRC-32 of the prefix and the body, in base62.
 fn checksum(signed: &str) -> [u8; CHECKSUM_LENGTH] {
     base62(crc32fast::hash(signed.as_bytes()).to_be_bytes())
 }
@@ -183,7 +188,7 @@ mod tests {
         Secret::generate(SecretKind::SignIn).unwrap().reveal()
     }
 
-    /// The bytes of a secret: 43 digits to the base 62 after its prefix.
+    /// The bytes of a secret: the 43 base62 digits after its prefix.
     fn bytes_of(secret: &str) -> [u8; 32] {
         let mut bytes = [0; 32];
         for digit in secret[4..47].bytes() {
@@ -202,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_has_its_documented_form_and_reads_back() {
+    fn a_token_has_the_documented_form_and_is_recognised() {
         let token = sign_in_token();
         assert_eq!(token.len(), 4 + 43 + 6);
         assert!(token.starts_with("lkt_"));
@@ -213,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_told_apart_by_their_prefixes() {
+    fn kinds_are_distinguished_by_their_prefixes() {
         for (kind, prefix) in [(SecretKind::SignIn, "lkt_"), (SecretKind::ApiKey, "lkk_"), (SecretKind::Claim, "lkc_")]
         {
             let secret = Secret::generate(kind).unwrap();
@@ -226,13 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn base62_is_exact_at_its_ends() {
+    fn base62_is_correct_for_the_smallest_and_largest_numbers() {
         assert_eq!(&base62([0xff; 4]), b"4gfFC3"); // 4294967295 in base 62
         assert_eq!(base62([0; 32]), [b'0'; 43]);
     }
 
     #[test]
-    fn any_single_changed_character_is_noticed() {
+    fn any_single_changed_character_is_detected() {
         let token = sign_in_token();
         for position in 0..token.len() {
             let mut changed = token.clone().into_bytes();
@@ -243,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_another_length_or_alphabet_is_no_secret_although_its_checksum_is_right() {
+    fn a_secret_of_another_length_or_alphabet_is_rejected_even_if_its_checksum_is_valid() {
         let text = |body: &str| {
             let signed = format!("lkt_{body}");
             let checksum = checksum(&signed);
@@ -257,13 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_tokens_are_ten_thousand_different_ones() {
+    fn ten_thousand_tokens_are_all_different() {
         let tokens: HashSet<String> = (0..10_000).map(|_| sign_in_token()).collect();
         assert_eq!(tokens.len(), 10_000);
     }
 
     #[test]
-    fn each_bit_of_a_secret_varies() {
+    fn each_bit_of_a_secret_is_random() {
         for kind in SecretKind::ALL {
             let secrets: Vec<_> = (0..100).map(|_| bytes_of(&Secret::generate(kind).unwrap().reveal())).collect();
             for bit in 0..256 {
@@ -274,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_and_its_digest_never_print() {
+    fn secrets_and_digests_are_printed_as_asterisks() {
         let secret = Secret::generate(SecretKind::SignIn).unwrap();
         assert_eq!(format!("{secret:?} {:?}", secret.digest()), "*** ***");
     }

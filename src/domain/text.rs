@@ -1,26 +1,27 @@
-//! Text of one line that people read, such as a name. Characters that nobody can see are refused: they make two names
-//! look alike, or a name look like none.
+//! Single-line text that people read, such as a name. Invisible characters are rejected, because they make two names
+//! look the same, or a name look empty.
 
 use std::fmt::Write;
 
-/// The first thing that is wrong with a line of text.
+/// The first error in a line of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
-    /// It has characters, all of them blank.
+pub enum TextError {
+    /// The text is not empty and consists of blank characters.
     Blank,
-    /// A control character, a line break among them.
+    /// A control character, such as a line break.
     Control(char),
-    /// A character without a shape, or one that changes the direction of its neighbours.
+    /// A character that is not displayed, or one that changes the direction of the text.
     Invisible(char),
 }
 
 type Ranges = [(u32, u32)];
 
-/// Unicode's `Cc`.
+/// The Unicode category `Cc`.
 const CONTROL: &Ranges = &[(0x00, 0x1f), (0x7f, 0x9f)];
 
-/// What is never allowed: separators of lines, bidirectional controls, fillers, zero-width spaces, annotations. These are
-/// Unicode's `Default_Ignorable_Code_Point`, less joiners and selectors, plus U+2028, U+2029 and U+FFF9 to U+FFFB.
+/// Characters that are never allowed: line separators, bidirectional controls, fillers, zero-width spaces, annotations.
+/// These are Unicode's `Default_Ignorable_Code_Point` without joiners and selectors, and U+2028, U+2029 and U+FFF9 to
+/// U+FFFB.
 const INVISIBLE: &Ranges = &[
     (0x00ad, 0x00ad),
     (0x034f, 0x034f),
@@ -42,14 +43,14 @@ const INVISIBLE: &Ranges = &[
     (0xe_01f0, 0xe_0fff),
 ];
 
-/// Zero-width non-joiner and joiner, which Persian, Indic scripts and emoji need between two of [`BASES`].
+/// Zero-width non-joiner and joiner. Persian, Indic scripts and emoji require them between two of [`BASES`].
 const JOINERS: &Ranges = &[(0x200c, 0x200d)];
 
-/// Variation selectors, which choose a shape of the one of [`BASES`] before them.
+/// Variation selectors, which select a glyph for the preceding character from [`BASES`].
 const SELECTORS: &Ranges = &[(0x180b, 0x180d), (0x180f, 0x180f), (0xfe00, 0xfe0f), (0xe_0100, 0xe_01ef)];
 
-/// What joiners and selectors stand with: scripts from Arabic to Meetei Mayek, symbols, ideographs, and all beyond the
-/// Basic Multilingual Plane.
+/// Characters next to which joiners and selectors are allowed: scripts from Arabic to Meetei Mayek, symbols,
+/// ideographs, and everything beyond the Basic Multilingual Plane.
 const BASES: &Ranges = &[
     (0x00a9, 0x00a9),
     (0x00ae, 0x00ae),
@@ -72,7 +73,7 @@ const BASES: &Ranges = &[
     (0x1_0000, 0x10_ffff),
 ];
 
-/// What takes space and shows nothing: Unicode's `White_Space` without controls, and an empty Braille cell.
+/// Blank characters: Unicode's `White_Space` without controls, and the empty Braille cell.
 const BLANK: &Ranges = &[
     (0x20, 0x20),
     (0xa0, 0xa0),
@@ -89,24 +90,24 @@ fn is_in(ranges: &Ranges, character: char) -> bool {
     ranges.iter().any(|(first, last)| (*first..=*last).contains(&point))
 }
 
-/// Whether the character cannot be seen at all, joiners and selectors included.
-pub fn is_unseen(character: char) -> bool {
+/// Whether the character is a control character or invisible. Joiners and selectors count as invisible.
+pub fn is_invisible(character: char) -> bool {
     [CONTROL, INVISIBLE, JOINERS, SELECTORS].iter().any(|ranges| is_in(ranges, character))
 }
 
-/// The first thing that is wrong with `text`, which may be empty.
-pub fn flaw(text: &str) -> Option<Flaw> {
+/// The first error in `text`, or `None`. Empty text is valid.
+pub fn first_error(text: &str) -> Option<TextError> {
     let (mut previous, mut joiner) = (None, None);
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
         let follows_base = previous.is_some_and(|previous| is_in(BASES, previous));
         if is_in(CONTROL, character) {
-            return Some(Flaw::Control(character));
+            return Some(TextError::Control(character));
         } else if is_in(INVISIBLE, character) {
-            return Some(Flaw::Invisible(character));
+            return Some(TextError::Invisible(character));
         } else if is_in(JOINERS, character) {
             if !follows_base {
-                return Some(Flaw::Invisible(character));
+                return Some(TextError::Invisible(character));
             }
             joiner = Some(character);
             previous = None;
@@ -115,35 +116,36 @@ pub fn flaw(text: &str) -> Option<Flaw> {
                 && character == '\u{fe0f}'
                 && characters.peek() == Some(&'\u{20e3}');
             if !follows_base && !is_keycap {
-                return Some(Flaw::Invisible(character));
+                return Some(TextError::Invisible(character));
             }
-            // A joiner may follow, a second selector may not.
+            // A joiner may follow a selector. A second selector must not.
             let may_join = follows_base && characters.peek().is_some_and(|next| is_in(JOINERS, *next));
             previous = previous.filter(|_| may_join);
         } else {
             if let Some(joiner) = joiner.take().filter(|_| !is_in(BASES, character)) {
-                return Some(Flaw::Invisible(joiner));
+                return Some(TextError::Invisible(joiner));
             }
             previous = Some(character);
         }
     }
     match joiner {
-        Some(joiner) => Some(Flaw::Invisible(joiner)),
-        None if !text.is_empty() && text.chars().all(|character| is_in(BLANK, character)) => Some(Flaw::Blank),
+        Some(joiner) => Some(TextError::Invisible(joiner)),
+        None if !text.is_empty() && text.chars().all(|character| is_in(BLANK, character)) => Some(TextError::Blank),
         None => None,
     }
 }
 
-/// A regular expression that every text without a flaw matches, in the syntax that ECMAScript and Python share. It takes
-/// joiners and selectors anywhere, and names no character beyond the Basic Multilingual Plane.
+/// A regular expression that every valid text matches, in the syntax that ECMAScript and Python share. It is less
+/// strict than [`first_error`]: it accepts joiners and selectors anywhere, and all characters beyond the Basic
+/// Multilingual Plane.
 pub fn pattern(may_be_empty: bool) -> String {
     let any = format!("[^{}]", class(&[CONTROL, INVISIBLE]));
-    let seen = format!("[^{}]", class(&[CONTROL, INVISIBLE, JOINERS, SELECTORS, BLANK]));
-    let line = format!("{any}*{seen}{any}*");
+    let visible = format!("[^{}]", class(&[CONTROL, INVISIBLE, JOINERS, SELECTORS, BLANK]));
+    let line = format!("{any}*{visible}{any}*");
     if may_be_empty { format!("^({line})?$") } else { format!("^{line}$") }
 }
 
-/// The members of a character class, of the Basic Multilingual Plane.
+/// The members of a character class, without those beyond the Basic Multilingual Plane.
 fn class(sets: &[&Ranges]) -> String {
     let mut members = String::new();
     for (first, last) in sets.iter().flat_map(|set| set.iter()).filter(|(first, _)| *first <= 0xffff) {
@@ -163,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_write_is_taken() {
+    fn ordinary_text_is_valid() {
         for text in [
             "",
             "Ada Lovelace",
@@ -179,13 +181,13 @@ mod tests {
             " spaces around ",
             "\u{5d0}\u{5d1} (\u{5d2})",
         ] {
-            assert_eq!(flaw(text), None, "{text:?}");
+            assert_eq!(first_error(text), None, "{text:?}");
         }
     }
 
     #[test]
-    fn what_nobody_sees_is_refused_and_named() {
-        for unseen in [
+    fn invisible_characters_are_rejected_and_named() {
+        for invisible in [
             "\u{ad}",
             "\u{34f}",
             "\u{61c}",
@@ -228,23 +230,23 @@ mod tests {
             "\u{e0041}",
             "\u{e0100}",
         ] {
-            let character = unseen.chars().next().unwrap();
-            assert!(is_unseen(character), "{unseen:?}");
-            for text in [unseen.to_owned(), format!("Ada{unseen}Love"), format!("{unseen}Ada"), format!("Ada{unseen}")]
-            {
-                assert_eq!(flaw(&text), Some(Flaw::Invisible(character)), "{text:?}");
+            let character = invisible.chars().next().unwrap();
+            assert!(is_invisible(character), "{invisible:?}");
+            let embedded = format!("Ada{invisible}Love");
+            for text in [invisible.to_owned(), embedded, format!("{invisible}Ada"), format!("Ada{invisible}")] {
+                assert_eq!(first_error(&text), Some(TextError::Invisible(character)), "{text:?}");
             }
         }
         for text in ["a\nb", "\t", "a\r", "\0", "\u{85}", "\u{7f}"] {
-            assert!(matches!(flaw(text), Some(Flaw::Control(_))), "{text:?}");
+            assert!(matches!(first_error(text), Some(TextError::Control(_))), "{text:?}");
         }
         for text in [" ", "     ", "\u{a0}\u{3000}", "\u{2800}\u{2800}", "\u{1680}"] {
-            assert_eq!(flaw(text), Some(Flaw::Blank), "{text:?}");
+            assert_eq!(first_error(text), Some(TextError::Blank), "{text:?}");
         }
     }
 
     #[test]
-    fn a_joiner_stands_between_two_and_a_selector_behind_one() {
+    fn a_joiner_requires_bases_on_both_sides_and_a_selector_one_before_it() {
         for text in [
             "\u{639}\u{200c}",
             "\u{639}\u{200c}\u{200c}\u{639}",
@@ -258,11 +260,11 @@ mod tests {
             "1\u{fe0f}\u{fe0f}\u{20e3}",
             "1\u{200d}2",
         ] {
-            assert!(matches!(flaw(text), Some(Flaw::Invisible(_))), "{text:?}");
+            assert!(matches!(first_error(text), Some(TextError::Invisible(_))), "{text:?}");
         }
     }
 
-    /// Texts that match the pattern.
+    /// Generates texts that match the pattern.
     fn matching(may_be_empty: bool) -> impl Strategy<Value = String> {
         prop::string::string_regex(pattern(may_be_empty).trim_start_matches('^').trim_end_matches('$')).unwrap()
     }
@@ -271,19 +273,19 @@ mod tests {
         #![proptest_config(ProptestConfig { max_shrink_iters: 64, ..ProptestConfig::with_cases(64) })]
 
         #[test]
-        fn what_matches_the_pattern_has_no_flaw_but_an_odd_joiner_or_one_beyond_the_plane(
+        fn text_that_matches_the_pattern_is_valid_apart_from_joiners_selectors_and_characters_beyond_the_plane(
             text in matching(false), other in matching(true),
         ) {
-            let is_odd = |found| found > '\u{ffff}' || is_in(JOINERS, found) || is_in(SELECTORS, found);
+            let is_exception = |found| found > '\u{ffff}' || is_in(JOINERS, found) || is_in(SELECTORS, found);
             for text in [text, other] {
-                let flaw = flaw(&text);
-                prop_assert!(flaw.is_none_or(|flaw| matches!(flaw, Flaw::Invisible(odd) if is_odd(odd))), "{:?}", text);
+                let error = first_error(&text);
+                prop_assert!(error.is_none_or(|error| matches!(error, TextError::Invisible(found) if is_exception(found))), "{:?}", text);
             }
         }
 
         #[test]
         fn no_text_panics(text in "(\\PC|[\u{200c}\u{200d}\u{fe0f}\u{639}1\u{20e3}]){0,12}") {
-            let _ = flaw(&text);
+            let _ = first_error(&text);
         }
     }
 }

@@ -1,28 +1,30 @@
-//! A user, without anything secret.
+//! Users, without secrets.
 
 use super::id::UserId;
-use super::role::Role;
+use super::roles::Role;
 use crate::clock::Timestamp;
 
-/// A user as others may see them.
+/// A user, without the password hash.
 #[derive(Clone, Debug)]
 pub struct User {
     /// Never reused.
     pub id: UserId,
-    /// First name.
+    /// The first name.
     pub name: String,
-    /// Family name.
+    /// The family name.
     pub surname: String,
-    /// As the user wrote it.
+    /// The e-mail address as entered.
     pub email: String,
-    /// Any text.
+    /// Free text.
     pub website: String,
-    /// What the user may do.
+    /// The role, which determines the scopes. It may be undefined.
     pub role: Role,
-    /// Since when the user may not sign in, if so.
+    /// Since when the user is disabled. `None` if the user is not.
     pub disabled_at: Option<Timestamp>,
+    /// Whether sign-ins from unknown networks, or from a known one, are stopped after too many failed ones.
+    pub sign_in_stopped: bool,
     /// When the user registered.
     pub created_at: Timestamp,
-    /// When the user last changed.
+    /// When the user's data last changed.
     pub updated_at: Timestamp,
 }

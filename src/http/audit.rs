@@ -1,4 +1,4 @@
-//! The audit trail: all of it, one's own, and that of a page.
+//! The endpoints of the audit trail: all entries, the caller's activity, and the history of a page.
 
 use std::sync::Arc;
 
@@ -8,98 +8,126 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use paperclip::actix::{Apiv2Schema, OperationModifier, api_v2_operation, web};
 use paperclip::v2::models::{DefaultOperationRaw, DefaultSchemaRaw};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::body::Query;
-use super::path::PathId;
-use super::principal::{ManageAccount, Permit, ReadAudit, ReadPages};
-use super::problem::Fault;
-use super::reply::Reply;
-use super::{fields, header, list};
 use crate::clock::Timestamp;
-use crate::domain::audit::{Entry, Filter, Outcome};
+use crate::domain::audit::{Action, Entry, Filter, Outcome};
 use crate::domain::id::{PageId, UserId};
 use crate::error::AppError;
-use crate::service::audit::{EntryList, Order, Span};
+use crate::http::guard::permit::{ManageAccount, Permit, ReadAudit};
+use crate::http::page::ReadPages;
+use crate::http::resource::{EXAMPLE_REQUEST_ID, EXAMPLE_TIME, Resource, example};
+use crate::http::wire::body::Query;
+use crate::http::wire::error::HttpError;
+use crate::http::wire::path::PathId;
+use crate::http::wire::reply::Reply;
+use crate::http::wire::{fields, header, list};
+use crate::service::audit::read::{EntryList, Order, Span};
 use crate::service::{self, Service};
 
 /// The media type of one JSON object per line.
 pub const NDJSON: &str = "application/x-ndjson";
 
-/// How many entries a stream of lines holds in memory.
-const LINES_AT_ONCE: i64 = 100;
+/// Number of entries that a stream of lines reads at once and holds in memory.
+const STREAM_BATCH: i64 = 100;
 
-/// Which entries.
+/// The entries of the audit trail in the OpenAPI document.
+pub(crate) fn resource() -> Resource {
+    let entry = json!({
+        "id": 3, "at": EXAMPLE_TIME, "actor": "user:2", "user": 2, "credential": "password", "role": "member",
+        "scopes": ["pages:read", "pages:write"], "action": Action::SignIn.name(), "target": "user:2", "subject": 2,
+        "version_before": null, "version_after": null, "changed": [], "outcome": "success", "detail": null,
+        "client": "192.0.2.7", "request_id": EXAMPLE_REQUEST_ID,
+    });
+    Resource {
+        tag: ("Audit", "Who changed what, when, with which credential and at what level"),
+        parameters: vec![
+            ("readAudit", "actor", example("user:2")),
+            ("readAudit", "user", example(2)),
+            ("readAudit", "action", example(Action::SignIn.name())),
+            ("readAudit", "target", example("user:2")),
+            ("readAudit", "outcome", example("success")),
+            ("readAudit", "since", example("2026-01-01T00:00:00Z")),
+            ("readAudit", "until", example("2100-01-01T00:00:00Z")),
+        ],
+        lists: vec![("AuditListResponse", "AuditEntryResponse")],
+        examples: vec![("AuditListResponse", json!({ "items": [entry], "next": null })), ("AuditEntryResponse", entry)],
+        ..Resource::default()
+    }
+}
+
+/// The filter and the part of the audit trail.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct AuditQuery {
-    /// Who: `user:<id>`, `key:<id>`, `command-line`, `constant-key` or `anonymous`
+    /// Actor: `user:<id>`, `key:<id>`, `command-line`, `static-key` or `anonymous`
     actor: Option<String>,
-    /// On whose account: the id of a user, by whatever credential
+    /// Id of the user on whose account it was done, with any credential
     user: Option<i64>,
-    /// What was done
+    /// Action, such as `page.update`
     action: Option<String>,
-    /// To what: `user:<id>`, `key:<id>`, `page:<id>`, …
+    /// Target: `user:<id>`, `key:<id>`, `page:<id>`, …
     target: Option<String>,
-    /// How it ended
+    /// Outcome
     outcome: Option<String>,
-    /// Not before this time
+    /// Only entries from this time on
     since: Option<String>,
-    /// Before this time
+    /// Only entries before this time
     until: Option<String>,
-    /// Which first
+    /// Which entries are first
     order: Option<String>,
-    /// What `next` said
+    /// The `next` of the previous response
     after: Option<i64>,
-    /// Entries in the answer; all that there are with `application/x-ndjson`
+    /// Maximum number of entries in the response; ignored with `application/x-ndjson`
     limit: Option<i64>,
 }
 
-/// Which part of a short trail.
+/// The part of an activity or a history.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct TrailQuery {
-    /// Which first
+    /// Which entries are first
     order: Option<String>,
-    /// What `next` said
+    /// The `next` of the previous response
     after: Option<i64>,
-    /// Entries in the answer
+    /// Maximum number of entries in the response
     limit: Option<i64>,
 }
 
 /// An entry of the audit trail.
 #[derive(Serialize, Apiv2Schema)]
 pub struct AuditEntryResponse {
-    /// In the order of writing
+    /// Id of the entry, in the order of writing
     id: i64,
-    /// When
+    /// Time of the entry
     at: Timestamp,
-    /// Who: `user:<id>`, `key:<id>`, `command-line`, `constant-key` or `anonymous`
+    /// Actor: `user:<id>`, `key:<id>`, `command-line`, `static-key` or `anonymous`
     actor: String,
-    /// On whose account: the id of the user, or of the key's owner
+    /// Id of the user, or of the owner of the key, on whose account it was done
     user: Option<i64>,
-    /// What they showed: `token:<id of its sign-in entry>`, `key:<id>`, `password`, …
+    /// Credential: `token:<id of its sign-in entry>`, `key:<id>`, `password`, …
     credential: String,
-    /// The role in force
+    /// Role in force
     role: Option<String>,
-    /// The scopes in force
+    /// Scopes in force
     scopes: Vec<String>,
-    /// What was done
+    /// Action, such as `page.update`
     action: String,
-    /// To what
+    /// Target
     target: Option<String>,
-    /// Whom it concerns: the id of the target's owner
+    /// Id of the owner of the target
     subject: Option<i64>,
-    /// The version of the target before
+    /// Version of the target before the action
     version_before: Option<i64>,
-    /// And after
+    /// Version of the target after the action
     version_after: Option<i64>,
-    /// Names of the fields that changed
+    /// Names of the changed fields
     changed: Vec<String>,
-    /// How it ended
+    /// Outcome
     outcome: String,
-    /// What else there is to know, such as the reason of a failure
+    /// Further information, such as the reason of a failure
     detail: Option<String>,
-    /// The client's address
+    /// Address of the client
     client: Option<String>,
-    /// The request, as in the log
+    /// Id of the request, as in the log
     request_id: Option<String>,
 }
 
@@ -112,13 +140,13 @@ impl From<Entry> for AuditEntryResponse {
             user: entry.user.map(|user| user.0),
             credential: entry.credential,
             role: entry.role,
-            scopes: words(&entry.scopes),
+            scopes: split_words(&entry.scopes),
             action: entry.action,
             target: entry.target,
             subject: entry.subject.map(|user| user.0),
             version_before: entry.version_before,
             version_after: entry.version_after,
-            changed: words(&entry.changed),
+            changed: split_words(&entry.changed),
             outcome: entry.outcome,
             detail: entry.detail,
             client: entry.client,
@@ -127,23 +155,23 @@ impl From<Entry> for AuditEntryResponse {
     }
 }
 
-fn words(text: &str) -> Vec<String> {
+fn split_words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Some entries.
+/// A part of the audit trail.
 #[derive(Serialize, Apiv2Schema)]
 pub struct AuditListResponse {
-    /// In the order that was asked for
+    /// Entries, in the requested order
     items: Vec<AuditEntryResponse>,
-    /// Send it as `after` for what follows; null at the end
+    /// Pass it as `after` to get the following part; null at the end
     next: Option<i64>,
 }
 
 impl From<EntryList> for AuditListResponse {
     fn from(entries: EntryList) -> Self {
         let mut items: Vec<_> = entries.items.into_iter().map(AuditEntryResponse::from).collect();
-        let next = list::end_early(&mut items, entries.next.map(|id| id.0), |item| item.id);
+        let next = list::truncate(&mut items, entries.next.map(|id| id.0), |item| item.id);
         Self { items, next }
     }
 }
@@ -151,25 +179,25 @@ impl From<EntryList> for AuditListResponse {
 /// A change of a page.
 #[derive(Serialize, Apiv2Schema)]
 pub struct PageChangeResponse {
-    /// In the order of writing
+    /// Id of the entry, in the order of writing
     id: i64,
-    /// When
+    /// Time of the entry
     at: Timestamp,
-    /// Who: `user:<id>` or `key:<id>`
+    /// Actor: `user:<id>` or `key:<id>`
     actor: String,
-    /// On whose account: the id of the user, or of the key's owner
+    /// Id of the user, or of the owner of the key, on whose account it was done
     user: Option<i64>,
-    /// The role in force
+    /// Role in force
     role: Option<String>,
-    /// The scopes in force
+    /// Scopes in force
     scopes: Vec<String>,
     /// `page.create`, `page.update` or `page.delete`
     action: String,
-    /// The version before; null at the beginning
+    /// Version before the change; null for a creation
     version_before: Option<i64>,
-    /// The version after; null at the end
+    /// Version after the change; null for a deletion
     version_after: Option<i64>,
-    /// Names of the fields that changed
+    /// Names of the changed fields
     changed: Vec<String>,
 }
 
@@ -181,50 +209,50 @@ impl From<Entry> for PageChangeResponse {
             actor: entry.actor,
             user: entry.user.map(|user| user.0),
             role: entry.role,
-            scopes: words(&entry.scopes),
+            scopes: split_words(&entry.scopes),
             action: entry.action,
             version_before: entry.version_before,
             version_after: entry.version_after,
-            changed: words(&entry.changed),
+            changed: split_words(&entry.changed),
         }
     }
 }
 
-/// What happened to a page.
+/// A part of the history of a page.
 #[derive(Serialize, Apiv2Schema)]
 pub struct PageHistoryResponse {
-    /// In the order that was asked for
+    /// Changes, in the requested order
     items: Vec<PageChangeResponse>,
-    /// Send it as `after` for what follows; null at the end
+    /// Pass it as `after` to get the following part; null at the end
     next: Option<i64>,
 }
 
-/// What the caller would like to get.
-pub struct Wanted {
-    /// One JSON object per line, to the end.
-    lines: bool,
+/// The response format that the caller prefers.
+pub struct AuditFormat {
+    /// Whether it is [`NDJSON`].
+    is_ndjson: bool,
 }
 
-impl FromRequest for Wanted {
-    type Error = Fault;
-    type Future = std::future::Ready<Result<Self, Fault>>;
+impl FromRequest for AuditFormat {
+    type Error = HttpError;
+    type Future = std::future::Ready<Result<Self, HttpError>>;
 
     fn from_request(request: &HttpRequest, _: &mut actix_web::dev::Payload) -> Self::Future {
-        // Without a type that is acceptable the answer is JSON, as on every other route.
-        let lines = header::preferred(request.headers(), &["application/json", NDJSON]) == Some(NDJSON);
-        std::future::ready(Ok(Self { lines }))
+        // If no type is acceptable, the response is JSON, as on every other route.
+        let is_ndjson = header::preferred(request.headers(), &["application/json", NDJSON]) == Some(NDJSON);
+        std::future::ready(Ok(Self { is_ndjson }))
     }
 }
 
-impl paperclip::v2::schema::Apiv2Schema for Wanted {}
+impl paperclip::v2::schema::Apiv2Schema for AuditFormat {}
 
-impl OperationModifier for Wanted {}
+impl OperationModifier for AuditFormat {}
 
 /// A list, or a stream of lines.
 pub enum AuditReply {
-    /// In one piece.
+    /// A part of the trail, as one JSON object.
     List(Reply<AuditListResponse>),
-    /// As they are read.
+    /// All entries, as a stream of lines.
     Lines(HttpResponse),
 }
 
@@ -255,17 +283,21 @@ impl OperationModifier for AuditReply {
     }
 }
 
-/// Read the audit trail
+/// List audit entries
 ///
-/// Who changed what, when, with which credential and at what level; failed and forbidden attempts, too. With
-/// `Accept: application/x-ndjson` all entries that match come as one JSON object per line.
-#[api_v2_operation(operation_id = "readAudit", tags(audit))]
+/// Returns who changed what, when, with which credential and at what level; requires the scope `audit:read`.
+///
+/// Continue with `next` as `after`.
+///
+/// The trail includes failed and denied attempts. With `Accept: application/x-ndjson`, the response contains all
+/// matching entries, one JSON object per line.
+#[api_v2_operation(operation_id = "readAudit", tags("Audit"))]
 pub async fn read(
     service: web::Data<Service>,
     _permit: Permit<ReadAudit>,
     query: Query<AuditQuery>,
-    wanted: Wanted,
-) -> Result<AuditReply, Fault> {
+    format: AuditFormat,
+) -> Result<AuditReply, HttpError> {
     let AuditQuery { actor, user, action, target, outcome, since, until, order, after, limit } = query.0;
     let outcome = outcome.map(|name| fields::one_of("outcome", &name, Outcome::ALL, Outcome::name)).transpose()?;
     let filter = Filter {
@@ -274,33 +306,33 @@ pub async fn read(
         action,
         target,
         outcome: outcome.map(Outcome::name),
-        since: since.map(|text| fields::moment("since", &text)).transpose()?,
-        until: until.map(|text| fields::moment("until", &text)).transpose()?,
+        since: since.map(|text| fields::timestamp("since", &text)).transpose()?,
+        until: until.map(|text| fields::timestamp("until", &text)).transpose()?,
         ..Filter::default()
     };
-    let limit = if wanted.lines { Some(LINES_AT_ONCE) } else { limit };
+    let limit = if format.is_ndjson { Some(STREAM_BATCH) } else { limit };
     let span = span(order, after, limit)?;
     let list = service.audit(filter.clone(), span).await?;
-    Ok(if wanted.lines {
-        AuditReply::Lines(lines(service.into_inner(), filter, span, list))
+    Ok(if format.is_ndjson {
+        AuditReply::Lines(stream_lines(service.into_inner(), filter, span, list))
     } else {
         AuditReply::List(Reply::new(list.into()))
     })
 }
 
-/// `first` and all that follows it, read as the client takes it. A failure under way cuts the connection, so that half
-/// a trail is not taken for a whole one.
-fn lines(service: Arc<Service>, filter: Filter, span: Span, first: EntryList) -> HttpResponse {
-    // The body is read after the request has been answered, and is still its caller's.
+/// Streams `first` and all entries after it, which are read as the client receives them. A later failure cuts the
+/// connection, so that the client detects an incomplete trail.
+fn stream_lines(service: Arc<Service>, filter: Filter, span: Span, first: EntryList) -> HttpResponse {
+    // The body is produced after the handler has returned, but its reads still count for this caller.
     let caller = service::caller();
-    let rest = stream::try_unfold((service, filter, first.next), move |(service, filter, next)| async move {
+    let following = stream::try_unfold((service, filter, first.next), move |(service, filter, next)| async move {
         let Some(next) = next else { return Ok(None) };
         let read = service.audit(filter.clone(), Span { cursor: Some(next), ..span });
         let list = service::for_one_request(caller, read).await?;
         let next = list.next;
         Ok(Some((list, (service, filter, next))))
     });
-    let all = stream::once(async { Ok::<_, AppError>(first) }).chain(rest);
+    let all = stream::once(async { Ok::<_, AppError>(first) }).chain(following);
     let text = all.and_then(|list| async {
         let mut text = Vec::new();
         for entry in list.items {
@@ -313,38 +345,43 @@ fn lines(service: Arc<Service>, filter: Filter, span: Span, first: EntryList) ->
     HttpResponse::Ok().content_type(NDJSON).streaming(text)
 }
 
-/// Read my own trail
+/// List my activity
 ///
-/// What you did, and what others did to what is yours.
-#[api_v2_operation(operation_id = "readActivity", tags(account))]
+/// Returns the audit entries about what you did, and about what others did to your objects; requires a full sign-in
+/// token.
+///
+/// Continue with `next` as `after`. A sign-in token is full if the sign-in requested no scopes.
+#[api_v2_operation(operation_id = "readActivity", tags("My account"))]
 pub async fn activity(
     service: web::Data<Service>,
     permit: Permit<ManageAccount>,
     query: Query<TrailQuery>,
-) -> Result<Reply<AuditListResponse>, Fault> {
+) -> Result<Reply<AuditListResponse>, HttpError> {
     let TrailQuery { order, after, limit } = query.0;
     let list = service.activity(&permit.0, span(order, after, limit)?).await?;
     Ok(Reply::new(list.into()))
 }
 
-/// Read the history of a page
+/// List the changes of a page
 ///
-/// Who changed it, when, at what level, and which fields; also of a page that was deleted.
-#[api_v2_operation(operation_id = "readPageHistory", tags(page))]
+/// Returns who changed a page, when, at what level, and which fields; requires the scope `pages:read`.
+///
+/// Continue with `next` as `after`. It also works for a deleted page.
+#[api_v2_operation(operation_id = "readPageHistory", tags("Pages"))]
 pub async fn page_history(
     service: web::Data<Service>,
     _permit: Permit<ReadPages>,
     id: PathId<PageId>,
     query: Query<TrailQuery>,
-) -> Result<Reply<PageHistoryResponse>, Fault> {
+) -> Result<Reply<PageHistoryResponse>, HttpError> {
     let TrailQuery { order, after, limit } = query.0;
     let list = service.page_history(id.0, span(order, after, limit)?).await?;
     let mut items: Vec<_> = list.items.into_iter().map(PageChangeResponse::from).collect();
-    let next = list::end_early(&mut items, list.next.map(|id| id.0), |item| item.id);
+    let next = list::truncate(&mut items, list.next.map(|id| id.0), |item| item.id);
     Ok(Reply::new(PageHistoryResponse { items, next }))
 }
 
-fn span(order: Option<String>, after: Option<i64>, limit: Option<i64>) -> Result<Span, Fault> {
+fn span(order: Option<String>, after: Option<i64>, limit: Option<i64>) -> Result<Span, HttpError> {
     let order = order.map(|name| fields::one_of("order", &name, Order::ALL, Order::name)).transpose()?;
     Ok(Span::new(order.unwrap_or(Order::Newest), after, limit)?)
 }

@@ -1,4 +1,6 @@
-//! The page scope: a resource behind the guard.
+//! The endpoints under `/page`: pages, an example of a guarded resource.
+
+mod examples;
 
 use std::future::{Ready, ready};
 
@@ -8,22 +10,62 @@ use actix_web::{FromRequest, HttpRequest};
 use paperclip::actix::{Apiv2Schema, OperationModifier, api_v2_operation, web};
 use paperclip::v2::models::{DataType, DefaultOperationRaw, Either, Parameter, ParameterIn};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
-use super::body::{self, Json, Query};
-use super::header::{EntityTag, EntityTags};
-use super::list;
-use super::path::PathId;
-use super::principal::{Permit, ReadPages, WritePages};
-use super::problem::Fault;
-use super::reply::{NoContent, Reply};
 use crate::clock::Timestamp;
 use crate::domain::id::PageId;
 use crate::domain::page::{ListedPage, Page};
+use crate::domain::scope::Scope;
+use crate::domain::text;
 use crate::error::{AppError, FieldError};
-use crate::service::page::{ExpectedVersions, ListRange, ListStart, NewPage, PageEdit, PageList, VERSION_MAX};
-use crate::service::{ANSWER_BYTES, Service};
+use crate::http::guard::permit::{Permit, permissions};
+use crate::http::resource::{NO_NUL, Resource};
+use crate::http::wire::body::{self, Json, Query};
+use crate::http::wire::error::HttpError;
+use crate::http::wire::header::{EntityTag, EntityTags};
+use crate::http::wire::list;
+use crate::http::wire::path::PathId;
+use crate::http::wire::reply::{NoContent, Reply};
+use crate::service::Service;
+use crate::service::lists::ANSWER_BYTES;
+use crate::service::page::{self, ExpectedVersions, ListRange, ListStart, NewPage, PageEdit, PageList, VERSION_MAX};
 
-/// A page to be created.
+permissions! {
+    /// `pages:read`.
+    ReadPages: Some(Scope::PagesRead), |_| Ok(());
+    /// `pages:write`.
+    WritePages: Some(Scope::PagesWrite), |_| Ok(());
+}
+
+/// The entries of pages in the OpenAPI document.
+pub(crate) fn resource() -> Resource {
+    let title = json!({ "minLength": 1, "maxLength": page::TITLE_MAX, "pattern": text::pattern(false) });
+    let body = json!({ "maxLength": page::BODY_MAX, "pattern": NO_NUL });
+    let version = json!({ "minimum": 1, "maximum": VERSION_MAX, "example": 1 });
+    // Without a default, which generated clients would send beside `after`.
+    let number = json!({ "minimum": 1, "maximum": page::OFFSET_MAX + 1, "example": 1 });
+    let size = json!({
+        "minimum": 1, "maximum": page::SIZE_MAX, "default": page::SIZE_DEFAULT, "example": page::SIZE_DEFAULT,
+    });
+    Resource {
+        tag: ("Pages", "Texts with versions and a history: an example of a resource behind the guard"),
+        bodies: vec![
+            ("PageCreateRequest", json!({ "title": title, "body": body })),
+            ("PageRequest", json!({ "title": title, "body": body, "version": version })),
+            ("PagePatch", json!({ "title": title, "body": body, "version": version })),
+        ],
+        patches: vec!["PagePatch"],
+        parameters: vec![
+            ("deletePage", "version", version),
+            ("listPages", "page", number),
+            ("listPages", "size", size),
+        ],
+        lists: vec![("PageListResponse", "PageListItemResponse"), ("PageHistoryResponse", "PageChangeResponse")],
+        examples: examples::examples(),
+    }
+}
+
+/// A new page.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct PageCreateRequest {
     /// Title
@@ -32,64 +74,64 @@ pub struct PageCreateRequest {
     body: String,
 }
 
-/// A page to replace another one.
+/// The new content of a page.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct PageRequest {
     /// Title
     title: String,
     /// Text, at most 65,536 bytes in UTF-8
     body: String,
-    /// Replace only this version, like `If-Match`
+    /// Replace the page only if it has this version, like `If-Match`
     version: Option<i64>,
 }
 
-/// Parts of a page; what is absent stays as it is.
+/// Changes to a page. Absent fields do not change.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct PagePatch {
     /// Title
     title: Option<String>,
     /// Text, at most 65,536 bytes in UTF-8
     body: Option<String>,
-    /// Change only this version, like `If-Match`
+    /// Change the page only if it has this version, like `If-Match`
     version: Option<i64>,
 }
 
-/// Which version to delete.
+/// The version to delete.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct DeleteQuery {
-    /// Delete only this version, like `If-Match`
+    /// Delete the page only if it has this version, like `If-Match`
     version: Option<i64>,
 }
 
-/// Which part of the list.
+/// The part of the list.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct ListQuery {
-    /// Page number, from 1; for the first 10,000 pages
+    /// Number of the part, from 1; it reaches only the first 10,000 pages
     page: Option<i64>,
-    /// The `next` of the answer before, in place of a page number; 0 for the beginning
+    /// The `next` of the previous response, instead of a number; 0 for the beginning
     after: Option<i64>,
-    /// Items in the answer at most
+    /// Maximum number of items in the response
     size: Option<i64>,
 }
 
-/// A page and its history in brief.
+/// A page.
 #[derive(Serialize, Apiv2Schema)]
 pub struct PageResponse {
-    /// Never reused
+    /// Id of the page, never reused
     id: i64,
     /// Title
     title: String,
     /// Text
     body: String,
-    /// The id of the user who created it and alone may change it
+    /// Id of the user who created the page; only this user can change it
     owner: i64,
-    /// When it was created
+    /// Time of creation
     created_at: Timestamp,
-    /// When it last changed
+    /// Time of the last change
     updated_at: Timestamp,
-    /// The id of the user who changed it last
+    /// Id of the user who made the last change
     updated_by: i64,
-    /// 1 at first, one more with each change; also the `ETag`
+    /// Version: 1 at creation, incremented by each change; also the `ETag`
     version: i64,
 }
 
@@ -113,24 +155,24 @@ fn reply<const STATUS: u16>(page: Page) -> Reply<PageResponse, STATUS> {
     Reply::new(PageResponse::from(page)).version(version)
 }
 
-/// A page as the list shows it.
+/// A page in a list.
 #[derive(Serialize, Apiv2Schema)]
 pub struct PageListItemResponse {
-    /// Never reused
+    /// Id of the page, never reused
     id: i64,
     /// Title
     title: String,
-    /// Text; null on a numbered page whose texts take more than 256 KiB: read the page by itself
+    /// Text; null if it does not fit into the 256 KiB of a numbered part: get the page by its id
     body: Option<String>,
-    /// The id of the user who created it and alone may change it
+    /// Id of the user who created the page; only this user can change it
     owner: i64,
-    /// When it was created
+    /// Time of creation
     created_at: Timestamp,
-    /// When it last changed
+    /// Time of the last change
     updated_at: Timestamp,
-    /// The id of the user who changed it last
+    /// Id of the user who made the last change
     updated_by: i64,
-    /// 1 at first, one more with each change
+    /// Version: 1 at creation, incremented by each change
     version: i64,
 }
 
@@ -149,20 +191,20 @@ impl From<ListedPage> for PageListItemResponse {
     }
 }
 
-/// One part of the list.
+/// A part of the list of pages.
 #[derive(Serialize, Apiv2Schema)]
 pub struct PageListResponse {
-    /// The page number that was asked for; null with `after`
+    /// Number of the part; null with `after`
     page: Option<i64>,
-    /// Items in the answer at most
+    /// Maximum number of items in the response
     size: i64,
-    /// How many pages there are in all, counted up to 10,000
+    /// Number of all pages, counted up to 10,000
     total: i64,
-    /// Whether `total` is all there are
+    /// Whether `total` is exact
     total_is_exact: bool,
-    /// These, by id
+    /// Pages, by id
     items: Vec<PageListItemResponse>,
-    /// Send it as `after` for what follows; null at the end
+    /// Pass it as `after` to get the following part; null at the end
     next: Option<i64>,
 }
 
@@ -173,11 +215,11 @@ impl PageListResponse {
         let mut next = next.map(|id| id.0);
         let page = match range.start {
             ListStart::After(_) => {
-                next = list::end_early(&mut items, next, |item| item.id);
+                next = list::truncate(&mut items, next, |item| item.id);
                 None
             }
             ListStart::Number(number) => {
-                leave_out_bodies(&mut items);
+                omit_excess_bodies(&mut items);
                 Some(number)
             }
         };
@@ -185,14 +227,14 @@ impl PageListResponse {
     }
 }
 
-/// Leaves out the texts for which an answer has no room.
-fn leave_out_bodies(items: &mut [PageListItemResponse]) {
+/// Omits the texts that do not fit into the [`ANSWER_BYTES`] of a response.
+fn omit_excess_bodies(items: &mut [PageListItemResponse]) {
     let bodies: Vec<_> = items.iter_mut().map(|item| item.body.take()).collect();
-    let mut room = ANSWER_BYTES.saturating_sub(items.iter().map(list::json_length).sum());
+    let mut remaining = ANSWER_BYTES.saturating_sub(items.iter().map(list::json_length).sum());
     for (item, body) in items.iter_mut().zip(bodies) {
         let length = list::json_length(&body);
-        if length <= room {
-            room -= length;
+        if length <= remaining {
+            remaining -= length;
             item.body = body;
         }
     }
@@ -202,7 +244,9 @@ fn leave_out_bodies(items: &mut [PageListItemResponse]) {
 pub struct ExpectedVersion(ExpectedVersions);
 
 impl ExpectedVersion {
-    /// Those of them that the request also names outside of the header.
+    /// Restricts the versions to `version`, which the request can contain outside of the header.
+    ///
+    /// Errors: `version` out of range.
     fn and(self, version: Option<i64>) -> Result<ExpectedVersions, AppError> {
         let Some(version) = version else {
             return Ok(self.0);
@@ -211,29 +255,29 @@ impl ExpectedVersion {
             return Err(FieldError::new("version", "range", format!("Use 1 to {VERSION_MAX}.")).into());
         }
         let expected = self.0.unwrap_or_else(|| vec![version]);
-        Ok(Some(expected.into_iter().filter(|one| *one == version).collect()))
+        Ok(Some(expected.into_iter().filter(|allowed| *allowed == version).collect()))
     }
 }
 
 impl FromRequest for ExpectedVersion {
-    type Error = Fault;
-    type Future = Ready<Result<Self, Fault>>;
+    type Error = HttpError;
+    type Future = Ready<Result<Self, HttpError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(match EntityTags::of(request.headers(), &IF_MATCH) {
             Ok(None | Some(EntityTags::Any)) => Ok(Self(None)),
-            Ok(Some(EntityTags::These(tags))) if tags.iter().all(|tag| tag.is_weak) => Err(Fault::WeakIfMatch),
-            Ok(Some(EntityTags::These(tags))) => Ok(Self(Some(tags.iter().filter_map(version).collect()))),
+            Ok(Some(EntityTags::List(tags))) if tags.iter().all(|tag| tag.is_weak) => Err(HttpError::WeakIfMatch),
+            Ok(Some(EntityTags::List(tags))) => Ok(Self(Some(tags.iter().filter_map(version).collect()))),
             Err(()) => {
-                let detail = "Send If-Match as the ETag of the version that you read, in quotation marks.";
-                Err(Fault::Malformed { code: "malformed_if_match", detail: detail.into() })
+                let detail = "If-Match is malformed. Send the ETag of the version that you read, in quotation marks.";
+                Err(HttpError::Malformed { code: "malformed_if_match", detail: detail.into() })
             }
         })
     }
 }
 
-/// The version that a tag names. If-Match compares strongly, so a weak tag matches nothing; nor does one that we never
-/// gave.
+/// The version in a tag. `None` for a weak tag, which never matches because `If-Match` compares strongly, and for a tag
+/// that Latchkey cannot have sent.
 fn version(tag: &EntityTag) -> Option<i64> {
     let text = std::str::from_utf8(&tag.opaque).ok()?;
     text.parse::<i64>().ok().filter(|version| !tag.is_weak && version.to_string() == text)
@@ -246,7 +290,7 @@ impl OperationModifier for ExpectedVersion {
         operation.parameters.push(Either::Right(Parameter {
             name: "If-Match".to_owned(),
             in_: ParameterIn::Header,
-            description: Some("Change only this version: the `ETag` that you read".to_owned()),
+            description: Some("Change the page only if it has this version: the `ETag` that you read".to_owned()),
             data_type: Some(DataType::String),
             ..Parameter::default()
         }));
@@ -255,51 +299,63 @@ impl OperationModifier for ExpectedVersion {
 
 /// List pages
 ///
-/// By id. An answer holds about 256 KiB at most. Begin without parameters, and continue with `after`: nothing is
-/// skipped then, whatever is deleted meanwhile.
-#[api_v2_operation(operation_id = "listPages", tags(page))]
+/// Returns pages by id; requires the scope `pages:read`.
+///
+/// Continue with `next` as `after`, so that pages deleted in the meantime do not cause others to be skipped. A response
+/// has at most about 256 KiB.
+#[api_v2_operation(operation_id = "listPages", tags("Pages"))]
 pub async fn list(
     service: web::Data<Service>,
     _permit: Permit<ReadPages>,
     query: Query<ListQuery>,
-) -> Result<Reply<PageListResponse>, Fault> {
+) -> Result<Reply<PageListResponse>, HttpError> {
     let range = ListRange::new(query.0.page, query.0.after, query.0.size)?;
     Ok(Reply::new(PageListResponse::new(range, service.pages(range).await?)))
 }
 
 /// Create a page
-#[api_v2_operation(operation_id = "createPage", tags(page))]
+///
+/// Creates a page on your account; requires the scope `pages:write`.
+///
+/// Get it with `GET /page/{id}`.
+#[api_v2_operation(operation_id = "createPage", tags("Pages"))]
 pub async fn create(
     service: web::Data<Service>,
     permit: Permit<WritePages>,
     body: Json<PageCreateRequest, { body::PAGE }>,
-) -> Result<Reply<PageResponse, 201>, Fault> {
+) -> Result<Reply<PageResponse, 201>, HttpError> {
     let page = service.create_page(permit.0, NewPage { title: body.0.title, body: body.0.body }).await?;
     let location = format!("/page/{}", page.id);
     Ok(reply(page).location(location))
 }
 
-/// Read a page
-#[api_v2_operation(operation_id = "readPage", tags(page))]
+/// Get a page
+///
+/// Returns one page; requires the scope `pages:read`.
+///
+/// Send its `ETag` as `If-Match` with your next change.
+#[api_v2_operation(operation_id = "readPage", tags("Pages"))]
 pub async fn read(
     service: web::Data<Service>,
     _permit: Permit<ReadPages>,
     id: PathId<PageId>,
-) -> Result<Reply<PageResponse>, Fault> {
+) -> Result<Reply<PageResponse>, HttpError> {
     Ok(reply(service.page(id.0).await?))
 }
 
 /// Replace a page
 ///
-/// Only the owner may.
-#[api_v2_operation(operation_id = "replacePage", tags(page))]
+/// Sets the title and the text of one of your pages; requires the scope `pages:write`.
+///
+/// `GET /page/{id}/history` shows the change.
+#[api_v2_operation(operation_id = "replacePage", tags("Pages"))]
 pub async fn replace(
     service: web::Data<Service>,
     permit: Permit<WritePages>,
     id: PathId<PageId>,
     expected: ExpectedVersion,
     body: Json<PageRequest, { body::PAGE }>,
-) -> Result<Reply<PageResponse>, Fault> {
+) -> Result<Reply<PageResponse>, HttpError> {
     let expected = expected.and(body.0.version)?;
     let edit = PageEdit { title: Some(body.0.title), body: Some(body.0.body) };
     Ok(reply(service.edit_page(permit.0, id.0, edit, expected).await?))
@@ -307,15 +363,17 @@ pub async fn replace(
 
 /// Change a page
 ///
-/// Only the owner may.
-#[api_v2_operation(operation_id = "editPage", tags(page))]
+/// Sets the title or the text of one of your pages, or both; requires the scope `pages:write`.
+///
+/// `GET /page/{id}/history` shows the change.
+#[api_v2_operation(operation_id = "editPage", tags("Pages"))]
 pub async fn edit(
     service: web::Data<Service>,
     permit: Permit<WritePages>,
     id: PathId<PageId>,
     expected: ExpectedVersion,
     body: Json<PagePatch, { body::PAGE }>,
-) -> Result<Reply<PageResponse>, Fault> {
+) -> Result<Reply<PageResponse>, HttpError> {
     let expected = expected.and(body.0.version)?;
     let edit = PageEdit { title: body.0.title, body: body.0.body };
     Ok(reply(service.edit_page(permit.0, id.0, edit, expected).await?))
@@ -323,15 +381,17 @@ pub async fn edit(
 
 /// Delete a page
 ///
-/// Only the owner may.
-#[api_v2_operation(operation_id = "deletePage", tags(page))]
+/// Deletes one of your pages; requires the scope `pages:write`.
+///
+/// `GET /page/{id}/history` still shows who changed it.
+#[api_v2_operation(operation_id = "deletePage", tags("Pages"))]
 pub async fn delete(
     service: web::Data<Service>,
     permit: Permit<WritePages>,
     id: PathId<PageId>,
     expected: ExpectedVersion,
     query: Query<DeleteQuery>,
-) -> Result<NoContent, Fault> {
+) -> Result<NoContent, HttpError> {
     service.delete_page(permit.0, id.0, expected.and(query.0.version)?).await?;
     Ok(NoContent)
 }

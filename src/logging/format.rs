@@ -1,5 +1,5 @@
-//! How a line looks. Formatting runs on the thread that logs, so it makes one allocation and formats the time once a
-//! second.
+//! The format of log lines. Formatting runs on the thread that logs, so it makes one allocation per line and formats
+//! the time once per second.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -11,14 +11,14 @@ use log::{Level, Record};
 
 use crate::config::LogFormat;
 
-/// What most lines need, in bytes.
-const LINE: usize = 320;
-/// The longest message, in bytes.
-const MESSAGE: usize = 4 * 1024;
-/// The longest value beside the message, in bytes.
-const VALUE: usize = 512;
-/// What stands for the rest of a text that is cut.
-const MORE: &str = "\u{2026}";
+/// The initial capacity of a line in bytes, which is enough for most lines.
+const LINE_CAPACITY: usize = 320;
+/// Maximum length of a message in bytes.
+const MESSAGE_MAX: usize = 4 * 1024;
+/// Maximum length of each value besides the message in bytes.
+const VALUE_MAX: usize = 512;
+/// The end of a text that was cut.
+const ELLIPSIS: &str = "\u{2026}";
 
 #[derive(Clone, Copy)]
 pub(super) enum Format {
@@ -34,9 +34,9 @@ impl Format {
         }
     }
 
-    /// The line of a record, with the time in microseconds since 1970.
+    /// Formats a record as a line. `micros` is the time in microseconds since 1970.
     pub(super) fn line(self, record: &Record<'_>, micros: i64) -> Vec<u8> {
-        let mut line = Vec::with_capacity(LINE);
+        let mut line = Vec::with_capacity(LINE_CAPACITY);
         match self {
             Self::Text { colours } => text(&mut line, record, micros, colours),
             Self::Json => json(&mut line, record, micros),
@@ -50,11 +50,11 @@ fn text(line: &mut Vec<u8>, record: &Record<'_>, micros: i64, colours: bool) {
     line.push(b'[');
     push_second(line, micros.div_euclid(1_000_000));
     let (begin, end) = if colours { (colour(record.level()), "\u{1b}[0m") } else { ("", "") };
-    // Without `write!`, which takes several times as long: every request has a line.
+    // `write!` takes several times as long, and every request has a line.
     for part in ["Z ", begin, padded(record.level()), end, " ", record.target(), "] "] {
         line.extend_from_slice(part.as_bytes());
     }
-    push_plain(line, &message(record), MESSAGE);
+    push_plain(line, &message(record), MESSAGE_MAX);
     let _ = record.key_values().visit(&mut TextFields(line));
 }
 
@@ -81,28 +81,29 @@ const fn colour(level: Level) -> &'static str {
 fn json(line: &mut Vec<u8>, record: &Record<'_>, micros: i64) {
     line.extend_from_slice(b"{\"time\":\"");
     push_second(line, micros.div_euclid(1_000_000));
-    // A vector takes everything.
+    // Writing to a vector cannot fail.
     let _ = write!(line, ".{:06}Z\",\"level\":\"{}\"", micros.rem_euclid(1_000_000), record.level());
-    push_member(line, "target", record.target(), VALUE);
-    push_member(line, "message", &message(record), MESSAGE);
+    push_member(line, "target", record.target(), VALUE_MAX);
+    push_member(line, "message", &message(record), MESSAGE_MAX);
     let _ = record.key_values().visit(&mut JsonFields(line));
     line.push(b'}');
 }
 
-/// Most messages are fixed, and need no memory.
+/// The message of a record. Most messages are constant and need no allocation.
 fn message<'r>(record: &'r Record<'_>) -> Cow<'r, str> {
     record.args().as_str().map_or_else(|| record.args().to_string().into(), Cow::Borrowed)
 }
 
-/// The beginning of a text, and what stands for the rest.
-fn shortened(text: &str, most: usize) -> (&str, &'static str) {
-    let kept = text.get(..text.floor_char_boundary(most)).unwrap_or(text);
-    (kept, if kept.len() < text.len() { MORE } else { "" })
+/// The first `max` bytes of a text, and the ellipsis if it was cut.
+fn truncated(text: &str, max: usize) -> (&str, &'static str) {
+    let kept = text.get(..text.floor_char_boundary(max)).unwrap_or(text);
+    (kept, if kept.len() < text.len() { ELLIPSIS } else { "" })
 }
 
-/// A text in which nothing begins a line or steers a terminal, but that a message may go on in indented lines.
-fn push_plain(line: &mut Vec<u8>, text: &str, most: usize) {
-    let (text, more) = shortened(text, most);
+/// Appends a text with escaped control characters, so that it cannot forge a line or control a terminal (ASVS 5.0,
+/// 16.4.1). Lines after the first are indented.
+fn push_plain(line: &mut Vec<u8>, text: &str, max: usize) {
+    let (text, ellipsis) = truncated(text, max);
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         line.extend_from_slice(text.as_bytes());
     } else {
@@ -115,22 +116,22 @@ fn push_plain(line: &mut Vec<u8>, text: &str, most: usize) {
             };
         }
     }
-    line.extend_from_slice(more.as_bytes());
+    line.extend_from_slice(ellipsis.as_bytes());
 }
 
-fn push_member(line: &mut Vec<u8>, name: &str, value: &str, most: usize) {
+fn push_member(line: &mut Vec<u8>, name: &str, value: &str, max: usize) {
     line.push(b',');
     push_json(line, name, "");
     line.push(b':');
-    let (value, more) = shortened(value, most);
-    push_json(line, value, more);
+    let (value, ellipsis) = truncated(value, max);
+    push_json(line, value, ellipsis);
 }
 
-fn push_json(line: &mut Vec<u8>, text: &str, more: &str) {
-    // A vector takes everything, and a text is always JSON.
+fn push_json(line: &mut Vec<u8>, text: &str, ellipsis: &str) {
+    // Writing to a vector and serializing a string cannot fail.
     let _ = serde_json::to_writer(&mut *line, text);
-    if !more.is_empty() && line.pop().is_some() {
-        line.extend_from_slice(more.as_bytes());
+    if !ellipsis.is_empty() && line.pop().is_some() {
+        line.extend_from_slice(ellipsis.as_bytes());
         line.push(b'"');
     }
 }
@@ -139,15 +140,15 @@ fn push_number(line: &mut Vec<u8>, number: u64) {
     line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Writes `2026-11-23T21:33:56`, which is made once a second.
+/// Appends a time such as `2026-11-23T21:33:56`. The text is formatted once per second.
 fn push_second(line: &mut Vec<u8>, second: i64) {
     thread_local! {
         static LATEST: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
     }
-    LATEST.with_borrow_mut(|(made, text)| {
-        if *made != second {
+    LATEST.with_borrow_mut(|(formatted, text)| {
+        if *formatted != second {
             let time = DateTime::from_timestamp(second, 0).unwrap_or_default();
-            (*made, *text) = (second, time.format("%Y-%m-%dT%H:%M:%S").to_string());
+            (*formatted, *text) = (second, time.format("%Y-%m-%dT%H:%M:%S").to_string());
         }
         line.extend_from_slice(text.as_bytes());
     });
@@ -162,10 +163,10 @@ impl<'kvs> VisitSource<'kvs> for TextFields<'_> {
         self.0.push(b'=');
         match (value.to_u64(), value.to_borrowed_str()) {
             (Some(number), _) => push_number(self.0, number),
-            // A value is one line, unlike a message.
-            (_, Some(text)) if text.contains('\n') => push_plain(self.0, &text.replace('\n', "\\n"), VALUE),
-            (_, Some(text)) => push_plain(self.0, text, VALUE),
-            _ => push_plain(self.0, &value.to_string().replace('\n', "\\n"), VALUE),
+            // Unlike a message, a value must stay on one line.
+            (_, Some(text)) if text.contains('\n') => push_plain(self.0, &text.replace('\n', "\\n"), VALUE_MAX),
+            (_, Some(text)) => push_plain(self.0, text, VALUE_MAX),
+            _ => push_plain(self.0, &value.to_string().replace('\n', "\\n"), VALUE_MAX),
         }
         Ok(())
     }
@@ -182,8 +183,8 @@ impl<'kvs> VisitSource<'kvs> for JsonFields<'_> {
                 self.0.push(b':');
                 push_number(self.0, number);
             }
-            (_, Some(text)) => push_member(self.0, key.as_str(), text, VALUE),
-            _ => push_member(self.0, key.as_str(), &value.to_string(), VALUE),
+            (_, Some(text)) => push_member(self.0, key.as_str(), text, VALUE_MAX),
+            _ => push_member(self.0, key.as_str(), &value.to_string(), VALUE_MAX),
         }
         Ok(())
     }
@@ -214,18 +215,18 @@ mod tests {
     }
 
     #[test]
-    fn no_value_makes_a_line_or_steers_a_terminal_and_no_text_is_longer_than_its_bound() {
+    fn no_text_forges_a_line_or_controls_a_terminal_or_exceeds_its_maximum_length() {
         let odd = format!("\u{1b}[31m\n\r\u{2028}\u{85}\"\\{}", "\u{e9}".repeat(10_000));
         let text = line(Format::Text { colours: false }, &odd, &odd);
-        assert_eq!(text.matches('\n').count(), 2, "a message may go on in an indented line: {text}");
+        assert_eq!(text.matches('\n').count(), 2, "a message may continue in an indented line: {text}");
         assert!(text.lines().nth(1).unwrap().starts_with("    "), "{text}");
         assert!(!text.trim_end().contains(|c: char| (c.is_control() && c != '\n') || c == '\u{2028}'), "{text}");
         let json = line(Format::Json, &odd, &odd);
         let read: Json = serde_json::from_str(&json).unwrap();
-        for (member, most) in [("message", 4_096), ("path", 512)] {
-            let told = read[member].as_str().unwrap();
-            let kept = told.strip_suffix(MORE).unwrap();
-            assert!(odd.starts_with(kept) && (most - 1..=most).contains(&kept.len()), "{told}");
+        for (member, max) in [("message", 4_096), ("path", 512)] {
+            let text = read[member].as_str().unwrap();
+            let kept = text.strip_suffix(ELLIPSIS).unwrap();
+            assert!(odd.starts_with(kept) && (max - 1..=max).contains(&kept.len()), "{text}");
         }
         assert!([text, json].iter().all(|line| line.len() < 2 * (4_096 + 512)));
     }

@@ -1,5 +1,5 @@
-//! The queue between threads that log and the one that writes. No thread waits for another: the queue is lock-free, and
-//! only a writer that sleeps is woken.
+//! The queue between the threads that log and the thread that writes. Pushing a line takes no lock, and wakes the
+//! writer only if it sleeps.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// Lines that may wait to be written.
-const LINES: usize = 10_000;
-/// Bytes after which a batch is written.
-const BATCH: usize = 64 * 1024;
-/// How long the writer waits after a batch, so that the next one has more lines.
-const PAUSE: Duration = Duration::from_millis(2);
-/// How long the writer sleeps at most.
-const SLEEP: Duration = Duration::from_secs(1);
-/// How long the end waits for the last lines to be written.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// Maximum number of queued lines.
+const MAX_LINES: usize = 10_000;
+/// Number of bytes from which on a batch is written.
+const BATCH_BYTES: usize = 64 * 1024;
+/// The time that the writer waits after a batch, so that the next one has more lines.
+const BATCH_INTERVAL: Duration = Duration::from_millis(2);
+/// The maximum time that the writer sleeps.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
+/// The time-out of a flush.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Takes lines, and has them written.
+/// The sending side of the queue. Clones share the queue.
 #[derive(Clone)]
 pub(super) struct Queue {
     messages: SyncSender<Message>,
@@ -29,29 +29,29 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// Whether the writer must be woken.
+    /// Whether the writer sleeps and must be woken.
     is_asleep: AtomicBool,
-    /// Lines that found the queue full.
+    /// The number of lines that were dropped because the queue was full.
     lost: AtomicU64,
 }
 
 enum Message {
     Line(Vec<u8>),
-    /// Tell when all that came before is written.
+    /// A request to send a signal when all earlier lines are written.
     Flush(SyncSender<()>),
 }
 
 impl Queue {
     /// Starts a thread that writes to `output`.
     pub(super) fn start(output: impl Write + Send + 'static) -> std::io::Result<Self> {
-        let (messages, received) = sync_channel(LINES);
+        let (messages, received) = sync_channel(MAX_LINES);
         let state = Arc::<State>::default();
         let writer = Writer { received, state: Arc::clone(&state), batch: Vec::new(), flushed: None, output };
         let thread = thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
         Ok(Self { messages, writer: thread.thread().clone(), state })
     }
 
-    /// Has a line written, or counts it as lost.
+    /// Queues a line, or counts it as lost if the queue is full.
     pub(super) fn push(&self, line: Vec<u8>) {
         if self.messages.try_send(Message::Line(line)).is_err() {
             self.state.lost.fetch_add(1, Ordering::Relaxed);
@@ -59,17 +59,17 @@ impl Queue {
         self.wake();
     }
 
-    /// Waits until what was pushed is written, but not for a queue that is full or an output that takes nothing.
+    /// Waits until the queued lines are written, for at most [`FLUSH_TIMEOUT`]. Returns at once if the queue is full.
     pub(super) fn flush(&self) {
         let (done, written) = sync_channel(1);
         if self.messages.try_send(Message::Flush(done)).is_ok() {
             self.wake();
-            let _ = written.recv_timeout(LAST_LINES);
+            let _ = written.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 
     fn wake(&self) {
-        // The message first: either this sees that the writer sleeps, or the writer sees the message.
+        // The message was sent before. Either this thread sees that the writer sleeps, or the writer sees the message.
         fence(Ordering::SeqCst);
         if self.state.is_asleep.load(Ordering::Relaxed) && self.state.is_asleep.swap(false, Ordering::Relaxed) {
             self.writer.unpark();
@@ -89,10 +89,10 @@ impl<W: Write> Writer<W> {
     fn run(mut self) {
         while self.collect() {
             if self.has_work() {
-                let is_full = self.batch.len() >= BATCH;
+                let is_full = self.batch.len() >= BATCH_BYTES;
                 self.write();
                 if !is_full {
-                    thread::sleep(PAUSE);
+                    thread::sleep(BATCH_INTERVAL);
                 }
                 continue;
             }
@@ -102,17 +102,18 @@ impl<W: Write> Writer<W> {
                 return;
             }
             if !self.has_work() {
-                thread::park_timeout(SLEEP);
+                thread::park_timeout(MAX_SLEEP);
             }
             self.state.is_asleep.store(false, Ordering::Relaxed);
         }
     }
 
-    /// Takes lines up to a batch, or to a request to flush. Whether anybody may still send some.
+    /// Receives lines until a batch is full or a flush is requested. Returns `false` if all senders are gone and
+    /// nothing is left to write.
     fn collect(&mut self) -> bool {
         use std::sync::mpsc::TryRecvError::{Disconnected, Empty};
 
-        while self.batch.len() < BATCH && self.flushed.is_none() {
+        while self.batch.len() < BATCH_BYTES && self.flushed.is_none() {
             match self.received.try_recv() {
                 Ok(Message::Line(line)) => self.batch.extend_from_slice(&line),
                 Ok(Message::Flush(done)) => self.flushed = Some(done),
@@ -128,7 +129,7 @@ impl<W: Write> Writer<W> {
     }
 
     fn write(&mut self) {
-        // There is nowhere to tell that the output takes no more.
+        // An error of standard error cannot be reported anywhere.
         let _ = self.output.write_all(&self.batch);
         self.batch.clear();
         if let Some(done) = self.flushed.take() {
@@ -136,7 +137,7 @@ impl<W: Write> Writer<W> {
         }
         match self.state.lost.swap(0, Ordering::Relaxed) {
             0 => {}
-            count => log::error!("{count} log lines are lost, because nobody took them in time"),
+            count => log::error!("{count} log lines are lost, because standard error was not read in time"),
         }
     }
 }
@@ -148,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// Keeps each write, after it was let through.
+    /// An output that blocks while the mutex is locked, and sends each write to a channel.
     struct Gate {
         writes: Sender<Vec<u8>>,
         open: Arc<Mutex<()>>,
@@ -200,10 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_find_the_queue_full_are_counted_and_nobody_waits() {
+    fn lines_are_dropped_and_counted_without_waiting_if_the_queue_is_full() {
         let (queue, open, written) = gate();
         let held = open.lock().unwrap();
-        // Until the writer holds a batch that it cannot write, and the queue is full behind it.
+        // Push until the writer is blocked in a write and the queue is full.
         while queue.state.lost.load(Ordering::Relaxed) == 0 {
             queue.push(line(0, 0).into_bytes());
         }
@@ -225,7 +226,8 @@ mod tests {
                 thread::yield_now();
             }
             queue.push(line(0, number).into_bytes());
-            let text = written.recv_timeout(Duration::from_millis(500)).expect("it wakes before it would by itself");
+            let text =
+                written.recv_timeout(Duration::from_millis(500)).expect("the writer is woken before its sleep ends");
             assert_eq!(text, line(0, number).into_bytes());
         }
     }

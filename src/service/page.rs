@@ -1,50 +1,53 @@
-//! Pages: everybody who may read sees all of them, only the owner changes one.
+//! Pages: callers with `pages:read` see all pages, and only the owner can change a page.
 
 use validator::{Validate, ValidationError};
 
-use super::rules::readable;
-use super::trail::Change;
-use super::{ANSWER_BYTES, Service, TOTAL_MAX, Total};
 use crate::db::Conn;
 use crate::db::pages::{self, PageChange, PageRow};
-use crate::domain::audit::{Action, Call, Event, Target};
+use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::id::{PageId, UserId};
 use crate::domain::page::{ListedPage, Page};
 use crate::error::{AppError, Denial, FieldError};
+use crate::service::Service;
+use crate::service::audit::trail::Change;
+use crate::service::lists::{ANSWER_BYTES, TOTAL_MAX, Total};
+use crate::service::validation::readable;
 
-/// Longest title in characters.
+/// Maximum length of a title, in characters.
 pub const TITLE_MAX: u64 = 200;
-/// Longest text in bytes of UTF-8.
+/// Maximum size of a page's text, in bytes of UTF-8.
 pub const BODY_MAX: usize = 64 * 1024;
-/// Most items on one page of the list.
+/// Maximum number of items on one page of the list.
 pub const SIZE_MAX: i64 = 100;
-/// Items on one page of the list unless asked otherwise.
+/// Default number of items on one page of the list.
 pub const SIZE_DEFAULT: i64 = 20;
-/// The highest version that a caller may name: the highest integer that every JSON library keeps.
+/// Maximum version in a request: the highest integer that every JSON library represents exactly.
 pub const VERSION_MAX: i64 = (1 << 53) - 1;
-/// How many pages a page number may skip. The work grows with it; that of `after` does not.
+/// Maximum number of pages that a page number can skip. The cost of a query grows with this number; `after` has no such
+/// cost.
 pub const OFFSET_MAX: i64 = 10_000;
 
-/// Which part of the list of pages.
+/// Selects one part of the list of pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListRange {
-    /// Where it begins.
+    /// Where the part begins.
     pub start: ListStart,
-    /// Items at most.
+    /// Maximum number of items: 1 to [`SIZE_MAX`].
     pub size: i64,
 }
 
 /// Where a part of the list of pages begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListStart {
-    /// At the page of this number, from 1, of `size` items each.
+    /// At the list page with this number, counted from 1, of `size` items each.
     Number(i64),
     /// After the page with this id.
     After(PageId),
 }
 
 impl ListRange {
-    /// What was asked for, or the beginning. Errors: [`AppError::Invalid`] names what is out of bounds.
+    /// Validates the parameters of a list. The default is the first page of [`SIZE_DEFAULT`] items. Errors:
+    /// [`AppError::Invalid`] names each parameter out of range.
     pub fn new(page: Option<i64>, after: Option<i64>, size: Option<i64>) -> Result<Self, AppError> {
         let (number, size) = (page.unwrap_or(1), size.unwrap_or(SIZE_DEFAULT));
         let mut errors = Vec::new();
@@ -52,7 +55,7 @@ impl ListRange {
             errors.push(FieldError::new("after", "exclusive", "Send page or after, not both."));
         }
         if after.is_some_and(|after| after < 0) {
-            errors.push(FieldError::new("after", "range", "Use what `next` said, or 0 for the beginning."));
+            errors.push(FieldError::new("after", "range", "Use the value of `next`, or 0 for the beginning."));
         }
         if !(1..=SIZE_MAX).contains(&size) {
             errors.push(FieldError::new("size", "range", format!("Use 1 to {SIZE_MAX}.")));
@@ -60,7 +63,8 @@ impl ListRange {
         if number < 1 {
             errors.push(FieldError::new("page", "range", "Use 1 or more."));
         } else if number.saturating_sub(1).saturating_mul(size.max(1)) > OFFSET_MAX {
-            let detail = "Page numbers skip at most 10000 pages. Send `after` with the `next` of the answer before.";
+            let detail =
+                "A page number can skip at most 10000 pages. Send `after` with the `next` of the previous response.";
             errors.push(FieldError::new("page", "page_too_deep", detail));
         }
         let start = after.map_or(ListStart::Number(number), |after| ListStart::After(PageId(after)));
@@ -71,57 +75,58 @@ impl ListRange {
 /// One part of the list of pages.
 #[derive(Debug)]
 pub struct PageList {
-    /// How many there are in all.
+    /// The number of all pages.
     pub total: Total,
-    /// These ones, by id.
+    /// The pages of this part, in the order of their ids.
     pub items: Vec<ListedPage>,
-    /// After which page the list continues, if it does.
+    /// The last page of this part, if there are more pages after it.
     pub next: Option<PageId>,
 }
 
-/// A page to be.
+/// The data of a new page.
 #[derive(Debug, Validate)]
 pub struct NewPage {
-    /// Its title.
+    /// Title. Length: 1 to [`TITLE_MAX`] characters.
     #[validate(length(min = 1, max = TITLE_MAX), custom(function = readable))]
     pub title: String,
-    /// Its text.
-    #[validate(custom(function = at_most_64_kib))]
+    /// Text of at most [`BODY_MAX`] bytes; may be empty.
+    #[validate(custom(function = check_body_size))]
     pub body: String,
 }
 
-/// What a change sets; `None` leaves it.
+/// Changes of a page. `None` leaves a field unchanged.
 #[derive(Debug, Validate)]
-#[validate(schema(function = something_to_change))]
+#[validate(schema(function = require_a_change))]
 pub struct PageEdit {
-    /// The new title.
+    /// The new title. Length: 1 to [`TITLE_MAX`] characters.
     #[validate(length(min = 1, max = TITLE_MAX), custom(function = readable))]
     pub title: Option<String>,
-    /// The new text.
-    #[validate(custom(function = at_most_64_kib))]
+    /// The new text of at most [`BODY_MAX`] bytes.
+    #[validate(custom(function = check_body_size))]
     pub body: Option<String>,
 }
 
-fn at_most_64_kib(text: &str) -> Result<(), ValidationError> {
+fn check_body_size(text: &str) -> Result<(), ValidationError> {
     if text.len() > BODY_MAX {
         return Err(ValidationError::new("length").with_message("Use at most 65536 bytes of UTF-8.".into()));
     }
     Ok(())
 }
 
-fn something_to_change(edit: &PageEdit) -> Result<(), ValidationError> {
+fn require_a_change(edit: &PageEdit) -> Result<(), ValidationError> {
     if edit.title.is_none() && edit.body.is_none() {
         return Err(ValidationError::new("missing").with_message("Send a title, a body, or both.".into()));
     }
     Ok(())
 }
 
-/// The versions that a caller is prepared to change (`If-Match`); `None` means any.
+/// The versions for which a change is allowed (`If-Match`). `None` allows any version.
 pub type ExpectedVersions = Option<Vec<i64>>;
 
 impl Service {
-    /// One part of the list. Texts come along until they fill an answer: what begins after a page ends there, and a
-    /// numbered page lists the rest without text, so that the numbers of the others stay.
+    /// Returns one part of the list. The texts are limited to [`ANSWER_BYTES`] per response. When they reach the limit,
+    /// a part that starts after an id ends early, and a numbered part returns the remaining pages without text, so that
+    /// the numbering stays the same.
     pub async fn pages(&self, range: ListRange) -> Result<PageList, AppError> {
         let list = self.db.read_consistent(move |conn| {
             let total = Total::of(pages::count_up_to(conn, TOTAL_MAX)?);
@@ -139,19 +144,19 @@ impl Service {
         list.await
     }
 
-    /// The page with this id.
+    /// Returns the page with this id. Errors: [`AppError::NotFound`].
     pub async fn page(&self, id: PageId) -> Result<Page, AppError> {
         let found = self.db.read(move |conn| pages::find(conn, id)).await?;
         found.map(Page::from).ok_or(AppError::NotFound("page"))
     }
 
-    /// Stores a new page of the caller's.
-    pub async fn create_page(&self, call: Call, new: NewPage) -> Result<Page, AppError> {
+    /// Stores a new page of the caller. Errors: [`AppError::Invalid`].
+    pub async fn create_page(&self, context: RequestContext, new: NewPage) -> Result<Page, AppError> {
         new.validate()?;
-        let owner = call.user()?.user_id;
-        let created = self.change(call, Event::of(Action::CreatePage), move |change| {
+        let owner = context.user()?.user_id;
+        let created = self.trail.change(context, Event::of(Action::CreatePage), move |change| {
             let now = change.now.naive();
-            change.concerns(owner);
+            change.set_subject(owner);
             let page = pages::insert(
                 change.conn,
                 &PageRow {
@@ -164,25 +169,26 @@ impl Service {
                     updated_by: owner.0,
                 },
             )?;
-            change.is_on(Target::Page(page.id));
+            change.set_target(Target::Page(page.id));
             change.record(|event| event.versions(None, Some(page.version)).changed(vec!["title", "body"]))?;
             Ok(page)
         });
         created.await.map(Page::from)
     }
 
-    /// Changes a page. Errors: not found, not the owner's, or [`AppError::Stale`] for an unexpected version.
+    /// Changes a page. Errors: [`AppError::Invalid`]; [`AppError::NotFound`]; [`AppError::Forbidden`] for another
+    /// user's page; [`AppError::Stale`] for an unexpected version.
     pub async fn edit_page(
         &self,
-        call: Call,
+        context: RequestContext,
         id: PageId,
         edit: PageEdit,
         expected: ExpectedVersions,
     ) -> Result<Page, AppError> {
         edit.validate()?;
-        let user = call.user()?.user_id;
-        let changed = self.change(call, Event::of(Action::EditPage).on(Target::Page(id)), move |change| {
-            let before = changeable(change, id, user, expected.as_deref())?;
+        let user = context.user()?.user_id;
+        let changed = self.trail.change(context, Event::of(Action::EditPage).on(Target::Page(id)), move |change| {
+            let before = lock_for_change(change, id, user, expected.as_deref())?;
             let after = pages::update(
                 change.conn,
                 id,
@@ -201,11 +207,16 @@ impl Service {
         changed.await.map(Page::from)
     }
 
-    /// Removes a page, with the same errors as [`Self::edit_page`].
-    pub async fn delete_page(&self, call: Call, id: PageId, expected: ExpectedVersions) -> Result<(), AppError> {
-        let user = call.user()?.user_id;
-        let removed = self.change(call, Event::of(Action::DeletePage).on(Target::Page(id)), move |change| {
-            let page = changeable(change, id, user, expected.as_deref())?;
+    /// Deletes a page. Errors: as [`Self::edit_page`].
+    pub async fn delete_page(
+        &self,
+        context: RequestContext,
+        id: PageId,
+        expected: ExpectedVersions,
+    ) -> Result<(), AppError> {
+        let user = context.user()?.user_id;
+        let removed = self.trail.change(context, Event::of(Action::DeletePage).on(Target::Page(id)), move |change| {
+            let page = lock_for_change(change, id, user, expected.as_deref())?;
             pages::delete(change.conn, id)?;
             change.record(|event| event.versions(Some(page.version), None)).map(drop)
         });
@@ -213,20 +224,20 @@ impl Service {
     }
 }
 
-/// The pages of a part of the list with their texts, as long as these fit into an answer; one always does. The others
-/// are left out if `ends` says so, or else listed without text.
+/// Returns the pages of a part of the list with their texts, as far as these fit into a response. The first text always
+/// does. The remaining pages are left out if `ends_when_full`, or else returned without text.
 fn with_bodies(
     conn: &mut Conn,
     part: pages::ListPart,
-    ends: bool,
+    ends_when_full: bool,
 ) -> Result<(Vec<ListedPage>, Option<PageId>), AppError> {
     let pages::ListPart { mut rows, mut next } = part;
-    let (mut room, mut fitting) = (ANSWER_BYTES, Vec::new());
+    let (mut remaining, mut fitting) = (ANSWER_BYTES, Vec::new());
     for (page, bytes) in &rows {
-        if *bytes <= room || fitting.is_empty() {
-            room = room.saturating_sub(*bytes);
+        if *bytes <= remaining || fitting.is_empty() {
+            remaining = remaining.saturating_sub(*bytes);
             fitting.push(page.id);
-        } else if ends {
+        } else if ends_when_full {
             next = fitting.last().copied();
             rows.truncate(fitting.len());
             break;
@@ -237,15 +248,15 @@ fn with_bodies(
     Ok((items.collect(), next))
 }
 
-/// The page, locked, if `user` may change this version of it.
-fn changeable(
+/// Locks and returns the page, if it belongs to `user` and has an expected version.
+fn lock_for_change(
     change: &mut Change<'_>,
     id: PageId,
     user: UserId,
     expected: Option<&[i64]>,
 ) -> Result<pages::Page, AppError> {
     let page = pages::lock(change.conn, id)?.ok_or(AppError::NotFound("page"))?;
-    change.concerns(page.owner_id);
+    change.set_subject(page.owner_id);
     if page.owner_id != user {
         return Err(AppError::Forbidden(Denial::NotOwner));
     }

@@ -1,4 +1,4 @@
-//! How much one client, or one account, may ask for.
+//! Rate limits by client, user and account, and the lockout of accounts after failed sign-ins.
 
 use latchkey::config::{Limit, Settings};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ async fn limited(change: impl Fn(&mut Settings)) -> Vec<App> {
     apps
 }
 
-fn two(settings: &mut Settings) {
+fn low_limits(settings: &mut Settings) {
     let limits = &mut settings.limits;
     for limit in
         [&mut limits.failed_sign_ins, &mut limits.registrations, &mut limits.claims, &mut limits.invalid_tokens]
@@ -39,7 +39,7 @@ fn assert_too_many(answer: &Answer, retry_after: &str) {
 
 #[tokio::test]
 async fn registrations_are_limited_by_client() {
-    for app in limited(two).await {
+    for app in limited(low_limits).await {
         for email in ["ada@example.org", "eve@example.org"] {
             assert_eq!(app.register(email).await.status, 201);
         }
@@ -54,7 +54,7 @@ async fn registrations_are_limited_by_client() {
 
 #[tokio::test]
 async fn failed_sign_ins_are_limited_by_client_and_successful_ones_are_not() {
-    for app in limited(two).await {
+    for app in limited(low_limits).await {
         app.register("ada@example.org").await;
         for _ in 0..5 {
             assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, 200);
@@ -66,15 +66,15 @@ async fn failed_sign_ins_are_limited_by_client_and_successful_ones_are_not() {
         assert_too_many(&app.sign_in("ada@example.org", PASSWORD).await, "60");
         let change = json!({ "current_password": PASSWORD, "new_password": "another password of hers" });
         assert_too_many(&app.put("/me/password", &ada, &change).await, "60");
-        assert_eq!(app.get("/me", &ada).await.status, 200, "what lives already lives on");
+        assert_eq!(app.get("/me", &ada).await.status, 200, "tokens that were issued before stay valid");
         app.clock.advance(60);
         assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, 200);
     }
 }
 
 #[tokio::test]
-async fn of_guesses_in_parallel_at_many_accounts_as_many_are_looked_at_as_the_client_has_left() {
-    for app in limited(two).await {
+async fn parallel_guesses_at_many_accounts_are_checked_up_to_the_limit_of_the_client() {
+    for app in limited(low_limits).await {
         let emails: Vec<String> = (0..16).map(|number| format!("user{number}@example.org")).collect();
         let guesses = emails.iter().map(|email| app.sign_in(email, WRONG));
         let answers = futures_util::future::join_all(guesses).await;
@@ -85,8 +85,8 @@ async fn of_guesses_in_parallel_at_many_accounts_as_many_are_looked_at_as_the_cl
 }
 
 #[tokio::test]
-async fn tokens_that_are_not_good_are_limited_by_client_and_good_ones_go_on() {
-    for app in limited(two).await {
+async fn invalid_tokens_are_limited_by_client_and_valid_ones_still_work() {
+    for app in limited(low_limits).await {
         let ada = app.user("ada@example.org").await;
         let bad = Credential::Token("lkt_bad".to_owned());
         for _ in 0..2 {
@@ -99,7 +99,7 @@ async fn tokens_that_are_not_good_are_limited_by_client_and_good_ones_go_on() {
 
 #[tokio::test]
 async fn claims_and_new_keys_are_limited() {
-    for app in limited(two).await {
+    for app in limited(low_limits).await {
         let claim = json!({ "claim": "lkc_none" });
         for _ in 0..2 {
             app.post("/keys/claim", &Credential::None, &claim).await.assert_error(404, "not_found");
@@ -115,8 +115,8 @@ async fn claims_and_new_keys_are_limited() {
 }
 
 #[tokio::test]
-async fn keys_for_others_count_like_ones_own() {
-    for app in limited(two).await {
+async fn issued_keys_and_own_keys_share_one_limit() {
+    for app in limited(low_limits).await {
         let root = app.admin("root@example.org").await;
         let key = json!({ "name": "a key", "scopes": [] });
         for path in ["/keys", "/me/keys"] {
@@ -128,35 +128,35 @@ async fn keys_for_others_count_like_ones_own() {
     }
 }
 
-fn hasty(settings: &mut Settings) {
+fn early_lockout(settings: &mut Settings) {
     settings.limits.account_failures = 2;
     settings.limits.account_stop = 4;
 }
 
 #[tokio::test]
-async fn an_account_waits_longer_after_each_failure_and_what_it_holds_lives_on() {
-    for app in limited(hasty).await {
+async fn the_delay_of_an_account_grows_with_each_failure_and_its_tokens_stay_valid() {
+    for app in limited(early_lockout).await {
         let refused = app.expected.bad_password;
         let ada = app.user("ada@example.org").await;
-        let try_in = async |password| app.sign_in("ADA@example.org", password).await;
+        let attempt = async |password| app.sign_in("ADA@example.org", password).await;
         for _ in 0..2 {
-            try_in(WRONG).await.assert_error(refused, "invalid_grant");
+            attempt(WRONG).await.assert_error(refused, "invalid_grant");
         }
-        try_in(PASSWORD).await.assert_error(refused, "invalid_grant");
+        attempt(PASSWORD).await.assert_error(refused, "invalid_grant");
         assert_eq!(app.get("/me", &ada).await.status, 200);
         app.clock.advance(1);
-        try_in(WRONG).await.assert_error(refused, "invalid_grant");
+        attempt(WRONG).await.assert_error(refused, "invalid_grant");
         app.clock.advance(1);
-        try_in(PASSWORD).await.assert_error(refused, "invalid_grant");
+        attempt(PASSWORD).await.assert_error(refused, "invalid_grant");
         app.clock.advance(1);
-        assert_eq!(try_in(PASSWORD).await.status, 200, "an attempt that should have waited lengthens nothing");
+        assert_eq!(attempt(PASSWORD).await.status, 200, "an attempt during the delay does not lengthen it");
 
         let root = app.admin("root@example.org").await;
         let trail = app.trail(&root, "action=user.sign_in&target=user:1&order=oldest").await;
-        let told: Vec<&Value> = trail.iter().map(|entry| &entry["detail"]).collect();
+        let details: Vec<&Value> = trail.iter().map(|entry| &entry["detail"]).collect();
         let wrong = "wrong_password";
         assert_eq!(
-            told,
+            details,
             [
                 &Value::Null,
                 &json!(wrong),
@@ -172,7 +172,7 @@ async fn an_account_waits_longer_after_each_failure_and_what_it_holds_lives_on()
 
 #[tokio::test]
 async fn failures_in_any_spelling_of_an_address_are_failures_of_one_account() {
-    for app in limited(hasty).await {
+    for app in limited(early_lockout).await {
         let refused = app.expected.bad_password;
         for (email, spellings) in [
             ("ada@example.org", ["ADA@example.org", "ada@EXAMPLE.org"]),
@@ -195,7 +195,7 @@ async fn failures_in_any_spelling_of_an_address_are_failures_of_one_account() {
 
 #[tokio::test]
 async fn a_wrong_current_password_is_a_failure_of_the_account() {
-    for app in limited(hasty).await {
+    for app in limited(early_lockout).await {
         let refused = app.expected.bad_password;
         let ada = app.user("ada@example.org").await;
         let password = json!({ "current_password": WRONG, "new_password": "another password of hers" });
@@ -209,8 +209,8 @@ async fn a_wrong_current_password_is_a_failure_of_the_account() {
 }
 
 #[tokio::test]
-async fn a_success_forgets_the_failures_before_it() {
-    for app in limited(hasty).await {
+async fn a_successful_sign_in_resets_the_failures() {
+    for app in limited(early_lockout).await {
         app.register("ada@example.org").await;
         for _ in 0..4 {
             app.sign_in("ada@example.org", WRONG).await.assert_error(app.expected.bad_password, "invalid_grant");
@@ -221,51 +221,68 @@ async fn a_success_forgets_the_failures_before_it() {
 }
 
 #[tokio::test]
-async fn after_very_many_failures_only_somebodys_hand_frees_an_account() {
-    for app in limited(hasty).await {
+async fn after_very_many_failures_only_a_manual_action_unlocks_an_account() {
+    for app in limited(early_lockout).await {
         let refused = app.expected.bad_password;
         app.register("ada@example.org").await;
         let root = app.admin("root@example.org").await;
-        let stop = async |email| {
-            // Not all within an hour.
+        let fail_until_stopped = async |email| {
+            // The failures are spread over more than an hour.
             for _ in 0..4 {
                 app.sign_in(email, WRONG).await.assert_error(refused, "invalid_grant");
                 app.clock.advance(1_200);
             }
             app.sign_in(email, PASSWORD).await.assert_error(refused, "invalid_grant");
         };
-        stop("ada@example.org").await;
+        fail_until_stopped("ada@example.org").await;
         let refusal = entry_with(&app, &root, "action=user.sign_in&outcome=failure", "stopped").await;
         assert_eq!((&refusal["subject"], &refusal["actor"]), (&json!(1), &json!("anonymous")));
-        let freed = app.patch("/users/1", &root, &json!({ "disabled": false })).await;
-        assert_eq!(freed.status, 200, "{freed:?}");
+        assert_eq!(app.get("/users/1", &root).await.body["sign_in_stopped"], true);
+        let listed = app.get("/users", &root).await.body;
+        assert_eq!([0, 1].map(|at| &listed["items"][at]["sign_in_stopped"]), [&json!(true), &json!(false)]);
+        let promoted = app.patch("/users/1", &root, &json!({ "role": "auditor" })).await;
+        assert_eq!((promoted.status, &promoted.body["sign_in_stopped"]), (200, &json!(true)), "a role ends no lockout");
+        let unlocked = app.patch("/users/1", &root, &json!({ "disabled": false })).await;
+        assert_eq!((unlocked.status, &unlocked.body["sign_in_stopped"]), (200, &json!(false)), "{unlocked:?}");
         assert_eq!(app.trail(&root, "action=user.enable").await[0]["detail"], "failed sign-ins forgotten");
         assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, 200);
 
         let ada = Credential::Token(app.new_token_of("ada@example.org").await);
-        stop("ada@example.org").await;
+        fail_until_stopped("ada@example.org").await;
         let wrong = json!({ "current_password": PASSWORD, "new_password": "another password of hers" });
         app.put("/me/password", &ada, &wrong).await.assert_error(403, "wrong_password");
     }
 }
 
 #[tokio::test]
-async fn what_others_tried_before_there_was_an_account_is_not_its_owners() {
-    for app in limited(hasty).await {
+async fn failures_before_an_account_exists_do_not_count_against_it() {
+    for app in limited(early_lockout).await {
         for _ in 0..4 {
             app.sign_in("ada@example.org", WRONG).await;
             app.clock.advance(4);
         }
         let ada = app.user("ada@example.org").await;
         assert_eq!(app.database.number("SELECT count(*) FROM sign_in_failures").await, 0);
-        app.sign_in("ada@example.org", WRONG).await;
+        app.sign_in("countess@example.org", WRONG).await;
+        let moves = json!({ "email": "countess@example.org", "current_password": PASSWORD });
+        assert_eq!(app.patch("/me", &ada, &moves).await.status, 200);
+        assert_eq!(
+            app.database.number("SELECT count(*) FROM sign_in_failures").await,
+            0,
+            "failures for an address are deleted when it becomes the address of a user"
+        );
+        app.sign_in("countess@example.org", WRONG).await;
         assert_eq!(app.delete("/me", &ada).await.status, 204);
-        assert_eq!(app.database.number("SELECT count(*) FROM sign_in_failures").await, 0, "nor does it outlive them");
+        assert_eq!(
+            app.database.number("SELECT count(*) FROM sign_in_failures").await,
+            0,
+            "failures are deleted with the account"
+        );
     }
 }
 
 #[tokio::test]
-async fn guesses_in_parallel_gain_nothing() {
+async fn parallel_guesses_do_not_bypass_the_lockout() {
     for app in limited(|settings| settings.limits.account_failures = 1).await {
         let ada = app.user("ada@example.org").await;
         let change = json!({ "current_password": PASSWORD, "new_password": "another password of hers" });
@@ -274,10 +291,10 @@ async fn guesses_in_parallel_gain_nothing() {
             app.sign_in("ada@example.org", PASSWORD),
             app.put("/me/password", &ada, &change),
         );
-        // All are under way before the first one fails; none succeeds after it, whatever its password was.
-        let told = app.database.rows("SELECT action || ' ' || outcome AS row FROM audit_entries ORDER BY id").await;
-        let after = told.iter().skip_while(|entry| *entry != "user.sign_in failure");
-        assert!(after.clone().count() >= 8 && after.clone().all(|entry| entry.ends_with(" failure")), "{told:?}");
+        // All begin before the first one fails. None succeeds after that, not even with the right password.
+        let outcomes = app.database.rows("SELECT action || ' ' || outcome AS row FROM audit_entries ORDER BY id").await;
+        let after = outcomes.iter().skip_while(|entry| *entry != "user.sign_in failure");
+        assert!(after.clone().count() >= 8 && after.clone().all(|entry| entry.ends_with(" failure")), "{outcomes:?}");
     }
 }
 
@@ -297,16 +314,16 @@ async fn sign_in_from(app: &App, client: &str, password: &str) -> Answer {
 
 const KNOWN: &str = "192.0.2.1";
 
-/// As if strangers had tried for a day.
+/// Puts the accounts into the state after a day of failed sign-ins.
 const STOPPED: &str = "UPDATE sign_in_failures SET failures = 1000, first_at = NULL";
 
 #[tokio::test]
-async fn of_a_burst_as_many_count_as_the_account_need_not_wait_for() {
+async fn a_burst_is_checked_only_up_to_the_failures_allowed_without_delay() {
     for app in behind_a_proxy(|_| ()).await {
         app.register("ada@example.org").await;
         let clients: Vec<String> = (0..32).map(|number| format!("203.0.113.{number}")).collect();
         let guesses = clients.iter().map(|client| sign_in_from(&app, client, WRONG));
-        // The right password comes last, when the allowance is used up.
+        // The right password is sent last, when the allowed failures are used up.
         let (guesses, right) = tokio::join!(futures_util::future::join_all(guesses), async {
             while app.database.number("SELECT count(*) FROM sign_in_failures WHERE failures >= 5").await == 0 {
                 tokio::task::yield_now().await;
@@ -321,7 +338,7 @@ async fn of_a_burst_as_many_count_as_the_account_need_not_wait_for() {
             app.database.number(format!("SELECT count(*) FROM audit_entries WHERE detail = '{detail}'")).await
         };
         assert_eq!(count("wrong_password").await, 5);
-        assert_eq!(count("throttled").await, 15, "the others are in a sum");
+        assert_eq!(count("throttled").await, 15, "the others are summed");
     }
 }
 
@@ -336,8 +353,8 @@ async fn parallel_sign_ins_with_the_right_password_all_succeed() {
 }
 
 #[tokio::test]
-async fn strangers_do_not_lock_out_the_owner_where_they_signed_in_before() {
-    for app in behind_a_proxy(hasty).await {
+async fn failed_sign_ins_from_elsewhere_do_not_lock_out_the_owner_on_a_known_network() {
+    for app in behind_a_proxy(early_lockout).await {
         let refused = app.expected.bad_password;
         app.register("ada@example.org").await;
         assert_eq!(sign_in_from(&app, KNOWN, PASSWORD).await.status, 200);
@@ -345,13 +362,13 @@ async fn strangers_do_not_lock_out_the_owner_where_they_signed_in_before() {
             sign_in_from(&app, "203.0.113.1", WRONG).await.assert_error(refused, "invalid_grant");
         }
         sign_in_from(&app, "203.0.113.2", PASSWORD).await.assert_error(refused, "invalid_grant");
-        assert_eq!(sign_in_from(&app, KNOWN, PASSWORD).await.status, 200, "while strangers have to wait");
+        assert_eq!(sign_in_from(&app, KNOWN, PASSWORD).await.status, 200, "while sign-ins from elsewhere are delayed");
         app.database.execute(STOPPED).await;
         sign_in_from(&app, "203.0.113.2", PASSWORD).await.assert_error(refused, "invalid_grant");
         let signed_in = sign_in_from(&app, KNOWN, PASSWORD).await;
-        assert_eq!(signed_in.status, 200, "while no password opens the account from elsewhere");
+        assert_eq!(signed_in.status, 200, "while sign-ins from elsewhere are stopped");
 
-        // Neither do strangers keep the owner from a new password, which frees the account.
+        // The owner can still change the password, which unlocks the account.
         let ada = Credential::Token(signed_in.text_of("access_token"));
         let change = json!({ "current_password": PASSWORD, "new_password": "another password of hers" });
         let request = app.request("PUT", "/me/password").credential(&ada).header("X-Forwarded-For", KNOWN);
@@ -362,8 +379,8 @@ async fn strangers_do_not_lock_out_the_owner_where_they_signed_in_before() {
 }
 
 #[tokio::test]
-async fn guesses_from_a_known_network_have_to_wait_too() {
-    for app in behind_a_proxy(hasty).await {
+async fn guesses_from_a_known_network_are_delayed_too() {
+    for app in behind_a_proxy(early_lockout).await {
         let refused = app.expected.bad_password;
         app.register("ada@example.org").await;
         assert_eq!(sign_in_from(&app, KNOWN, PASSWORD).await.status, 200);
@@ -371,18 +388,28 @@ async fn guesses_from_a_known_network_have_to_wait_too() {
             sign_in_from(&app, KNOWN, WRONG).await.assert_error(refused, "invalid_grant");
         }
         sign_in_from(&app, KNOWN, PASSWORD).await.assert_error(refused, "invalid_grant");
-        assert_eq!(sign_in_from(&app, "203.0.113.1", PASSWORD).await.status, 200, "elsewhere nobody has failed");
+        assert_eq!(
+            sign_in_from(&app, "203.0.113.1", PASSWORD).await.status,
+            200,
+            "no sign-in from elsewhere has failed"
+        );
         app.database.execute(STOPPED).await;
         sign_in_from(&app, KNOWN, PASSWORD).await.assert_error(refused, "invalid_grant");
         let root = app.admin("root@example.org").await;
+        assert_eq!(app.get("/users/1", &root).await.body["sign_in_stopped"], true, "from the known network");
         assert_eq!(app.patch("/users/1", &root, &json!({ "disabled": false })).await.status, 200);
+        assert_eq!(app.get("/users/1", &root).await.body["sign_in_stopped"], false);
         assert_eq!(app.trail(&root, "action=user.enable").await[0]["detail"], "failed sign-ins forgotten");
-        assert_eq!(sign_in_from(&app, KNOWN, PASSWORD).await.status, 200, "an admin frees all networks");
+        assert_eq!(
+            sign_in_from(&app, KNOWN, PASSWORD).await.status,
+            200,
+            "an admin unlocks the account for all networks"
+        );
     }
 }
 
 #[tokio::test]
-async fn twenty_networks_of_a_user_are_known_without_their_addresses() {
+async fn at_most_twenty_networks_of_a_user_are_stored_without_their_addresses() {
     for app in behind_a_proxy(|_| ()).await {
         app.register("ada@example.org").await;
         for number in 0..22 {
@@ -394,7 +421,7 @@ async fn twenty_networks_of_a_user_are_known_without_their_addresses() {
         assert_eq!(app.database.number("SELECT count(*) FROM known_networks").await, 20);
         let stored = app.database.dump("known_networks").await.join(" ");
         assert!(!stored.contains("192.0.2."), "{stored}");
-        // The two oldest are strangers again.
+        // The two oldest networks are no longer known.
         sign_in_from(&app, "192.0.2.0", WRONG).await;
         sign_in_from(&app, "192.0.2.1", WRONG).await;
         sign_in_from(&app, "192.0.2.2", WRONG).await;
@@ -409,8 +436,25 @@ async fn twenty_networks_of_a_user_are_known_without_their_addresses() {
 }
 
 #[tokio::test]
-async fn no_answer_tells_why_a_sign_in_failed() {
-    for app in limited(hasty).await {
+async fn a_known_network_is_renewed_once_a_day_while_its_user_signs_in_there() {
+    for app in behind_a_proxy(|_| ()).await {
+        app.register("ada@example.org").await;
+        let seen = async || {
+            assert_eq!(sign_in_from(&app, "192.0.2.1", PASSWORD).await.status, 200);
+            app.database.rows("SELECT CAST(seen_at AS TEXT) AS row FROM known_networks").await
+        };
+        let first = seen().await;
+        app.clock.advance(86_000);
+        assert_eq!(seen().await, first, "within a day it stays as it is");
+        app.clock.advance(401);
+        let second = seen().await;
+        assert!(second.len() == 1 && second > first, "{second:?} after {first:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_response_reveals_why_a_sign_in_failed() {
+    for app in limited(early_lockout).await {
         for email in ["ada@example.org", "eve@example.org", "joe@example.org"] {
             app.register(email).await;
         }
@@ -432,17 +476,17 @@ async fn no_answer_tells_why_a_sign_in_failed() {
             answers.push((answer.status, answer.headers, answer.text));
         }
         assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:#?}");
-        // Unknown accounts are counted alike.
+        // Failures of unknown accounts are counted in the same way.
         assert_eq!(app.database.number("SELECT count(*) FROM sign_in_failures").await, 4);
     }
 }
 
-/// The newest entry that sums refusals, when it is written.
+/// Waits for the newest entry that sums refusals.
 async fn sum_of(app: &App, reader: &Credential, query: &str) -> Value {
     entry_with(app, reader, query, "repeated").await
 }
 
-/// The newest entry with this in its detail, when it is written, which may be with the sums of a minute.
+/// Waits for the newest entry whose detail contains `detail`. Sums are written once a minute.
 async fn entry_with(app: &App, reader: &Credential, query: &str, detail: &str) -> Value {
     app.clock.advance(61);
     for _ in 0..200 {
@@ -467,7 +511,7 @@ async fn refusals_of_one_user_are_limited_and_summed_in_the_trail() {
         let answer = app.delete("/page/99", &ada).await;
         answer.assert_error(429, "too_many_requests");
         assert_eq!(["retry-after", "ratelimit-limit"].map(|name| answer.header(name)), ["60", "30"]);
-        assert_eq!(app.get("/me", &ada).await.status, 200, "what she may do goes on");
+        assert_eq!(app.get("/me", &ada).await.status, 200, "permitted requests still succeed");
         assert_eq!(app.trail(&root, "action=request&outcome=denied").await.len(), 20);
         let sum = sum_of(&app, &root, "action=request&outcome=denied").await;
         assert_eq!(sum["detail"], "insufficient_scope users:read, repeated 30 times", "{sum}");
@@ -482,14 +526,18 @@ async fn refusals_of_one_user_are_limited_and_summed_in_the_trail() {
 }
 
 #[tokio::test]
-async fn refusals_are_limited_by_client_too_and_users_elsewhere_go_on() {
+async fn refusals_are_limited_by_client_too_and_do_not_affect_users_elsewhere() {
     for app in behind_a_proxy(|settings| settings.limits.refusals = Limit { burst: 2, per_hour: 60 }).await {
         let (ada, eve) = (app.user("ada@example.org").await, app.user("eve@example.org").await);
-        let ask = async |who: &Credential, from: &str| {
-            app.request("GET", "/users").credential(who).header("X-Forwarded-For", from).send().await.status
+        let ask = async |caller: &Credential, from: &str| {
+            app.request("GET", "/users").credential(caller).header("X-Forwarded-For", from).send().await.status
         };
         assert_eq!([ask(&ada, KNOWN).await, ask(&eve, KNOWN).await, ask(&eve, KNOWN).await], [403, 403, 429]);
-        assert_eq!([ask(&eve, "192.0.2.2").await, ask(&ada, "192.0.2.2").await], [429, 403], "eve had two in all");
+        assert_eq!(
+            [ask(&eve, "192.0.2.2").await, ask(&ada, "192.0.2.2").await],
+            [429, 403],
+            "eve has used up her two refusals"
+        );
     }
 }
 
@@ -521,10 +569,10 @@ async fn failed_sign_ins_of_known_and_unknown_accounts_are_summed_alike() {
 }
 
 #[tokio::test]
-async fn a_client_is_whom_a_trusted_proxy_names_and_nobody_else() {
+async fn the_client_address_is_taken_only_from_a_trusted_proxy() {
     for trusted in [true, false] {
         let apps = limited(|settings| {
-            two(settings);
+            low_limits(settings);
             if trusted {
                 settings.http.trusted_proxies = serde_json::from_str("[\"127.0.0.0/8\"]").unwrap();
             }
@@ -561,5 +609,5 @@ fn the_page_about_limits_states_the_defaults() {
         assert!(page.contains(&format!("| `limits.{setting}` | {default} |")), "{setting} = {default}");
     }
     let rows = page.lines().filter(|line| line.starts_with("| `limits.")).count();
-    assert_eq!(rows, 10, "every limit has its row");
+    assert_eq!(rows, 10, "every limit has a row");
 }

@@ -1,3 +1,5 @@
+//! Pages: create, read, change, delete and list them.
+
 use serde_json::json;
 
 use crate::support::specify;
@@ -38,7 +40,7 @@ specify! {
         assert_eq!(next.body["id"], 2, "ids are never reused");
     }
 
-    async fn the_list_has_pages_that_end(app: App) {
+    async fn the_list_is_paginated_and_its_parameters_have_bounds(app: App) {
         let ada = app.user("ada@example.org").await;
         for number in 1..=5 {
             app.post("/page/", &ada, &json!({ "title": format!("Page {number}"), "body": "" })).await;
@@ -81,7 +83,7 @@ specify! {
         app.get("/page/?size=%31%zz", &ada).await.assert_error(400, "malformed_encoding");
     }
 
-    async fn a_page_that_is_deleted_between_two_answers_hides_no_other(app: App) {
+    async fn a_deletion_between_two_requests_hides_no_other_page(app: App) {
         let ada = app.user("ada@example.org").await;
         for number in 1..=7 {
             app.post("/page/", &ada, &json!({ "title": format!("Page {number}"), "body": "text" })).await;
@@ -91,29 +93,29 @@ specify! {
         loop {
             seen.extend(list.body["items"].as_array().unwrap().iter().map(|item| item["id"].as_i64().unwrap()));
             let Some(next) = list.body["next"].as_i64() else { break };
-            // The first of those seen, and the one at which the list continues.
-            for gone in [seen[0], next] {
-                app.delete(&format!("/page/{gone}"), &ada).await;
+            // Deletes the first page, and the last one of this response, after which the list continues.
+            for deleted in [seen[0], next] {
+                app.delete(&format!("/page/{deleted}"), &ada).await;
             }
             list = app.get(&format!("/page/?after={next}&size=2"), &ada).await;
             assert_eq!((&list.body["page"], &list.body["size"]), (&json!(null), &json!(2)), "{list:?}");
         }
         assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7]);
-        let from_the_start = app.get("/page/?after=0", &ada).await;
-        assert_eq!((&from_the_start.body["total"], &from_the_start.body["next"]), (&json!(3), &json!(null)));
+        let from_start = app.get("/page/?after=0", &ada).await;
+        assert_eq!((&from_start.body["total"], &from_start.body["next"]), (&json!(3), &json!(null)));
         let beyond = app.get("/page/?after=9223372036854775807", &ada).await;
         assert_eq!((&beyond.body["items"], &beyond.body["next"]), (&json!([]), &json!(null)));
     }
 
     async fn pages_are_counted_up_to_ten_thousand(app: App) {
         let ada = app.user("ada@example.org").await;
-        let add = |some: i64| app.database.execute(format!(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {some}) \
+        let add = |count: i64| app.database.execute(format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) \
              INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by) \
              SELECT 1, 't', '', 1, '2026-01-01 00:00:00', '2026-01-01 00:00:00', 1 FROM n"
         ));
-        for (more, exact) in [(10_000, true), (1, false), (5_000, false)] {
-            add(more).await;
+        for (added, exact) in [(10_000, true), (1, false), (5_000, false)] {
+            add(added).await;
             let list = app.get("/page/?size=1", &ada).await;
             assert_eq!((&list.body["total"], &list.body["total_is_exact"]), (&json!(10_000), &json!(exact)), "{list:?}");
         }
@@ -124,7 +126,7 @@ specify! {
         assert_eq!((deeper.body["items"].as_array().unwrap().len(), &deeper.body["next"]), (2, &json!(null)));
     }
 
-    async fn a_list_of_long_pages_ends_early_and_loses_none(app: App) {
+    async fn a_list_of_long_pages_ends_early_and_omits_none(app: App) {
         let ada = app.user("ada@example.org").await;
         let long = "\n".repeat(39_000);
         for number in 1..=9 {
@@ -143,16 +145,16 @@ specify! {
         }
         assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
 
-        // A numbered page holds all its items; the texts that do not fit are read one by one.
+        // A numbered page contains all its items, but omits the bodies that do not fit.
         let list = app.get("/page/?size=100", &ada).await;
         assert!(list.text.len() <= 257 * 1024, "{} bytes", list.text.len());
-        let whole: Vec<_> = list.body["items"].as_array().unwrap().iter().map(|item| item["body"].is_string()).collect();
-        assert_eq!(whole, [true, true, true, false, false, false, false, true, false]);
+        let has_body: Vec<_> = list.body["items"].as_array().unwrap().iter().map(|item| item["body"].is_string()).collect();
+        assert_eq!(has_body, [true, true, true, false, false, false, false, true, false]);
         assert_eq!(list.body["next"], json!(null));
         assert_eq!(app.get("/page/9", &ada).await.body["body"].as_str().unwrap(), long);
     }
 
-    async fn everybody_reads_and_only_the_owner_changes(app: App) {
+    async fn every_user_reads_a_page_and_only_its_owner_changes_it(app: App) {
         let ada = app.user("ada@example.org").await;
         let eve = app.user("eve@example.org").await;
         app.post("/page/", &ada, &json!({ "title": "Ada's", "body": "" })).await;
@@ -166,7 +168,7 @@ specify! {
         assert_eq!(app.get("/page/1", &ada).await.body["title"], "Ada's");
     }
 
-    async fn what_names_no_page_is_not_found(app: App) {
+    async fn an_invalid_or_unknown_page_id_is_not_found(app: App) {
         let ada = app.user("ada@example.org").await;
         app.post("/page/", &ada, &json!({ "title": "One", "body": "" })).await;
         assert_eq!(app.get("/page/%31", &ada).await.status, 200, "an escaped digit is the digit");
@@ -204,7 +206,7 @@ specify! {
         assert_eq!(fresh.status, 204, "{fresh:?}");
     }
 
-    async fn every_answer_about_a_page_has_the_version_that_it_is_now(app: App) {
+    async fn every_response_with_a_page_has_its_current_version(app: App) {
         let ada = app.user("ada@example.org").await;
         let page = json!({ "title": "t", "body": "b" });
         let created = app.post("/page/", &ada, &page).await;
@@ -222,7 +224,7 @@ specify! {
         assert_eq!((read.header("etag"), &read.body["version"]), ("\"4\"", &json!(4)));
     }
 
-    async fn a_list_and_its_total_are_of_one_moment(app: App) {
+    async fn a_list_and_its_total_are_consistent(app: App) {
         let ada = app.user("ada@example.org").await;
         let page = json!({ "title": "t", "body": "b" });
         let write = async || {
@@ -230,25 +232,25 @@ specify! {
                 assert_eq!(app.post("/page/", &ada, &page).await.status, 201);
             }
         };
-        let has_ended = std::cell::Cell::new(false);
+        let writes_ended = std::cell::Cell::new(false);
         let read = async || {
-            let mut seen = 0;
-            while !has_ended.get() {
+            let mut lists = 0;
+            while !writes_ended.get() {
                 let list = app.get("/page/?size=100", &ada).await;
                 assert_eq!(list.body["total"], list.body["items"].as_array().unwrap().len(), "{list:?}");
-                seen += 1;
+                lists += 1;
             }
-            seen
+            lists
         };
-        let writers = async {
+        let writer = async {
             write().await;
-            has_ended.set(true);
+            writes_ended.set(true);
         };
-        let (one, other, ()) = tokio::join!(read(), read(), writers);
-        assert!(one + other > 10, "{one} and {other} lists were read meanwhile");
+        let (first, second, ()) = tokio::join!(read(), read(), writer);
+        assert!(first + second > 10, "{first} and {second} lists were read during the writes");
     }
 
-    async fn a_version_in_the_body_or_query_does_what_if_match_does(app: App) {
+    async fn a_version_in_the_body_or_query_works_like_if_match(app: App) {
         let ada = app.user("ada@example.org").await;
         app.post("/page/", &ada, &json!({ "title": "One", "body": "" })).await;
         let change = |method: &'static str, version: serde_json::Value| {
@@ -264,13 +266,13 @@ specify! {
                 change(method, wrong).send().await.assert_error(422, "invalid");
             }
         }
-        // Both conditions have to hold.
+        // Both conditions must hold.
         for (tag, version) in [("\"3\"", 2), ("\"2\"", 3)] {
             change("PUT", json!(version)).header("If-Match", tag).send().await.assert_error(412, "stale");
         }
         assert_eq!(change("PUT", json!(3)).header("If-Match", "\"2\", \"3\"").send().await.status, 200);
-        let only = app.request("PATCH", "/page/1").credential(&ada).json(&json!({ "version": 4 })).send().await;
-        only.assert_error(422, "invalid");
+        let only_version = app.request("PATCH", "/page/1").credential(&ada).json(&json!({ "version": 4 })).send().await;
+        only_version.assert_error(422, "invalid");
         let created = app.post("/page/", &ada, &json!({ "title": "t", "body": "", "version": 1 })).await;
         created.assert_error(422, "invalid");
         for stale in ["3", "5"] {
@@ -300,7 +302,7 @@ specify! {
         edit(json!({ "owner": 2, "title": "t" })).await.assert_error(422, "invalid");
     }
 
-    async fn pages_are_behind_the_guard(app: App) {
+    async fn page_routes_require_a_credential(app: App) {
         for (method, path) in [
             ("GET", "/page"), ("GET", "/page/"), ("POST", "/page/"), ("GET", "/page/1"), ("PUT", "/page/1"),
             ("PATCH", "/page/1"), ("DELETE", "/page/1"), ("GET", "/page/1/nothing"),
@@ -312,7 +314,7 @@ specify! {
         app.get("/page/1/nothing", &ada).await.assert_error(404, "no_such_route");
     }
 
-    async fn a_deleted_users_pages_go_with_them(app: App) {
+    async fn the_pages_of_a_user_are_deleted_with_the_user(app: App) {
         let ada = app.user("ada@example.org").await;
         let eve = app.user("eve@example.org").await;
         app.post("/page/", &ada, &json!({ "title": "Ada's", "body": "" })).await;

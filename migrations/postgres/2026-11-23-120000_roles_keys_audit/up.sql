@@ -54,7 +54,7 @@ CREATE INDEX issue_requests_key_id ON issue_requests (key_id);
 CREATE TABLE audit_entries (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at TIMESTAMP NOT NULL,
-    -- Who acted: user:<id>, key:<id>, command-line, constant-key or anonymous.
+    -- Who acted: user:<id>, key:<id>, command-line, static-key or anonymous.
     actor TEXT NOT NULL,
     -- The user on whose account that was.
     user_id BIGINT,

@@ -1,36 +1,36 @@
-//! What requests may hold and answers always do: the bounds that the use cases enforce.
+//! The bounds of requests and responses in the OpenAPI document, from the constants that the service layer enforces.
 
 use serde_json::{Value, json};
 
-use super::super::audit::NDJSON;
-use super::super::body;
-use super::{bound, merge, operations};
 use crate::clock::Timestamp;
-use crate::config::{AuthSettings, HttpSettings, StatusProfile};
+use crate::config::{Settings, StatusProfile};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email;
-use crate::domain::role::Role;
+use crate::domain::role::BuiltInRole;
 use crate::domain::scope::Scope;
 use crate::domain::text;
-use crate::service::audit::{self, Order};
-use crate::service::issue::Delivery;
-use crate::service::{grant, issue, key, page, user};
+use crate::http::audit::NDJSON;
+use crate::http::openapi::{add_bounds, merge, operations};
+use crate::http::resource::{EXAMPLE_TIME, NO_NUL, Resource};
+use crate::http::wire::body;
+use crate::service::account::{user_search, users as user};
+use crate::service::audit::read::{self as audit, Order};
+use crate::service::key::issued::Delivery;
+use crate::service::key::{grant, issued as issue, own as key};
 
-const NO_NUL: &str = r"^[^\u0000]*$";
 const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
 const SCOPE_LIST: &str = r"^[!#-\[\]-~]+( [!#-\[\]-~]+)*$";
 const ENTITY_TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"#;
 
-/// Request bodies and parameters with their bounds. What they do not name is refused.
-pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &AuthSettings) {
-    let (line, line_or_none) = (text::pattern(false), text::pattern(true));
-    let title = json!({ "minLength": 1, "maxLength": page::TITLE_MAX, "pattern": line });
-    let body = json!({ "maxLength": page::BODY_MAX, "pattern": NO_NUL });
-    let version = json!({ "minimum": 1, "maximum": page::VERSION_MAX });
-    let name = json!({ "minLength": user::NAME_MIN, "maxLength": user::TEXT_MAX, "pattern": line });
-    let surname = json!({ "maxLength": user::TEXT_MAX, "pattern": line_or_none });
+/// Adds the bounds of request bodies and parameters. JSON bodies reject unknown members.
+pub(crate) fn add_to_requests(document: &mut Value, settings: &Settings, resources: &[Resource]) {
+    let Settings { http, auth, registration, roles, .. } = settings;
+    let roles = roles.roles();
+    let (line, line_or_empty) = (text::pattern(false), text::pattern(true));
+    let name = json!({ "minLength": registration.name_min_length, "maxLength": user::TEXT_MAX, "pattern": line });
+    let surname = json!({ "maxLength": user::TEXT_MAX, "pattern": line_or_empty });
     let email = json!({ "maxLength": email::MAX_LENGTH, "format": "email" });
-    let website = json!({ "maxLength": user::TEXT_MAX, "pattern": line_or_none });
+    let website = json!({ "maxLength": user::TEXT_MAX, "pattern": line_or_empty });
     let new_password = json!({
         "minLength": auth.password_min_length, "maxLength": auth.password_max_length, "pattern": NO_NUL,
         "format": "password",
@@ -38,8 +38,8 @@ pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &Auth
     let current_password = json!({ "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" });
     let key_name = json!({ "minLength": 1, "maxLength": grant::NAME_MAX, "pattern": line });
     let scopes = json!({ "maxItems": grant::SCOPES_MAX, "uniqueItems": true });
-    let own_scopes: Vec<&str> = Scope::ALL.iter().map(|scope| scope.name()).collect();
-    let moment = json!({ "format": "date-time", "maxLength": body::SMALL });
+    let known_scopes = roles.known_scopes();
+    let date_time = json!({ "format": "date-time", "maxLength": body::SMALL, "example": "2030-12-31T23:59:59Z" });
     let schemas = &mut document["components"]["schemas"];
     for (schema, bounds) in [
         (
@@ -55,33 +55,44 @@ pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &Auth
                 "current_password": current_password,
             }),
         ),
+        (
+            "UserCreateRequest",
+            json!({
+                "name": name, "surname": surname, "email": email, "website": website, "password": new_password,
+                "role": { "enum": roles.names(), "default": BuiltInRole::Member.name() },
+            }),
+        ),
         ("PasswordRequest", json!({ "current_password": current_password, "new_password": new_password })),
-        ("UserPatch", json!({ "role": { "enum": Role::ALL.map(Role::name) } })),
-        ("KeyCreateRequest", json!({ "name": key_name, "scopes": scopes, "expires_at": moment })),
-        ("KeyPatch", json!({ "name": key_name, "scopes": scopes, "expires_at": moment })),
+        ("UserPatch", json!({ "role": { "enum": roles.names() } })),
+        ("KeyCreateRequest", json!({ "name": key_name, "scopes": scopes, "expires_at": date_time })),
+        ("KeyPatch", json!({ "name": key_name, "scopes": scopes, "expires_at": date_time })),
         ("RotateRequest", json!({ "overlap_seconds": { "minimum": 0, "maximum": key::OVERLAP_MAX, "default": 0 } })),
         (
             "KeyIssueRequest",
             json!({
-                "name": key_name, "scopes": scopes, "expires_at": moment,
+                "name": key_name, "scopes": scopes, "expires_at": date_time,
                 "order": { "minLength": 1, "maxLength": issue::ORDER_MAX, "pattern": line },
                 "metadata": { "type": "object", "additionalProperties": true },
                 "delivery": { "enum": Delivery::ALL.map(Delivery::name), "default": Delivery::Secret.name() },
             }),
         ),
         ("ClaimRequest", json!({ "claim": { "maxLength": body::SMALL, "pattern": NO_NUL } })),
-        ("PageCreateRequest", json!({ "title": title, "body": body })),
-        ("PageRequest", json!({ "title": title, "body": body, "version": version })),
-        ("PagePatch", json!({ "title": title, "body": body, "version": version })),
-    ] {
-        bound(&mut schemas[schema], bounds);
+    ]
+    .into_iter()
+    .chain(resources.iter().flat_map(|resource| resource.bodies.iter().cloned()))
+    {
+        add_bounds(&mut schemas[schema], bounds);
         schemas[schema]["additionalProperties"] = json!(false);
     }
-    for all_optional in ["AccountPatch", "UserPatch", "KeyPatch", "PagePatch"] {
+    let patches = resources.iter().flat_map(|resource| &resource.patches).copied();
+    for all_optional in ["AccountPatch", "UserPatch", "KeyPatch"].into_iter().chain(patches) {
         schemas[all_optional]["minProperties"] = json!(1);
     }
+    let description = "A scope of Latchkey, or an external scope of a role.";
+    schemas["Scope"] = json!({ "description": description, "type": "string", "enum": known_scopes });
     for schema in ["KeyCreateRequest", "KeyPatch"] {
-        merge(&mut schemas[schema]["properties"]["scopes"]["items"], json!({ "enum": own_scopes }));
+        // With an enum in place, the Java client of openapi-generator does not compile.
+        schemas[schema]["properties"]["scopes"]["items"] = json!({ "$ref": "#/components/schemas/Scope" });
     }
     let any_scope = json!({ "minLength": 1, "maxLength": grant::SCOPE_MAX, "pattern": SCOPE_TOKEN });
     merge(&mut schemas["KeyIssueRequest"]["properties"]["scopes"]["items"], any_scope);
@@ -90,19 +101,22 @@ pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &Auth
         StatusProfile::Fastapi => json!(["username", "password"]),
         StatusProfile::Rfc => json!(["grant_type", "username", "password"]),
     };
-    let any_text = json!({ "maxLength": body::SMALL, "pattern": NO_NUL });
-    let filled = json!({ "minLength": 1, "maxLength": body::SMALL, "pattern": NO_NUL });
+    let ignored = json!({ "maxLength": body::SMALL, "pattern": NO_NUL, "example": "ignored" });
+    let non_empty = json!({ "minLength": 1, "maxLength": body::SMALL, "pattern": NO_NUL });
     let secret = json!({ "minLength": 1, "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" });
-    let one_of_ours = format!("({})", own_scopes.join("|"));
-    let known_scopes = json!({ "pattern": format!("^({one_of_ours}( {one_of_ours})*)?$") });
-    let token = json!({ "token": secret, "token_type_hint": any_text });
+    let escaped: Vec<String> = known_scopes.iter().map(|scope| escape(scope)).collect();
+    let known_scope = format!("({})", escaped.join("|"));
+    let scope_list =
+        json!({ "pattern": format!("^({known_scope}( {known_scope})*)?$"), "example": Scope::PagesRead.name() });
+    let hint = json!({ "maxLength": body::SMALL, "pattern": NO_NUL, "example": "access_token" });
+    let token = json!({ "token": secret, "token_type_hint": hint });
     for (path, required, bounds) in [
         (
             "/token",
             sign_in,
             json!({
-                "grant_type": { "enum": ["password"] }, "username": filled, "password": secret, "scope": known_scopes,
-                "client_id": any_text, "client_secret": { "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" },
+                "grant_type": { "enum": ["password"] }, "username": non_empty, "password": secret, "scope": scope_list,
+                "client_id": ignored, "client_secret": ignored,
             }),
         ),
         ("/revoke", json!(["token"]), token.clone()),
@@ -113,58 +127,71 @@ pub(super) fn of_requests(document: &mut Value, http: &HttpSettings, auth: &Auth
         let form = &mut form["content"]["application/x-www-form-urlencoded"]["schema"];
         form["type"] = json!("object");
         form["required"] = required;
-        bound(form, bounds);
+        add_bounds(form, bounds);
     }
 
     for operation in operations(document) {
         let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
         for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
-            let bounds = parameter_bounds(&id, parameter["name"].as_str().unwrap_or_default());
-            merge(&mut parameter["schema"], bounds);
+            let name = parameter["name"].as_str().unwrap_or_default().to_owned();
+            let declared = resources.iter().find_map(|resource| resource.parameter(&id, &name));
+            merge(&mut parameter["schema"], parameter_bounds(&id, &name));
+            merge(&mut parameter["schema"], declared.unwrap_or_default());
+            if name == "id" {
+                parameter["description"] = json!("The `id` in the response that created or listed the object");
+            }
+            for keyword in ["example", "x-prefill"] {
+                let value = parameter["schema"].as_object_mut().and_then(|schema| schema.remove(keyword));
+                merge(parameter, value.map(|value| json!({ keyword: value })).unwrap_or_default());
+            }
         }
     }
+}
+
+/// A regular expression that matches this text only.
+fn escape(text: &str) -> String {
+    let is_special = |character: char| character.is_ascii_punctuation() && !":_-@,<>=!#%&~`'\";".contains(character);
+    text.chars().flat_map(|character| is_special(character).then_some('\\').into_iter().chain([character])).collect()
 }
 
 fn parameter_bounds(operation: &str, name: &str) -> Value {
     match (operation, name) {
-        (_, "id") => json!({ "minimum": 1 }),
-        ("deletePage", "version") => json!({ "minimum": 1, "maximum": page::VERSION_MAX }),
+        (_, "id") => json!({ "minimum": 1, "example": 1 }),
         ("authorize", "scope") => json!({ "pattern": SCOPE_LIST }),
-        // Without a default, which generated clients would send beside `after`.
-        ("listPages", "page") => json!({ "minimum": 1, "maximum": page::OFFSET_MAX + 1 }),
-        ("listPages", "size") => json!({ "minimum": 1, "maximum": page::SIZE_MAX, "default": page::SIZE_DEFAULT }),
-        (_, "If-Match") => json!({ "pattern": ENTITY_TAGS }),
-        (_, "Idempotency-Key") => json!({ "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$" }),
-        (_, "search") => json!({ "maxLength": user::SEARCH_MAX }),
+        (_, "If-Match") => json!({ "pattern": ENTITY_TAGS, "example": "*" }),
+        (_, "Idempotency-Key") => json!({
+            "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$",
+            "example": "0b8f6a1e-6d0c-4f0e-9d5e-3a51c7a2d9b4",
+        }),
+        (_, "search") => json!({ "maxLength": user_search::SEARCH_MAX }),
         ("listIssuedKeys", "order") => json!({ "maxLength": issue::ORDER_MAX }),
-        (_, "order") => json!({ "enum": Order::ALL.map(Order::name), "default": Order::Newest.name() }),
+        (_, "order") => {
+            let newest = Order::Newest.name();
+            json!({ "enum": Order::ALL.map(Order::name), "default": newest, "example": newest })
+        }
         (_, "outcome") => json!({ "enum": Outcome::ALL.map(Outcome::name) }),
         (_, "action") => json!({ "enum": Action::ALL.iter().map(|action| action.name()).collect::<Vec<_>>() }),
         (_, "since" | "until") => json!({ "format": "date-time" }),
-        (_, "after") => json!({ "minimum": 0 }),
-        ("listUsers", "limit") => json!({ "minimum": 1, "maximum": user::LIMIT_MAX, "default": user::LIMIT_DEFAULT }),
-        ("listIssuedKeys", "limit") => {
-            json!({ "minimum": 1, "maximum": issue::LIMIT_MAX, "default": issue::LIMIT_DEFAULT })
-        }
-        (_, "limit") => json!({ "minimum": 1, "maximum": audit::LIMIT_MAX, "default": audit::LIMIT_DEFAULT }),
+        (_, "after") => json!({ "minimum": 0, "example": 0 }),
+        ("listUsers", "limit") => limit(user_search::LIMIT_MAX, user_search::LIMIT_DEFAULT),
+        ("listIssuedKeys", "limit") => limit(issue::LIMIT_MAX, issue::LIMIT_DEFAULT),
+        (_, "limit") => limit(audit::LIMIT_MAX, audit::LIMIT_DEFAULT),
         _ => json!({}),
     }
 }
 
-/// Answers always have all their members; what paperclip takes for optional may be null.
-pub(super) fn of_responses(document: &mut Value) {
+fn limit(maximum: i64, default: i64) -> Value {
+    json!({ "minimum": 1, "maximum": maximum, "default": default, "example": default })
+}
+
+/// Marks all members of responses as required, because they are always present. Members that paperclip treats as
+/// optional can be null.
+pub(crate) fn add_to_responses(document: &mut Value, resources: &[Resource]) {
     let schemas = &mut document["components"]["schemas"];
-    for (list, item) in [
-        ("PageListResponse", "PageListItemResponse"),
-        ("UserListResponse", "UserResponse"),
-        ("KeyListResponse", "KeyResponse"),
-        ("IssuedKeyListResponse", "IssuedKeyResponse"),
-        ("AuditListResponse", "AuditEntryResponse"),
-        ("PageHistoryResponse", "PageChangeResponse"),
-    ] {
-        // paperclip writes the items of a list out in place.
+    for (list, item) in resources.iter().flat_map(|resource| &resource.lists) {
+        // paperclip inlines the schema of list items.
         let reference = json!({ "$ref": format!("#/components/schemas/{item}") });
-        schemas[item] = std::mem::replace(&mut schemas[list]["properties"]["items"]["items"], reference);
+        schemas[*item] = std::mem::replace(&mut schemas[*list]["properties"]["items"]["items"], reference);
     }
     for (name, schema) in schemas.as_object_mut().into_iter().flatten() {
         if !name.ends_with("Response") {
@@ -173,24 +200,26 @@ pub(super) fn of_responses(document: &mut Value) {
         let required: Vec<Value> = schema["required"].as_array().cloned().unwrap_or_default();
         let members = schema["properties"].as_object_mut().into_iter().flatten();
         let members: Vec<Value> = members
-            .map(|(member, rules)| {
+            .map(|(member, schema)| {
                 if !required.iter().any(|required| required == member) {
-                    rules["nullable"] = json!(true);
+                    schema["nullable"] = json!(true);
                 }
-                if rules["format"] == "date-time" {
-                    merge(rules, json!({ "pattern": Timestamp::PATTERN, "example": "2026-11-25T20:00:00.000000Z" }));
+                if schema["format"] == "date-time" {
+                    merge(schema, json!({ "pattern": Timestamp::PATTERN, "example": EXAMPLE_TIME }));
                 }
                 json!(member)
             })
             .collect();
         schema["required"] = members.into();
     }
-    bound(&mut schemas["HealthResponse"], json!({ "status": { "enum": ["ok"] } }));
-    bound(&mut schemas["Introspection"], json!({ "token_type": { "enum": ["Bearer"] } }));
-    bound(&mut schemas["TokenResponse"], json!({ "token_type": { "enum": ["bearer"] } }));
-    bound(&mut schemas["UserResponse"], json!({ "role": { "enum": Role::ALL.map(Role::name) } }));
+    add_bounds(&mut schemas["HealthResponse"], json!({ "status": { "enum": ["ok"] } }));
+    add_bounds(&mut schemas["Introspection"], json!({ "token_type": { "enum": ["Bearer"] } }));
+    add_bounds(&mut schemas["TokenResponse"], json!({ "token_type": { "enum": ["bearer"] } }));
+    // The other schemas with these members also describe issued keys.
+    let own_scopes = "Granted scopes; they are in force while the owner's role holds them";
+    add_bounds(&mut schemas["KeyResponse"], json!({ "scopes": { "description": own_scopes } }));
     for record in ["IssuedKeyResponse", "KeyIssueResponse"] {
-        bound(&mut schemas[record], json!({ "metadata": { "additionalProperties": true } }));
+        add_bounds(&mut schemas[record], json!({ "metadata": { "additionalProperties": true } }));
     }
     let lines = json!({ "schema": { "$ref": "#/components/schemas/AuditEntryResponse" } });
     document["paths"]["/audit"]["get"]["responses"]["200"]["content"][NDJSON] = lines;

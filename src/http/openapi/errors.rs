@@ -1,73 +1,126 @@
-//! The error answers of each operation, from what it takes, and the headers of all answers.
+//! The error responses of each operation, derived from its parameters, body and security, and the response headers.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::super::problem;
+use crate::config::StatusProfile;
+use crate::http::openapi::error_examples;
+use crate::http::wire::problem_answers;
 
-/// Every error answer of every operation, from what the operation takes.
-pub(super) fn of_operations(document: &mut Value) {
-    let components = &mut document["components"];
-    components["schemas"]["Problem"] = problem_schema();
-    components["schemas"]["OAuthError"] = oauth_error_schema();
-    for (status, description) in ERRORS {
-        for (shape, media_type, schema) in
-            [("Problem", "application/problem+json", "Problem"), ("OAuth", "application/json", "OAuthError")]
-        {
-            components["responses"][format!("{shape}{status}")] = json!({
-                "description": description,
-                "content": { media_type: { "schema": { "$ref": format!("#/components/schemas/{schema}") } } },
-                "headers": error_headers(status),
-            });
-        }
-    }
+/// Adds the error responses and the headers of success responses to all operations. Each error is defined once, as a
+/// component.
+pub(crate) fn add_to_operations(document: &mut Value, profile: StatusProfile) {
+    let mut used = BTreeSet::new();
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
-        let shape = if problem::OAUTH_PATHS.contains(&path.as_str()) { "OAuth" } else { "Problem" };
+        let shape = Shape::of(path);
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
-            for status in error_statuses(path, method, operation) {
-                let reference = format!("#/components/responses/{shape}{status}");
+            for status in error_statuses(path, method, operation, profile) {
+                used.insert((shape, status));
+                let reference = format!("#/components/responses/{}", shape.component(status));
                 operation["responses"][status.to_string()] = json!({ "$ref": reference });
             }
             success_headers(operation);
         }
     }
+    let components = &mut document["components"];
+    components["schemas"]["Problem"] = problem_schema();
+    components["schemas"]["FieldError"] = field_error_schema();
+    components["schemas"]["OAuthError"] = oauth_error_schema();
+    for (shape, status) in used {
+        let description = ERRORS.iter().find(|error| error.0 == status).map_or("Error", |error| error.1);
+        let mut content = error_examples::content(shape == Shape::OAuth, status, profile);
+        content["schema"] = json!({ "$ref": format!("#/components/schemas/{}", shape.schema()) });
+        let mut response = json!({ "description": description, "content": { shape.media_type(): content } });
+        let headers = error_headers(status);
+        if !headers.is_null() {
+            response["headers"] = headers;
+        }
+        components["responses"][shape.component(status)] = response;
+    }
+}
+
+/// The format of the errors of a path.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Shape {
+    /// Problem details (RFC 9457).
+    Problem,
+    /// An error of OAuth 2.0 (RFC 6749, section 5.2).
+    OAuth,
+}
+
+impl Shape {
+    fn of(path: &str) -> Self {
+        if problem_answers::OAUTH_PATHS.contains(&path) { Self::OAuth } else { Self::Problem }
+    }
+
+    fn component(self, status: u16) -> String {
+        match self {
+            Self::Problem => format!("Problem{status}"),
+            Self::OAuth => format!("OAuth{status}"),
+        }
+    }
+
+    fn schema(self) -> &'static str {
+        match self {
+            Self::Problem => "Problem",
+            Self::OAuth => "OAuthError",
+        }
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Problem => "application/problem+json",
+            Self::OAuth => "application/json",
+        }
+    }
 }
 
 const ERRORS: [(u16, &str); 15] = [
-    (400, "The request cannot be read, or carries more than one credential"),
+    (400, "The request is malformed, or contains more than one credential"),
     (401, "The credential is malformed, unknown, expired or revoked"),
-    (403, "Not authenticated, or not allowed"),
-    (404, "There is no such object"),
+    (403, "The credential is missing, not valid or not sufficient, or registration is closed"),
+    (404, "The object does not exist"),
     (408, "The body did not arrive in time"),
-    (409, "The request contradicts what is stored"),
-    (410, "It was there once, and will not come back"),
+    (409, "The request conflicts with stored data"),
+    (410, "The object existed, but is permanently gone"),
     (412, "The object has changed since it was read"),
     (413, "The body is too large"),
-    (415, "The body is of another media type, or has a content encoding"),
-    (422, "Some fields are not acceptable; `errors` names them"),
-    (429, "There were too many requests of this kind by this client"),
+    (415, "The media type of the body is not supported, or the body has a content encoding"),
+    (422, "Some fields are invalid; `errors` lists them"),
+    (429, "The client sent too many requests of this kind"),
     (500, "The server failed"),
-    (503, "The server cannot do this just now; it has not been done"),
-    (504, "It is unknown whether the change was stored; look before you repeat it"),
+    (503, "The server cannot process the request now; nothing was changed"),
+    (504, "It is unknown whether the change was stored; check before you repeat it"),
 ];
 
 fn error_headers(status: u16) -> Value {
     match status {
-        401 | 403 => json!({ "WWW-Authenticate": text_header("A challenge, Bearer as a rule (RFC 6750)") }),
+        401 | 403 => json!({ "WWW-Authenticate": text_header("A challenge, usually Bearer (RFC 6750)") }),
         429 => json!({
             "Retry-After": number_header("Seconds to wait"),
-            "RateLimit-Limit": number_header("So many may come at once"),
-            "RateLimit-Remaining": number_header("So many may come now: none"),
-            "RateLimit-Reset": number_header("Seconds until one may come"),
+            "RateLimit-Limit": number_header("Requests allowed at once"),
+            "RateLimit-Remaining": number_header("Requests allowed now: 0"),
+            "RateLimit-Reset": number_header("Seconds until the next request is allowed"),
         }),
         415 => json!({ "Accept-Encoding": text_header("`identity`, if the content encoding is the reason") }),
         503 => json!({ "Retry-After": number_header("Seconds to wait") }),
-        _ => json!({}),
+        _ => Value::Null,
     }
 }
 
-fn error_statuses(path: &str, method: &str, operation: &Value) -> Vec<u16> {
-    let mut statuses = vec![500];
-    let (guarded, oauth) = (operation.get("security").is_some(), problem::OAUTH_PATHS.contains(&path));
+/// The statuses of the errors that an operation can return, in ascending order.
+fn error_statuses(path: &str, method: &str, operation: &Value, profile: StatusProfile) -> BTreeSet<u16> {
+    let mut statuses = BTreeSet::new();
+    // It touches nothing that can fail.
+    if path == "/health/live" {
+        return statuses;
+    }
+    statuses.extend([500, 503]);
+    let (guarded, oauth) = (
+        operation["security"].as_array().is_some_and(|schemes| !schemes.is_empty()),
+        problem_answers::OAUTH_PATHS.contains(&path),
+    );
     let names: Vec<&str> = operation["parameters"]
         .as_array()
         .into_iter()
@@ -76,37 +129,39 @@ fn error_statuses(path: &str, method: &str, operation: &Value) -> Vec<u16> {
         .collect();
     if guarded {
         statuses.extend([400, 401]);
-        // Who may not introspect is 401 (RFC 7662, section 2.3).
-        statuses.extend((path != "/introspect").then_some(403));
-        statuses.push(429);
+        // `/introspect` returns 401 instead of 403 (RFC 7662, section 2.3). Without a required permission, 403 is only
+        // for a missing credential, with `fastapi`.
+        let is_403 = path != "/introspect" && (path != "/protected-route" || profile == StatusProfile::Fastapi);
+        statuses.extend(is_403.then_some(403));
+        statuses.insert(429);
     }
     if operation.get("requestBody").is_some() {
         statuses.extend([400, 408, 413, 415, 429]);
-        // OAuth says 400 for wrong values; 401 is for clients, and by the status profile for a wrong password.
-        statuses.push(if oauth { 401 } else { 422 });
+        // OAuth 2.0 returns 400 for invalid values; 401 is for client authentication, and for a wrong password with
+        // `fastapi`.
+        let is_401 = path != "/token" || profile == StatusProfile::Fastapi;
+        statuses.extend(if oauth { is_401.then_some(401) } else { Some(422) });
     }
     let in_query = |parameter: &Value| parameter["in"] == "query";
     if operation["parameters"].as_array().into_iter().flatten().any(in_query) {
         statuses.extend([400, 422]);
     }
     if names.contains(&"id") {
-        statuses.push(404);
+        statuses.insert(404);
     }
     if names.contains(&"If-Match") {
-        statuses.push(412);
+        statuses.insert(412);
     }
     match operation["operationId"].as_str().unwrap_or_default() {
-        "claimKey" => statuses.extend([404, 410]),
-        "register" | "editMe" | "deleteMe" | "editUser" | "deleteUser" | "createKey" | "rotateKey" | "issueKey" => {
-            statuses.push(409);
+        "claimKey" => statuses.extend([404, 409, 410]),
+        "register" => statuses.extend([403, 409]),
+        "createUser" | "editMe" | "deleteMe" | "editUser" | "deleteUser" | "createKey" | "rotateKey" | "issueKey" => {
+            statuses.insert(409);
         }
         _ => {}
     }
-    if path != "/health/live" {
-        statuses.push(503);
-    }
     if method != "get" && path != "/introspect" {
-        statuses.push(504);
+        statuses.insert(504);
     }
     statuses
 }
@@ -115,8 +170,10 @@ fn success_headers(operation: &mut Value) {
     let Some(responses) = operation["responses"].as_object_mut() else { return };
     for (status, response) in responses {
         let mut headers = Map::new();
-        if status == "201" {
-            headers.insert("Location".to_owned(), text_header("Where the new object is"));
+        match status.as_str() {
+            "201" => drop(headers.insert("Location".to_owned(), text_header("Path of the new object"))),
+            "303" => drop(headers.insert("Location".to_owned(), text_header("Address of the documentation"))),
+            _ => {}
         }
         let schema = &response["content"]["application/json"]["schema"]["$ref"];
         if schema == "#/components/schemas/PageResponse" {
@@ -143,26 +200,31 @@ fn problem_schema() -> Value {
         "required": ["type", "title", "status", "detail", "code", "request_id"],
         "additionalProperties": false,
         "properties": {
-            "type": { "type": "string", "description": "`about:blank`: `title` and `status` say it all" },
-            "title": { "type": "string", "description": "The phrase of the status" },
-            "status": { "type": "integer", "description": "The status" },
-            "detail": { "type": "string", "description": "What to change, for people" },
-            "code": { "type": "string", "description": "Stable, for programs" },
-            "request_id": { "type": "string", "description": "Leads to the log" },
+            "type": { "type": "string", "description": "Always `about:blank`: `title` is the phrase of the status" },
+            "title": { "type": "string", "description": "Reason phrase of the status" },
+            "status": { "type": "integer", "description": "HTTP status" },
+            "detail": { "type": "string", "description": "What is wrong and what to do, for people" },
+            "code": { "type": "string", "description": "Stable code for programs" },
+            "request_id": { "type": "string", "description": "Id of the request, as in the log" },
             "errors": {
                 "type": "array",
-                "description": "With 422: each field that is not acceptable",
-                "items": {
-                    "type": "object",
-                    "required": ["field", "code", "message"],
-                    "additionalProperties": false,
-                    "properties": {
-                        "field": { "type": "string", "description": "Its name in the request" },
-                        "code": { "type": "string", "description": "Stable, for programs" },
-                        "message": { "type": "string", "description": "What to change, for people" },
-                    },
-                },
+                "description": "With 422: each invalid field",
+                "items": { "$ref": "#/components/schemas/FieldError" },
             },
+        },
+    })
+}
+
+fn field_error_schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "An invalid field of a request.",
+        "required": ["field", "code", "message"],
+        "additionalProperties": false,
+        "properties": {
+            "field": { "type": "string", "description": "Name of the field in the request" },
+            "code": { "type": "string", "description": "Stable code for programs" },
+            "message": { "type": "string", "description": "What is wrong and what to do, for people" },
         },
     })
 }
@@ -174,9 +236,9 @@ fn oauth_error_schema() -> Value {
         "required": ["error", "error_description", "detail"],
         "additionalProperties": false,
         "properties": {
-            "error": { "type": "string", "description": "Stable, for programs" },
-            "error_description": { "type": "string", "description": "What to change, in printable ASCII" },
-            "detail": { "type": "string", "description": "What to change, for people" },
+            "error": { "type": "string", "description": "Stable code for programs" },
+            "error_description": { "type": "string", "description": "Explanation in printable ASCII" },
+            "detail": { "type": "string", "description": "What is wrong and what to do, for people" },
         },
     })
 }

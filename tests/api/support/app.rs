@@ -1,4 +1,4 @@
-//! A running server.
+//! A server in the process of the test, with its own database.
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -13,13 +13,14 @@ use super::client::{Client, Credential};
 pub use super::client::{PASSWORD, registration};
 use super::database::{Backend, Database};
 
+/// The setting `http.status_codes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
     Fastapi,
     Rfc,
 }
 
-/// What the status profile says about callers whom nobody knows. The one table of expectations.
+/// The HTTP status codes that depend on the status profile.
 pub struct Expected {
     pub no_credential: u16,
     pub bad_token_header: u16,
@@ -29,6 +30,7 @@ pub struct Expected {
 }
 
 impl Profile {
+    /// The status codes that the server returns in this profile.
     pub fn expected(self) -> Expected {
         match self {
             Self::Fastapi => Expected {
@@ -49,24 +51,27 @@ impl Profile {
     }
 }
 
-pub const CONSTANT_KEY: &str = "constant-key-of-the-test-suite-0123456789";
+/// The setting `auth.api_key_token` of each server.
+pub const STATIC_KEY: &str = "static-key-of-the-test-suite-0123456789";
 
+/// A running server. Dereferences to a [`Client`] of it; stops when dropped.
 pub struct App {
     pub address: SocketAddr,
     pub clock: Clock,
     pub expected: Expected,
     handle: ServerHandle,
     client: Client,
-    // Last, so that it outlives the server.
+    // The last field, because the database must be dropped after the server.
     pub database: Database,
 }
 
 impl App {
+    /// Starts a server with the default settings of tests; `None` if PostgreSQL is required and missing.
     pub async fn start(backend: Backend, profile: Profile) -> Option<Self> {
         Self::start_with(backend, profile, |_| ()).await
     }
 
-    /// A server whose settings differ from those of the others.
+    /// Starts a server after `change` has adjusted its settings; `None` if PostgreSQL is required and missing.
     pub async fn start_with(backend: Backend, profile: Profile, change: impl FnOnce(&mut Settings)) -> Option<Self> {
         let database = Database::create(backend)?;
         let mut settings = Settings::defaults().unwrap();
@@ -80,8 +85,8 @@ impl App {
         };
         settings.auth.bcrypt_cost = 4;
         settings.auth.hash_threads = 1;
-        settings.auth.api_key_token = CONSTANT_KEY.into();
-        // All tests come from one address.
+        settings.auth.api_key_token = STATIC_KEY.into();
+        // All tests share one client address.
         settings.limits.enabled = false;
         change(&mut settings);
         let clock = Clock::default();
@@ -92,20 +97,31 @@ impl App {
         Some(Self { address, clock, expected: profile.expected(), handle, client, database })
     }
 
-    /// A registered user of this role, by the `Token` header.
+    /// Starts a server on each database and in each status profile, after `change` has adjusted its settings.
+    pub async fn start_on_all(change: impl Fn(&mut Settings)) -> Vec<Self> {
+        let mut apps = Vec::new();
+        for backend in [Backend::Sqlite, Backend::Postgres] {
+            for profile in [Profile::Fastapi, Profile::Rfc] {
+                apps.extend(Self::start_with(backend, profile, &change).await);
+            }
+        }
+        apps
+    }
+
+    /// Registers a user with this role; returns their access token as a `Token` header.
     pub async fn user_of_role(&self, email: &str, role: &str) -> Credential {
         self.register(email).await;
-        // The first admin has nobody above who could do it over HTTP.
+        // No admin exists yet who could set the role over HTTP.
         self.database.execute(format!("UPDATE users SET role = '{role}' WHERE email = '{email}'")).await;
         Credential::Token(self.new_token_of(email).await)
     }
 
-    /// A registered admin, by the `Token` header.
+    /// Registers an admin; returns their access token as a `Token` header.
     pub async fn admin(&self, email: &str) -> Credential {
         self.user_of_role(email, "admin").await
     }
 
-    /// The entries of the audit trail that match, the newest first, as an admin reads them.
+    /// The audit entries that match `query`, newest first, read with the credential `reader`.
     pub async fn trail(&self, reader: &Credential, query: &str) -> Vec<Value> {
         let list = self.get(&format!("/audit?limit=500&{query}"), reader).await;
         assert_eq!(list.status, 200, "{list:?}");
@@ -113,7 +129,6 @@ impl App {
     }
 }
 
-/// Whoever has the server talks to it.
 impl Deref for App {
     type Target = Client;
 
@@ -124,7 +139,7 @@ impl Deref for App {
 
 impl Drop for App {
     fn drop(&mut self) {
-        // The command is sent by the call; there is nobody to await its end.
+        // `stop` sends the command when it is called; `drop` cannot await its future.
         drop(self.handle.stop(false));
     }
 }

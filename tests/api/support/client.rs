@@ -1,10 +1,12 @@
-//! Requests and answers.
+//! An HTTP client for tests: requests, and responses with assertions.
 
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
+/// The password of all users that tests register.
 pub const PASSWORD: &str = "correct horse battery staple";
 
+/// The credential of a request: none, the `Token` header, or `Authorization: Bearer`.
 #[derive(Clone, Debug)]
 pub enum Credential {
     None,
@@ -13,7 +15,7 @@ pub enum Credential {
 }
 
 impl Credential {
-    /// The token or key itself; empty if there is none.
+    /// The token or key; empty without a credential.
     pub fn secret(&self) -> &str {
         match self {
             Self::None => "",
@@ -22,19 +24,20 @@ impl Credential {
     }
 }
 
-/// Somebody who talks to one server.
+/// A client of one server. It follows no redirects and uses no proxy.
 pub struct Client {
     url: String,
     http: reqwest::Client,
 }
 
 impl Client {
-    /// Of the server at this address, such as `http://127.0.0.1:8080`.
+    /// A client of the server at `url`, such as `http://127.0.0.1:8080`.
     pub fn new(url: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { url: url.to_owned(), http }
     }
 
+    /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
@@ -68,32 +71,32 @@ impl Client {
         self.post("/register", &Credential::None, &registration(email)).await
     }
 
-    /// Fills the password form.
+    /// Sends the password grant (`POST /token`).
     pub async fn sign_in(&self, email: &str, password: &str) -> Answer {
         let form = [("grant_type", "password"), ("username", email), ("password", password)];
         self.request("POST", "/token").form(&form).send().await
     }
 
-    /// A registered user's live token.
+    /// Registers a user and signs in; returns the access token.
     pub async fn token_of(&self, email: &str) -> String {
         let registered = self.register(email).await;
         assert_eq!(registered.status, 201, "{registered:?}");
         self.new_token_of(email).await
     }
 
-    /// Signs in once more.
+    /// Signs in a registered user; returns the new access token.
     pub async fn new_token_of(&self, email: &str) -> String {
         let signed_in = self.sign_in(email, PASSWORD).await;
         assert_eq!(signed_in.status, 200, "{signed_in:?}");
         signed_in.body["access_token"].as_str().unwrap().to_owned()
     }
 
-    /// A registered user, by the `Token` header.
+    /// Registers a user; returns their access token as a `Token` header.
     pub async fn user(&self, email: &str) -> Credential {
         Credential::Token(self.token_of(email).await)
     }
 
-    /// A new API key of the caller's own, by the `Token` header, and its id.
+    /// Creates an API key of `owner`; returns it as a `Token` header, and its id.
     pub async fn key_of(&self, owner: &Credential, scopes: &[&str]) -> (Credential, i64) {
         let created = self.post("/me/keys", owner, &json!({ "name": "a key", "scopes": scopes })).await;
         assert_eq!(created.status, 201, "{created:?}");
@@ -101,6 +104,7 @@ impl Client {
     }
 }
 
+/// The body of a registration with [`PASSWORD`].
 pub fn registration(email: &str) -> Value {
     json!({
         "name": "Adaline",
@@ -111,6 +115,7 @@ pub fn registration(email: &str) -> Value {
     })
 }
 
+/// A request that is not sent yet.
 pub struct Request(reqwest::RequestBuilder);
 
 impl Request {
@@ -130,6 +135,7 @@ impl Request {
         Self(self.0.header(name, value.as_bytes()))
     }
 
+    /// Sets a header to bytes that need not be ASCII.
     pub fn raw_header(self, name: &str, value: &[u8]) -> Self {
         Self(self.0.header(name, value))
     }
@@ -146,19 +152,21 @@ impl Request {
         Self(self.0.header("Content-Type", content_type).body(body))
     }
 
+    /// Sets a body without a `Content-Type`.
     pub fn bare_body(self, body: impl Into<reqwest::Body>) -> Self {
         Self(self.0.body(body))
     }
 
     pub async fn send(self) -> Answer {
-        let response = self.0.send().await.expect("the server answers");
+        let response = self.0.send().await.expect("the server responds");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.expect("a whole body");
+        let text = response.text().await.expect("a complete body");
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         Answer { status, headers, text, body }
     }
 }
 
+/// A response, read to the end.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -169,17 +177,17 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// A header's value, or nothing.
+    /// The value of a header; empty if the header is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// A member of the body that is text.
+    /// A string member of the JSON body.
     pub fn text_of(&self, member: &str) -> String {
         self.body[member].as_str().unwrap_or_else(|| panic!("{member} in {self:?}")).to_owned()
     }
 
-    /// Checks that this is an error with this status, in the shape that DESIGN gives to its path.
+    /// Asserts an error with this status and code: problem details (RFC 9457), or an OAuth error (RFC 6749).
     pub fn assert_error(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
         match self.header("content-type") {
@@ -201,7 +209,7 @@ impl Answer {
         }
     }
 
-    /// The names of the fields that a 422 complains about, in order.
+    /// The names of the invalid fields of a 422 response, sorted.
     pub fn bad_fields(&self) -> Vec<&str> {
         let errors = self.body["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
         let mut fields: Vec<&str> = errors.iter().map(|error| error["field"].as_str().unwrap()).collect();
@@ -209,7 +217,7 @@ impl Answer {
         fields
     }
 
-    /// The names of the members of the body, in order.
+    /// The names of the members of the JSON body, sorted.
     pub fn members(&self) -> Vec<&str> {
         let mut members: Vec<&str> = self.body.as_object().unwrap().keys().map(String::as_str).collect();
         members.sort_unstable();

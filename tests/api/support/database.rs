@@ -1,4 +1,4 @@
-//! A database for each test: a SQLite file, or a schema on PostgreSQL.
+//! An empty database for each test: a SQLite file, or a schema on PostgreSQL.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,35 +10,37 @@ use tempfile::TempDir;
 
 use super::postgres;
 
+/// The database system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     Sqlite,
     Postgres,
 }
 
+/// The database of one test. It is removed when dropped.
 pub struct Database {
     pub backend: Backend,
     pub url: String,
-    place: Place,
+    storage: Storage,
 }
 
-/// What is removed with the database.
-enum Place {
-    Elsewhere,
-    Directory { _kept: TempDir },
+/// The file or schema that is removed with the database.
+enum Storage {
+    NotOwned,
+    Directory { _guard: TempDir },
     Schema { server: &'static str, name: String },
 }
 
 impl Database {
-    /// An empty database; `None` if there is no PostgreSQL.
+    /// Creates an empty database; `None` if PostgreSQL is required and missing.
     pub fn create(backend: Backend) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let (url, place) = match backend {
+        let (url, storage) = match backend {
             Backend::Sqlite => {
                 let directory = TempDir::with_prefix("latchkey-").unwrap();
                 (
                     format!("sqlite://{}", directory.path().join("test.db").display()),
-                    Place::Directory { _kept: directory },
+                    Storage::Directory { _guard: directory },
                 )
             }
             Backend::Postgres => {
@@ -46,28 +48,30 @@ impl Database {
                 let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
                 on_server(server, &format!("CREATE SCHEMA {name}"));
                 let separator = if server.contains('?') { '&' } else { '?' };
-                (format!("{server}{separator}options=-csearch_path%3D{name}"), Place::Schema { server, name })
+                (format!("{server}{separator}options=-csearch_path%3D{name}"), Storage::Schema { server, name })
             }
         };
-        Some(Self { backend, url, place })
+        Some(Self { backend, url, storage })
     }
 
-    /// A database that somebody else made, and removes.
+    /// An existing database, which is not removed.
     pub fn at(url: &str) -> Self {
         let backend = if url.starts_with("postgres") { Backend::Postgres } else { Backend::Sqlite };
-        Self { backend, url: url.to_owned(), place: Place::Elsewhere }
+        Self { backend, url: url.to_owned(), storage: Storage::NotOwned }
     }
 
+    /// The settings of a server on this database.
     pub fn settings(&self) -> DatabaseSettings {
         let defaults = Settings::defaults().unwrap().database;
         DatabaseSettings { url: self.url.clone().try_into().unwrap(), pool_size: 4, ..defaults }
     }
 
+    /// Opens a connection pool that is separate from that of the server.
     pub fn open(&self) -> Db {
         Db::open(&self.settings()).unwrap()
     }
 
-    /// Runs SQL that is not the program's.
+    /// Runs SQL statements directly on the database.
     pub async fn execute(&self, sql: impl Into<String>) {
         let sql = sql.into();
         self.open()
@@ -79,21 +83,21 @@ impl Database {
             .unwrap();
     }
 
-    /// Why the database refuses SQL that is not the program's; `None` if it takes it.
-    pub async fn refusal(&self, sql: &str) -> Option<String> {
+    /// The error of SQL statements that are run directly on the database; `None` if they succeed.
+    pub async fn sql_error(&self, sql: &str) -> Option<String> {
         let sql = sql.to_owned();
-        let answer = self
+        let result = self
             .open()
             .write(move |conn| match conn {
                 Conn::Postgres(conn) => Ok(conn.batch_execute(&sql)?),
                 Conn::Sqlite(conn) => Ok(conn.batch_execute(&sql)?),
             })
             .await;
-        answer.err().map(|error| error.to_string())
+        result.err().map(|error| error.to_string())
     }
 
-    /// All that the database holds: each table with its rows.
-    pub async fn everything(&self) -> Vec<(String, Vec<String>)> {
+    /// The contents of the database: each table with its rows.
+    pub async fn dump_all(&self) -> Vec<(String, Vec<String>)> {
         let mut tables = Vec::new();
         for table in self.tables().await {
             let rows = self.dump(&table).await;
@@ -102,13 +106,13 @@ impl Database {
         tables
     }
 
-    /// All rows of a table, each as JSON text, in the order of their text.
+    /// All rows of a table as JSON texts, sorted.
     pub async fn dump(&self, table: &str) -> Vec<String> {
         let query = match self.backend {
             Backend::Postgres => format!("SELECT CAST(row_to_json(t) AS TEXT) AS row FROM {table} t ORDER BY 1"),
             Backend::Sqlite => {
                 let columns = self.rows(format!("SELECT name AS row FROM pragma_table_info('{table}')")).await;
-                // JSON cannot hold bytes.
+                // JSON has no type for bytes.
                 let texts: Vec<String> = columns
                     .iter()
                     .map(|column| format!("iif(typeof({column}) = 'blob', hex({column}), {column})"))
@@ -119,7 +123,7 @@ impl Database {
         self.rows(query).await
     }
 
-    /// All tables of the program.
+    /// The names of all tables, sorted.
     pub async fn tables(&self) -> Vec<String> {
         let query = match self.backend {
             Backend::Postgres => {
@@ -132,12 +136,12 @@ impl Database {
         self.rows(query).await
     }
 
-    /// The one number that a query answers.
+    /// The result of a query that returns one number.
     pub async fn number(&self, sql: impl Into<String>) -> i64 {
         self.rows(format!("SELECT CAST(({}) AS TEXT) AS row", sql.into())).await[0].parse().unwrap()
     }
 
-    /// The column `row` of a query, as text.
+    /// The text column `row` of each row that a query returns.
     pub async fn rows(&self, sql: impl Into<String>) -> Vec<String> {
         #[derive(diesel::QueryableByName)]
         struct Row {
@@ -153,14 +157,15 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        if let Place::Schema { server, name } = &self.place {
+        if let Storage::Schema { server, name } = &self.storage {
             on_server(server, &format!("DROP SCHEMA {name} CASCADE"));
         }
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests reach the server beside the program")]
+/// Runs SQL statements on the test server.
+#[expect(clippy::disallowed_methods, reason = "tests connect to the server directly")]
 fn on_server(server: &str, sql: &str) {
-    let mut conn = PgConnection::establish(server).expect("the test server answers");
+    let mut conn = PgConnection::establish(server).expect("the test server accepts connections");
     conn.batch_execute(&format!("SET client_min_messages = warning; {sql}")).unwrap();
 }

@@ -1,43 +1,42 @@
-//! A server for each test, and clients that talk to it.
+//! Test support: servers, databases, clients, and macros that run a test on both databases.
 
 pub mod app;
 pub mod client;
 pub mod database;
+pub mod documents;
 pub mod postgres;
 pub mod program;
+pub mod requests;
+pub mod scopes;
+mod skipped;
 pub mod tls;
 pub mod tour;
 pub mod warnings;
 pub mod watched;
 
-use std::io::Write;
-
 pub use app::{App, Profile};
 pub use client::{Answer, Credential};
 pub use database::Backend;
+pub use skipped::skipped;
 
-/// Tells the person at the terminal. The test runner swallows `eprintln!` of tests that pass.
-pub fn announce(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// What a test needs of this machine; without it there is one clear line, or a failure if `REQUIRE_<name>=1`.
+/// Returns `found`, a program that a test requires. If it is `None`, lists the test as skipped, or panics if
+/// `REQUIRE_<name>=1`.
 pub fn installed<T>(found: Option<T>, name: &str, what: &str) -> Option<T> {
     if found.is_none() {
         let required = format!("REQUIRE_{name}");
         let is_required = std::env::var(&required).is_ok_and(|value| value == "1");
         assert!(!is_required, "{required}=1, but {what} is not installed");
-        announce(&format!("a test is skipped: install {what}"));
+        skipped(&format!("install {what}"));
     }
     found
 }
 
-/// Runs each test on both databases and in both status profiles.
+/// Runs each test on both databases and in both status profiles, each time with a new server.
 macro_rules! specify {
     ($($(#[$attribute:meta])* async fn $name:ident($app:ident: App) $body:block)*) => {
         $(
             mod $name {
-                #[allow(unused_imports, reason = "not every test needs all")]
+                #[allow(unused_imports, reason = "not every test uses all imports")]
                 use super::*;
                 use crate::support::{App, Backend, Profile};
 
@@ -73,12 +72,12 @@ macro_rules! specify {
 }
 pub(crate) use specify;
 
-/// Runs each test on both databases, without a server: it gets a fresh, empty database.
+/// Runs each test on both databases, each time with a new, empty database and without a server.
 macro_rules! specify_database {
     ($($(#[$attribute:meta])* async fn $name:ident($database:ident: Database) $body:block)*) => {
         $(
             mod $name {
-                #[allow(unused_imports, reason = "not every test needs all")]
+                #[allow(unused_imports, reason = "not every test uses all imports")]
                 use super::*;
                 use crate::support::{Backend, database::Database};
 

@@ -1,5 +1,5 @@
-//! PostgreSQL for tests: the server of `TEST_POSTGRES_URL`, or a throw-away cluster on a Unix socket that lives as long
-//! as this process. Tests that do harm have clusters of their own.
+//! PostgreSQL for tests: the server of `TEST_POSTGRES_URL`, or a temporary cluster on a Unix socket that ends with this
+//! process. Tests that stop or damage the server start clusters of their own.
 
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
@@ -10,16 +10,19 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// `nobody`: PostgreSQL refuses to run as root.
+use super::skipped;
+
+/// The user id of `nobody`. PostgreSQL does not run as root.
 const UNPRIVILEGED: u32 = 65534;
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest time until a new server accepts connections.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs the server until standard input closes, as it does when this process ends, however that happens.
-const KEEPER: &str = r#"trap '' INT; "$@" & server=$!; cat > /dev/null; kill -QUIT $server 2> /dev/null; wait $server; rm -rf "$REMOVE""#;
+/// A shell script that runs the server until its standard input closes, at the latest when this process ends.
+const SUPERVISOR: &str = r#"trap '' INT; "$@" & server=$!; cat > /dev/null; kill -QUIT $server 2> /dev/null; wait $server; rm -rf "$REMOVE""#;
 
-/// The address of a server on which tests may create schemas. `None`, after one clear line, if there is none.
+/// The URL of a server on which tests can create schemas. Without one, returns `None` and lists the test as skipped.
 pub fn url() -> Option<&'static str> {
-    // A failure is kept, too: every test then fails with it, and none tries again.
+    // An error is stored too: each test then fails with it, and none starts the cluster again.
     static URL: OnceLock<Result<Option<String>, String>> = OnceLock::new();
     let find = || {
         if let Ok(url) = std::env::var("TEST_POSTGRES_URL") {
@@ -29,7 +32,7 @@ pub fn url() -> Option<&'static str> {
             cluster.removed_at_end = true;
             cluster.start(&["-F", "-c", "max_connections=400", "-c", "shared_buffers=32MB"])?;
             let url = cluster.url();
-            // It ends with this process.
+            // The supervisor stops the server when this process ends.
             std::mem::forget(cluster);
             return Ok(Some(url));
         }
@@ -38,89 +41,99 @@ pub fn url() -> Option<&'static str> {
                 "REQUIRE_POSTGRES=1, but TEST_POSTGRES_URL is unset and no PostgreSQL server is installed".into()
             );
         }
-        super::announce("PostgreSQL tests are skipped: set TEST_POSTGRES_URL or install a PostgreSQL server");
         Ok(None)
     };
-    URL.get_or_init(find).as_ref().unwrap_or_else(|error| panic!("{error}")).as_deref()
+    let url = URL.get_or_init(find).as_ref().unwrap_or_else(|error| panic!("{error}")).as_deref();
+    if url.is_none() {
+        skipped("set TEST_POSTGRES_URL or install a PostgreSQL server");
+    }
+    url
 }
 
-/// Whether it is a failure if there is no server.
+/// Whether tests fail, instead of being skipped, if there is no server.
 fn is_required() -> bool {
     std::env::var("REQUIRE_POSTGRES").is_ok_and(|value| value == "1")
 }
 
-/// The directory of the throw-away cluster's socket; `None`, after a line that says so, if the server is another one.
+/// The directory of the temporary cluster and its socket. With another server, returns `None` and lists the test as
+/// skipped.
 pub fn own_socket() -> Option<PathBuf> {
-    let home = url()?.split_once("&host=").map(|(_, home)| PathBuf::from(home));
-    let own = home.filter(|home| home.join("data").is_dir());
+    let directory = url()?.split_once("&host=").map(|(_, directory)| PathBuf::from(directory));
+    let own = directory.filter(|directory| directory.join("data").is_dir());
     if own.is_none() {
-        assert!(!is_required(), "REQUIRE_POSTGRES=1, but this test takes a server of its own: unset TEST_POSTGRES_URL");
-        super::announce("a test is skipped: it takes a server of its own, so unset TEST_POSTGRES_URL");
+        assert!(
+            !is_required(),
+            "REQUIRE_POSTGRES=1, but this test requires a server of its own: unset TEST_POSTGRES_URL"
+        );
+        skipped("unset TEST_POSTGRES_URL: the test requires a server of its own");
     }
     own
 }
 
+/// The directory of the PostgreSQL server programs, if they are installed.
 fn server_binaries() -> Option<PathBuf> {
     let on_path = std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let debian = debian.map(|version| version.path().join("bin"));
-    let whole =
-        |place: &PathBuf| ["initdb", "postgres", "pg_isready"].iter().all(|program| place.join(program).is_file());
-    debian.chain(on_path.unwrap_or_default()).find(whole)
+    let is_complete = |directory: &PathBuf| {
+        ["initdb", "postgres", "pg_isready"].iter().all(|program| directory.join(program).is_file())
+    };
+    debian.chain(on_path.unwrap_or_default()).find(is_complete)
 }
 
-/// A cluster in a directory, and the server on it while that runs. It ends with this.
+/// A cluster in a directory, and its server if it runs. The server stops when this is dropped.
 pub struct Cluster {
     binaries: PathBuf,
-    home: PathBuf,
-    /// The socket has it in its name.
+    directory: PathBuf,
+    /// Part of the name of the socket.
     port: u16,
-    keeper: Option<Child>,
-    /// Whether its keeper removes the directory.
+    supervisor: Option<Child>,
+    /// Whether the supervisor removes the directory after the server.
     removed_at_end: bool,
 }
 
 impl Cluster {
-    /// Makes an empty one; `None` if no PostgreSQL server is installed.
-    pub fn create(home: &Path) -> Result<Option<Self>, String> {
+    /// Creates an empty cluster; `None` if no PostgreSQL server is installed.
+    pub fn create(directory: &Path) -> Result<Option<Self>, String> {
         let Some(binaries) = server_binaries() else { return Ok(None) };
-        let cluster = Self { binaries, home: home.to_owned(), port: 5432, keeper: None, removed_at_end: false };
+        let cluster =
+            Self { binaries, directory: directory.to_owned(), port: 5432, supervisor: None, removed_at_end: false };
         if is_root() {
-            chown(home, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("the directory is ours");
+            chown(directory, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).expect("this process owns the directory");
         }
-        let made = cluster
+        let output = cluster
             .command("initdb")
             .args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
             .arg(cluster.data())
             .stderr(Stdio::piped())
             .output()
             .expect("initdb runs");
-        match made.status.success() {
+        match output.status.success() {
             true => Ok(Some(cluster)),
-            false => Err(format!("initdb failed: {}", String::from_utf8_lossy(&made.stderr))),
+            false => Err(format!("initdb failed: {}", String::from_utf8_lossy(&output.stderr))),
         }
     }
 
-    /// Runs the server, after an earlier one has ended, and waits until it takes connections.
+    /// Stops the server if it runs, starts it with `options`, and waits until it accepts connections.
     pub fn start(&mut self, options: &[&str]) -> Result<(), String> {
-        self.end();
-        let keeper = self
+        self.stop();
+        let supervisor = self
             .command("/bin/sh")
-            .args(["-c", KEEPER, "keeper"])
+            .args(["-c", SUPERVISOR, "supervisor"])
             .arg(self.binaries.join("postgres"))
             .args(["-c", "listen_addresses=", "-p", &self.port.to_string(), "-k"])
-            .arg(&self.home)
+            .arg(&self.directory)
             .arg("-D")
             .arg(self.data())
             .args(options)
-            .env("REMOVE", if self.removed_at_end { self.home.as_os_str() } else { "".as_ref() })
+            .env("REMOVE", if self.removed_at_end { self.directory.as_os_str() } else { "".as_ref() })
             .stdin(Stdio::piped())
             .spawn()
             .expect("a shell runs");
-        self.keeper = Some(keeper);
+        self.supervisor = Some(supervisor);
         let started = Instant::now();
         while !self.is_ready() {
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > START_TIMEOUT {
                 return Err("PostgreSQL did not start".to_owned());
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -128,38 +141,39 @@ impl Cluster {
         Ok(())
     }
 
-    /// The same on the network of this machine, too.
+    /// Like `start`, and listens on 127.0.0.1 at `port` too.
     pub fn start_on(&mut self, port: u16, options: &[&str]) -> Result<(), String> {
         self.port = port;
         self.start(&[&["-c", "listen_addresses=127.0.0.1"], options].concat())
     }
 
     fn is_ready(&self) -> bool {
-        let asked = self.command("pg_isready").arg("--dbname").arg(self.url()).status();
-        asked.is_ok_and(|status| status.success())
+        let status = self.command("pg_isready").arg("--dbname").arg(self.url()).status();
+        status.is_ok_and(|status| status.success())
     }
 
-    /// Its address on the Unix socket.
+    /// The URL of the server on its Unix socket.
     pub fn url(&self) -> String {
-        format!("postgres:///postgres?user=postgres&port={}&host={}", self.port, self.home.display())
+        format!("postgres:///postgres?user=postgres&port={}&host={}", self.port, self.directory.display())
     }
 
-    fn data(&self) -> PathBuf {
-        self.home.join("data")
+    /// The directory with the data.
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
     }
 
-    /// Without its standard input the keeper ends the server.
-    fn end(&mut self) {
-        if let Some(mut keeper) = self.keeper.take() {
-            drop(keeper.stdin.take());
-            let _ = keeper.wait();
+    /// Stops the server, by closing the standard input of the supervisor.
+    pub fn stop(&mut self) {
+        if let Some(mut supervisor) = self.supervisor.take() {
+            drop(supervisor.stdin.take());
+            let _ = supervisor.wait();
         }
     }
 
-    /// A program of PostgreSQL's, or of the system's, as the user who runs the server.
+    /// A program of PostgreSQL or of the system, which runs as the user of the server.
     pub fn command(&self, program: &str) -> Command {
-        let own = self.binaries.join(program);
-        let mut command = Command::new(if own.is_file() { own } else { program.into() });
+        let installed = self.binaries.join(program);
+        let mut command = Command::new(if installed.is_file() { installed } else { program.into() });
         if is_root() {
             command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
         }
@@ -170,10 +184,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.end();
+        self.stop();
     }
 }
 
 fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata) == 0)
 }

@@ -1,4 +1,4 @@
-//! Certificates for tests, and clients that trust one of them.
+//! Certificates for tests, and TLS clients that trust one certificate.
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -7,19 +7,19 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-/// A fresh certificate for `localhost` and its key, in these files.
-pub fn certify(certificate: &Path, key: &Path) -> CertificateDer<'static> {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    // Renamed into place, as whoever renews certificates does.
-    for (file, text) in [(certificate, made.cert.pem()), (key, made.signing_key.serialize_pem())] {
+/// Writes a new self-signed certificate for `localhost` and its key to these files.
+pub fn write_certificate(certificate: &Path, key: &Path) -> CertificateDer<'static> {
+    let generated = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    // Renamed into place, as programs that renew certificates do.
+    for (file, text) in [(certificate, generated.cert.pem()), (key, generated.signing_key.serialize_pem())] {
         let new = file.with_extension("new");
         std::fs::write(&new, text).unwrap();
         std::fs::rename(new, file).unwrap();
     }
-    made.cert.der().clone()
+    generated.cert.der().clone()
 }
 
-/// A connection to whoever shows `trusted`; what is wrong with them is told by the first use.
+/// A TLS connection that trusts only the certificate `trusted`. The handshake, and its errors, come with the first use.
 pub fn connect(address: &str, trusted: &CertificateDer<'static>) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).unwrap();

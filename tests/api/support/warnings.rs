@@ -1,11 +1,11 @@
-//! What the servers of this process log about requests that a test names.
+//! Collects the warnings and errors that the servers of this process log about selected requests.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, Once};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// The warnings and errors about each request that is watched, by its id.
+/// The warnings and errors about each watched request, by its request id.
 static LINES: Mutex<BTreeMap<String, Vec<String>>> = Mutex::new(BTreeMap::new());
 
 struct Watcher;
@@ -25,7 +25,7 @@ impl Log for Watcher {
     fn flush(&self) {}
 }
 
-/// Keeps what is logged from now on about the request of this id, which no other test uses.
+/// Starts to collect the warnings and errors about the request with this id. No other test may use the id.
 pub fn watch(id: &str) {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
@@ -35,7 +35,7 @@ pub fn watch(id: &str) {
     LINES.lock().unwrap().insert(id.to_owned(), Vec::new());
 }
 
-/// The warnings and errors about the request of this id, which is watched.
+/// The collected warnings and errors about a watched request; panics if it is not watched.
 pub fn warnings_of(id: &str) -> Vec<String> {
     LINES.lock().unwrap()[id].clone()
 }

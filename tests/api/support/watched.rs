@@ -1,4 +1,4 @@
-//! Runs the program under strace, and lists every address that it connects or sends to.
+//! Runs the program under strace, and lists the network addresses that it connects or sends to.
 
 use std::fs;
 use std::path::Path;
@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 
 use super::installed;
 
-/// An address of IPv4 or IPv6, as strace writes it.
+/// The beginning of an IPv4 or IPv6 address in the output of strace.
 pub const NETWORK: &str = "sa_family=AF_INET";
-/// How long strace may take to write its last line.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest time until strace has written its last line.
+const TRACE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether there is strace; `None`, after one clear line, if not.
-pub fn strace() -> Option<()> {
-    let asked = Command::new("strace").arg("--version").output().ok();
-    installed(asked, "STRACE", "strace").map(drop)
+/// Checks that strace is installed; otherwise returns `None` and lists the test as skipped.
+pub fn require_strace() -> Option<()> {
+    let found = Command::new("strace").arg("--version").output().ok();
+    installed(found, "STRACE", "strace").map(drop)
 }
 
-/// The command, watched: every address that it says to the system goes to `file`.
-pub fn watched(command: &Command, file: &Path) -> Command {
+/// The command under strace, which writes each system call with an address to `file`.
+pub fn under_strace(command: &Command, file: &Path) -> Command {
     let mut strace = Command::new("strace");
-    // The tracer is a process beside the program, which stays our child.
+    // With -D the program, not strace, is the child of this process.
     strace.args(["-D", "-f", "-s", "0", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o"]).arg(file);
     strace.arg(command.get_program()).args(command.get_args()).env_clear();
     strace.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
@@ -30,21 +30,21 @@ pub fn watched(command: &Command, file: &Path) -> Command {
     strace
 }
 
-/// What strace saw, once the program has ended.
-pub fn seen(file: &Path, process: u32) -> String {
+/// The output of strace, after the program with this process id has ended.
+pub fn trace_of(file: &Path, process: u32) -> String {
     let started = Instant::now();
     loop {
-        let seen = fs::read_to_string(file).unwrap();
+        let trace = fs::read_to_string(file).unwrap();
         let ended = |line: &str| line.starts_with(&format!("{process} ")) && line.contains("+++ exited with 0 +++");
-        if seen.lines().any(ended) {
-            return seen;
+        if trace.lines().any(ended) {
+            return trace;
         }
-        assert!(started.elapsed() < PATIENCE, "strace does not end: {seen}");
+        assert!(started.elapsed() < TRACE_TIMEOUT, "strace does not end: {trace}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// What of it is an address on the network.
-pub fn outgoing(seen: &str) -> Vec<&str> {
-    seen.lines().filter(|line| line.contains(NETWORK)).collect()
+/// The lines of a trace with a network address.
+pub fn network_calls(trace: &str) -> Vec<&str> {
+    trace.lines().filter(|line| line.contains(NETWORK)).collect()
 }

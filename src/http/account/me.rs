@@ -1,0 +1,122 @@
+//! The endpoints under `/me` that read, change and delete the caller's account.
+
+use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::domain::password::Password;
+use crate::http::account::users::UserResponse;
+use crate::http::guard::permit::{IsUser, ManageAccount, Permit};
+use crate::http::resource::{EXAMPLE_PASSWORD, Resource};
+use crate::http::wire::body::Json;
+use crate::http::wire::error::HttpError;
+use crate::http::wire::reply::{NoContent, Reply};
+use crate::service::Service;
+use crate::service::account::me::AccountEdit;
+
+/// The entries of the caller's account in the OpenAPI document.
+pub(crate) fn resource() -> Resource {
+    Resource {
+        tag: ("My account", "Your own account, and what was done with it"),
+        examples: vec![("AccountPatch", json!({ "website": "https://www.example.org" }))],
+        ..Resource::default()
+    }
+}
+
+/// The entries of the operations that end the caller's token in the OpenAPI document.
+pub(crate) fn sign_out_resource() -> Resource {
+    Resource {
+        tag: ("Sign-out", "What ends your token: sign-out, a new password, the deletion of your account"),
+        examples: vec![(
+            "PasswordRequest",
+            // The same password, so that the example does not change it.
+            json!({ "current_password": EXAMPLE_PASSWORD, "new_password": EXAMPLE_PASSWORD, "revoke_keys": false }),
+        )],
+        ..Resource::default()
+    }
+}
+
+/// Changes to the caller's account. Absent fields do not change.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct AccountPatch {
+    /// First name
+    name: Option<String>,
+    /// Family name; may be empty
+    surname: Option<String>,
+    /// E-mail address, unique in any spelling; surrounding blanks are ignored. Requires `current_password`
+    email: Option<String>,
+    /// One line of text
+    website: Option<String>,
+    /// The current password; required to change the e-mail address
+    current_password: Option<String>,
+}
+
+/// A change of password.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct PasswordRequest {
+    /// The current password
+    current_password: String,
+    /// The new password, used exactly as sent
+    new_password: String,
+    /// Whether to revoke the API keys that act on the account, too; true if absent
+    revoke_keys: Option<bool>,
+}
+
+/// Get my account
+///
+/// Returns your account; requires a sign-in token or an own API key.
+///
+/// Change it with `PATCH /me`.
+#[api_v2_operation(operation_id = "me", tags("My account"))]
+pub async fn read(service: web::Data<Service>, permit: Permit<IsUser>) -> Result<Reply<UserResponse>, HttpError> {
+    Ok(Reply::new(service.me(&permit.0).await?.into()))
+}
+
+/// Change my account
+///
+/// Changes the given fields of your account; requires a full sign-in token.
+///
+/// The response is the changed account. A new e-mail address also requires the current password. A sign-in token is
+/// full if the sign-in requested no scopes.
+#[api_v2_operation(operation_id = "editMe", tags("My account"))]
+pub async fn edit(
+    service: web::Data<Service>,
+    permit: Permit<ManageAccount>,
+    body: Json<AccountPatch>,
+) -> Result<Reply<UserResponse>, HttpError> {
+    let AccountPatch { name, surname, email, website, current_password } = body.0;
+    let current_password = current_password.map(Password::new);
+    let edit = AccountEdit { name, surname, email, website, current_password };
+    Ok(Reply::new(service.edit_account(permit.0, edit).await?.into()))
+}
+
+/// Change my password
+///
+/// Sets a new password and revokes your token; requires a full sign-in token and the current password.
+///
+/// Next, sign in again with `POST /token`.
+///
+/// Unless `revoke_keys` is false, it also revokes the API keys that act on the account: all that you created for
+/// yourself, and those issued to others with scopes of Latchkey. Issued keys with external scopes only stay valid.
+#[api_v2_operation(operation_id = "changePassword", tags("Sign-out"))]
+pub async fn set_password(
+    service: web::Data<Service>,
+    permit: Permit<ManageAccount>,
+    body: Json<PasswordRequest>,
+) -> Result<NoContent, HttpError> {
+    let PasswordRequest { current_password, new_password, revoke_keys } = body.0;
+    let (current, new) = (Password::new(current_password), Password::new(new_password));
+    service.change_password(permit.0, current, new, revoke_keys.unwrap_or(true)).await?;
+    Ok(NoContent)
+}
+
+/// Delete my account
+///
+/// Deletes your account with its token, keys and pages; requires a full sign-in token.
+///
+/// Afterwards, `POST /register` accepts the e-mail address again. The last admin gets 409.
+#[api_v2_operation(operation_id = "deleteMe", tags("Sign-out"))]
+pub async fn delete(service: web::Data<Service>, permit: Permit<ManageAccount>) -> Result<NoContent, HttpError> {
+    service.delete_account(permit.0).await?;
+    Ok(NoContent)
+}

@@ -1,0 +1,4 @@
+//! The endpoints for user accounts: the caller's own account, registration and administration.
+
+pub mod me;
+pub mod users;

@@ -1,0 +1,311 @@
+//! The endpoints for registration and for user administration.
+
+use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::clock::Timestamp;
+use crate::domain::id::UserId;
+use crate::domain::password::Password;
+use crate::domain::user::User;
+use crate::http::guard::permit::{Permit, ReadUsers, Registrant, WriteUsers};
+use crate::http::resource::{EXAMPLE_EMAIL, EXAMPLE_PASSWORD, EXAMPLE_TIME, Resource, example};
+use crate::http::wire::body::{Json, Query};
+use crate::http::wire::error::HttpError;
+use crate::http::wire::list;
+use crate::http::wire::path::PathId;
+use crate::http::wire::reply::{NoContent, Reply};
+use crate::service::Service;
+use crate::service::account::registration::Registration;
+use crate::service::account::user_search::{LIMIT_DEFAULT, UserQuery};
+use crate::service::account::users::Administration;
+
+/// The entries of the administration of users in the OpenAPI document.
+pub(crate) fn resource() -> Resource {
+    let user = json!({
+        "id": 3, "name": "Grace", "surname": "Hopper", "email": EXAMPLE_EMAIL, "website": "https://grace.example.org",
+        "role": "member", "role_is_defined": true, "disabled": false,
+        "sign_in_stopped": false, "created_at": EXAMPLE_TIME, "updated_at": EXAMPLE_TIME,
+    });
+    Resource {
+        tag: ("Users", "The administration of all users, for auditors and admins"),
+        parameters: vec![
+            ("listUsers", "search", example("grace")),
+            ("listUsers", "total", example(true)),
+            ("readUser", "id", example(3)),
+            ("editUser", "id", example(3)),
+            ("revokeUserToken", "id", example(3)),
+            // The page does not fill it in, so that one click cannot delete another user's account.
+            ("deleteUser", "id", json!({ "example": 3, "x-prefill": false })),
+        ],
+        lists: vec![("UserListResponse", "UserResponse")],
+        examples: vec![
+            (
+                "UserCreateRequest",
+                json!({
+                    "name": "Katherine", "surname": "Johnson", "email": "katherine@example.org",
+                    "website": "https://katherine.example.org", "password": EXAMPLE_PASSWORD, "role": "member",
+                }),
+            ),
+            ("UserPatch", json!({ "role": "auditor" })),
+            ("UserListResponse", json!({ "items": [user], "next": null, "total": null, "total_is_exact": null })),
+            ("UserResponse", user),
+        ],
+        ..Resource::default()
+    }
+}
+
+/// A registration.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct RegisterRequest {
+    /// First name
+    name: String,
+    /// Family name; may be empty
+    surname: String,
+    /// E-mail address, unique in any spelling; surrounding blanks are ignored
+    email: String,
+    /// One line of text
+    website: Option<String>,
+    /// Password, used exactly as sent
+    password: String,
+}
+
+impl From<RegisterRequest> for Registration {
+    fn from(request: RegisterRequest) -> Self {
+        Self {
+            name: request.name,
+            surname: request.surname,
+            email: request.email,
+            website: request.website.unwrap_or_default(),
+            password: Password::new(request.password),
+        }
+    }
+}
+
+/// A user that an admin creates.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct UserCreateRequest {
+    /// First name
+    name: String,
+    /// Family name; may be empty
+    surname: String,
+    /// E-mail address, unique in any spelling; surrounding blanks are ignored
+    email: String,
+    /// One line of text
+    website: Option<String>,
+    /// Password, used exactly as sent
+    password: String,
+    /// Role; `member` if absent
+    role: Option<String>,
+}
+
+/// A user account.
+#[derive(Serialize, Apiv2Schema)]
+pub struct UserResponse {
+    /// Id of the user, never reused
+    id: i64,
+    /// First name
+    name: String,
+    /// Family name
+    surname: String,
+    /// E-mail address, in the user's spelling
+    email: String,
+    /// Text, usually the address of a website
+    website: String,
+    /// Role of the user, such as `member`
+    role: String,
+    /// Whether the settings define the role; if not, the user holds no scopes
+    role_is_defined: bool,
+    /// Whether the account is disabled: the user cannot sign in
+    disabled: bool,
+    /// Whether sign-ins are stopped after too many failed ones, from unknown networks or from a known one
+    sign_in_stopped: bool,
+    /// Time of the registration
+    created_at: Timestamp,
+    /// Time of the last change
+    updated_at: Timestamp,
+}
+
+impl From<User> for UserResponse {
+    fn from(user: User) -> Self {
+        Self {
+            id: user.id.0,
+            name: user.name,
+            surname: user.surname,
+            email: user.email,
+            website: user.website,
+            role: user.role.name().to_string(),
+            role_is_defined: user.role.is_defined(),
+            disabled: user.disabled_at.is_some(),
+            sign_in_stopped: user.sign_in_stopped,
+            created_at: user.created_at,
+            updated_at: user.updated_at,
+        }
+    }
+}
+
+/// The filter and the part of the list of users.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct UserListQuery {
+    /// A whole e-mail address, or part of an e-mail, name or surname, in any case; surrounding blanks are ignored
+    search: Option<String>,
+    /// The `next` of the previous response
+    after: Option<i64>,
+    /// Maximum number of items in the response
+    limit: Option<i64>,
+    /// Whether to count the matching users, up to 10,000
+    total: Option<bool>,
+}
+
+/// A part of the list of users.
+#[derive(Serialize, Apiv2Schema)]
+pub struct UserListResponse {
+    /// Users, by id
+    items: Vec<UserResponse>,
+    /// Pass it as `after` to get the following part; null at the end
+    next: Option<i64>,
+    /// Number of matching users, counted up to 10,000; null unless requested
+    total: Option<i64>,
+    /// Whether `total` is exact; null unless requested
+    total_is_exact: Option<bool>,
+}
+
+/// Changes to a user by an administrator. Absent fields do not change.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct UserPatch {
+    /// New role
+    role: Option<String>,
+    /// Whether to disable the account
+    disabled: Option<bool>,
+}
+
+/// Register an account
+///
+/// Creates a user with the role `member`; requires no credential.
+///
+/// Next, sign in with `POST /token`.
+///
+/// An e-mail address that is already taken, in any spelling (case, Unicode form, IDNA domain), returns 409. If the
+/// settings close registration, the response is 403 `registration_closed`, and an admin can create users with
+/// `POST /users`.
+#[api_v2_operation(operation_id = "register", tags("Sign-in"))]
+pub async fn register(
+    service: web::Data<Service>,
+    caller: Registrant,
+    body: Json<RegisterRequest>,
+) -> Result<Reply<UserResponse, 201>, HttpError> {
+    let user = service.register(caller.0, body.0.into()).await?;
+    Ok(Reply::new(UserResponse::from(user)).location("/me".to_owned()))
+}
+
+/// Create a user
+///
+/// Creates a user; requires the scope `users:write`.
+///
+/// Next, give the user the password, to be changed with `PUT /me/password`.
+///
+/// Works also if registration is closed. A role cannot give the user scopes that neither a member nor your credential
+/// holds.
+#[api_v2_operation(operation_id = "createUser", tags("Users"))]
+pub async fn create(
+    service: web::Data<Service>,
+    permit: Permit<WriteUsers>,
+    body: Json<UserCreateRequest>,
+) -> Result<Reply<UserResponse, 201>, HttpError> {
+    let UserCreateRequest { name, surname, email, website, password, role } = body.0;
+    let registration = RegisterRequest { name, surname, email, website, password }.into();
+    let user = service.create_user(permit.0, registration, role.as_deref()).await?;
+    let location = format!("/users/{}", user.id);
+    Ok(Reply::new(UserResponse::from(user)).location(location))
+}
+
+/// List users
+///
+/// Returns users by id, or those that match a search; requires the scope `users:read`.
+///
+/// Continue with `next` as `after`.
+#[api_v2_operation(operation_id = "listUsers", tags("Users"))]
+pub async fn list(
+    service: web::Data<Service>,
+    _permit: Permit<ReadUsers>,
+    query: Query<UserListQuery>,
+) -> Result<Reply<UserListResponse>, HttpError> {
+    let UserListQuery { search, after, limit, total } = query.0;
+    let query = UserQuery {
+        search: search.unwrap_or_default().trim_ascii().to_owned(),
+        after: after.unwrap_or(0),
+        limit: limit.unwrap_or(LIMIT_DEFAULT),
+        with_total: total.unwrap_or(false),
+    };
+    let list = service.users(query).await?;
+    let mut items: Vec<_> = list.items.into_iter().map(UserResponse::from).collect();
+    let next = list::truncate(&mut items, list.next.map(|id| id.0), |item| item.id);
+    let (total, total_is_exact) = (list.total.map(|total| total.count), list.total.map(|total| total.is_exact));
+    Ok(Reply::new(UserListResponse { items, next, total, total_is_exact }))
+}
+
+/// Get a user
+///
+/// Returns one user; requires the scope `users:read`.
+///
+/// Change the role with `PATCH /users/{id}`.
+#[api_v2_operation(operation_id = "readUser", tags("Users"))]
+pub async fn read(
+    service: web::Data<Service>,
+    _permit: Permit<ReadUsers>,
+    id: PathId<UserId>,
+) -> Result<Reply<UserResponse>, HttpError> {
+    Ok(Reply::new(service.user(id.0).await?.into()))
+}
+
+/// Change the role or state of a user
+///
+/// Sets the role of a user, or disables or enables them; requires the scope `users:write`.
+///
+/// The audit trail, `GET /audit`, shows the change.
+///
+/// Your own account requires a full sign-in token. Disabling revokes the user's token and all their keys at once, and
+/// enabling does not restore these. Enabling also clears failed sign-ins, even of a user who was not disabled, and so
+/// ends `sign_in_stopped`. One enabled admin must remain.
+#[api_v2_operation(operation_id = "editUser", tags("Users"))]
+pub async fn edit(
+    service: web::Data<Service>,
+    permit: Permit<WriteUsers>,
+    id: PathId<UserId>,
+    body: Json<UserPatch>,
+) -> Result<Reply<UserResponse>, HttpError> {
+    let UserPatch { role, disabled } = body.0;
+    let user = service.administer_user(permit.0, id.0, Administration { role, disabled }).await?;
+    Ok(Reply::new(user.into()))
+}
+
+/// Delete a user
+///
+/// Deletes a user with their token, keys and pages; requires the scope `users:write`.
+///
+/// The audit trail, `GET /audit`, keeps the id of the user. Your own account requires a full sign-in token. One enabled
+/// admin must remain.
+#[api_v2_operation(operation_id = "deleteUser", tags("Users"))]
+pub async fn delete(
+    service: web::Data<Service>,
+    permit: Permit<WriteUsers>,
+    id: PathId<UserId>,
+) -> Result<NoContent, HttpError> {
+    service.delete_user(permit.0, id.0).await?;
+    Ok(NoContent)
+}
+
+/// Revoke a user's sign-in token
+///
+/// Revokes the sign-in token of a user, if there is one; requires the scope `users:write`.
+///
+/// To prevent the next sign-in, disable the user with `PATCH /users/{id}`.
+#[api_v2_operation(operation_id = "revokeUserToken", tags("Users"))]
+pub async fn revoke_token(
+    service: web::Data<Service>,
+    permit: Permit<WriteUsers>,
+    id: PathId<UserId>,
+) -> Result<NoContent, HttpError> {
+    service.revoke_token(permit.0, id.0).await?;
+    Ok(NoContent)
+}

@@ -1,0 +1,177 @@
+//! The caller's own account: read, change and delete it, and change its password.
+
+use std::sync::Arc;
+
+use validator::{Validate, ValidationError};
+
+use crate::db::sign_in_failures;
+use crate::db::users::{self, UserChange};
+use crate::domain::audit::{Action, Event, RequestContext, Target};
+use crate::domain::email::EmailAddress;
+use crate::domain::password::{Password, PasswordHash};
+use crate::domain::user::User;
+use crate::error::{AppError, FieldError};
+use crate::service::Service;
+use crate::service::account::registration::{check_email_domain, email_taken};
+use crate::service::account::users::{check_email, check_not_own_name, end_credentials_after_new_password};
+use crate::service::audit::trail::Change;
+use crate::service::limits::lockout::{self, AttemptedAccount, LockoutPolicy, account_of};
+use crate::service::token::sign_in::{PasswordConfirmation, wrong_password};
+use crate::service::validation::{TEXT_MAX, readable, validation_errors};
+
+/// Changes of the caller's account. `None` leaves a field unchanged.
+#[derive(Debug, Validate)]
+#[validate(schema(function = require_a_change))]
+pub struct AccountEdit {
+    /// First name. Length: `registration.name_min_length` to [`TEXT_MAX`] characters.
+    #[validate(custom(function = readable))]
+    pub name: Option<String>,
+    /// Family name of at most [`TEXT_MAX`] characters; may be empty.
+    #[validate(
+        length(max = TEXT_MAX),
+        custom(function = readable)
+    )]
+    pub surname: Option<String>,
+    /// E-mail address, unique in its canonical form.
+    pub email: Option<String>,
+    /// Text of at most [`TEXT_MAX`] characters; may be empty.
+    #[validate(length(max = TEXT_MAX), custom(function = readable))]
+    pub website: Option<String>,
+    /// Current password. Required to change the e-mail.
+    pub current_password: Option<Password>,
+}
+
+fn require_a_change(edit: &AccountEdit) -> Result<(), ValidationError> {
+    if [&edit.name, &edit.surname, &edit.email, &edit.website].iter().all(|field| field.is_none()) {
+        return Err(ValidationError::new("missing").with_message("Send at least one field to change.".into()));
+    }
+    Ok(())
+}
+
+impl Service {
+    /// Returns the caller's account. Errors: [`AppError::Unauthenticated`] if the account was deleted after the guard
+    /// accepted the credential.
+    pub async fn me(&self, context: &RequestContext) -> Result<User, AppError> {
+        let id = context.user()?.user_id;
+        self.load_user(move |conn| users::find(conn, id)).await?.ok_or_else(|| context.credential_ended())
+    }
+
+    /// Changes the caller's own data. A new e-mail requires the current password, and one of
+    /// `registration.email_domains`.
+    ///
+    /// Errors: [`AppError::Invalid`] names each bad field, [`AppError::Conflict`] an e-mail that is taken,
+    /// [`AppError::Forbidden`] a wrong password.
+    pub async fn edit_account(&self, context: RequestContext, edit: AccountEdit) -> Result<User, AppError> {
+        let mut errors: Vec<FieldError> =
+            edit.name.as_deref().and_then(|name| self.check_name(name).err()).into_iter().collect();
+        errors.extend(validation_errors(&edit));
+        let email = match edit.email.as_deref().map(check_email) {
+            Some(Err(error)) => {
+                errors.push(error);
+                None
+            }
+            email => email.and_then(Result::ok),
+        };
+        if edit.email.is_some() && edit.current_password.is_none() {
+            errors.push(FieldError::new("current_password", "missing", "A new e-mail requires the current password."));
+        }
+        if !errors.is_empty() {
+            return Err(AppError::Invalid(errors));
+        }
+        let user = context.user()?.user_id;
+        let confirmed = match edit.current_password.clone() {
+            Some(password) => Some(self.confirm_password(&context, user, password).await?),
+            None => None,
+        };
+        let (lockout, confirmation) = (self.limits.lockout(), confirmed.as_ref().map(PasswordConfirmation::matched));
+        let domains = self.registration.email_domains.clone();
+        let changed = self.trail.change(context, Event::of(Action::EditUser).on(Target::User(user)), move |change| {
+            let before = confirmed_row(change, lockout, confirmation.as_ref())?;
+            if let Some(email) = email.as_ref().filter(|email| email.key() != before.email_key) {
+                check_email_domain(email, &domains)?;
+            }
+            let after = users::update(
+                change.conn,
+                user,
+                &UserChange {
+                    name: edit.name.as_deref(),
+                    surname: edit.surname.as_deref(),
+                    email: email.as_ref().map(EmailAddress::as_given),
+                    email_key: email.as_ref().map(EmailAddress::key),
+                    website: edit.website.as_deref(),
+                    ..UserChange::none(change.now)
+                },
+            )?
+            .ok_or_else(email_taken)?;
+            if before.email_key != after.email_key {
+                sign_in_failures::delete(change.conn, account_of(&after))?;
+            }
+            let fields = [
+                ("name", before.name != after.name),
+                ("surname", before.surname != after.surname),
+                ("email", before.email != after.email),
+                ("website", before.website != after.website),
+            ];
+            change.record(|event| event.changed_where(fields))?;
+            lockout::with_stop(change.conn, lockout, after, change.now)
+        });
+        let changed = changed.await.map(|(user, is_stopped)| user.into_domain(&self.roles, is_stopped));
+        drop(confirmed);
+        changed
+    }
+
+    /// Replaces the caller's password and revokes the sign-in token and, if `revoke_keys`, the keys that act on the
+    /// account: own keys, and issued keys with Latchkey's own scopes.
+    ///
+    /// Errors: [`AppError::Invalid`] for an unacceptable new password, [`AppError::Forbidden`] for a wrong current one.
+    pub async fn change_password(
+        &self,
+        context: RequestContext,
+        current: Password,
+        new: Password,
+        revoke_keys: bool,
+    ) -> Result<(), AppError> {
+        self.check_password("new_password", &new)?;
+        let user = context.user()?.user_id;
+        let confirmed = self.confirm_password(&context, user, current).await?;
+        let hash = self.passwords.create(context.client_info.client, new.clone()).await?;
+        let (lockout, confirmation) = (self.limits.lockout(), confirmed.matched());
+        let cleanups = Arc::clone(self.lifecycle.cleanups());
+        let changed =
+            self.trail.change(context, Event::of(Action::SetPassword).on(Target::User(user)), move |change| {
+                let row = confirmed_row(change, lockout, Some(&confirmation))?;
+                check_not_own_name("new_password", &new, [&row.email, &row.name, &row.surname])?;
+                lockout::forget_all(change.conn, &row)?;
+                users::set_password(change.conn, user, &hash, change.now)?;
+                change.after_commit(move || cleanups.wake());
+                end_credentials_after_new_password(change, user, revoke_keys)
+            });
+        let changed = changed.await;
+        drop(confirmed);
+        changed
+    }
+
+    /// Deletes the caller's account with everything that it owns. Errors: see [`Self::delete_user`].
+    pub async fn delete_account(&self, context: RequestContext) -> Result<(), AppError> {
+        let user = context.user()?.user_id;
+        self.delete_user(context, user).await
+    }
+}
+
+/// Returns the caller's locked row. With a `confirmation`, the confirmed password must still be the current one, and
+/// the account must not have been locked out since: parallel requests therefore give no extra password guesses.
+fn confirmed_row(
+    change: &mut Change<'_>,
+    lockout: Option<LockoutPolicy>,
+    confirmation: Option<&(PasswordHash, AttemptedAccount)>,
+) -> Result<users::User, AppError> {
+    let row = change.caller_row.take().ok_or(AppError::NotFound("user"))?;
+    let Some((hash, attempted)) = confirmation else {
+        return Ok(row);
+    };
+    let state = lockout::load_state(change.conn, lockout, *attempted, change.now)?;
+    if state.reason.is_some() || *hash != row.hashed_password {
+        return Err(wrong_password());
+    }
+    Ok(row)
+}

@@ -1,0 +1,170 @@
+//! New users: who can register, the rules for names and e-mail domains, and the storage of a new user.
+
+use validator::Validate;
+
+use crate::config::{EmailDomains, RegistrationMode};
+use crate::db::sign_in_failures;
+use crate::db::users::{self, NewUser};
+use crate::domain::audit::{Action, Event, RequestContext, Target};
+use crate::domain::email::EmailAddress;
+use crate::domain::password::Password;
+use crate::domain::role::BuiltInRole;
+use crate::domain::roles::Role;
+use crate::domain::user::User;
+use crate::error::{AppError, Denial, FieldError};
+use crate::service::Service;
+use crate::service::account::users::{check_email, check_not_own_name, may_promote};
+use crate::service::limits::lockout::account_of;
+use crate::service::limits::throttle::RateLimit;
+use crate::service::validation::{TEXT_MAX, readable, validation_errors};
+
+/// The data of a new user.
+#[derive(Debug, Validate)]
+pub struct Registration {
+    /// First name. Length: `registration.name_min_length` to [`TEXT_MAX`] characters.
+    #[validate(custom(function = readable))]
+    pub name: String,
+    /// Family name of at most [`TEXT_MAX`] characters; may be empty.
+    #[validate(
+        length(max = TEXT_MAX),
+        custom(function = readable)
+    )]
+    pub surname: String,
+    /// E-mail address, unique in its canonical form.
+    pub email: String,
+    /// Text of at most [`TEXT_MAX`] characters; may be empty.
+    #[validate(length(max = TEXT_MAX), custom(function = readable))]
+    pub website: String,
+    /// Password. Its length bounds are `auth.password_min_length` and `auth.password_max_length`.
+    pub password: Password,
+}
+
+impl Service {
+    /// Stores a new user who registers, with the role `member`.
+    ///
+    /// Errors: [`AppError::Forbidden`] if registration is closed. [`AppError::Invalid`] names each bad field, also an
+    /// e-mail outside of `registration.email_domains`, [`AppError::Conflict`] an e-mail that is taken,
+    /// [`AppError::TooMany`] too many registrations by the client.
+    pub async fn register(&self, context: RequestContext, registration: Registration) -> Result<User, AppError> {
+        self.require_open_registration()?;
+        let email = self.check_registration(&registration, Some(&self.registration.email_domains), None)?;
+        self.limits.throttle().count(RateLimit::Registration, context.client_info.client)?;
+        let member = self.find_role(BuiltInRole::Member.name())?;
+        self.store_user(context, registration, email, member).await
+    }
+
+    /// Stores a new user for an admin or the command line. `registration.mode`, `registration.email_domains` and
+    /// `limits.registrations` do not apply.
+    ///
+    /// Errors: [`AppError::Invalid`] names each bad field, also a role with scopes that a member lacks and the
+    /// caller cannot give; [`AppError::Conflict`] an e-mail that is taken.
+    pub async fn create_user(
+        &self,
+        context: RequestContext,
+        registration: Registration,
+        role: Option<&str>,
+    ) -> Result<User, AppError> {
+        let role = self.find_role(role.unwrap_or(BuiltInRole::Member.name()));
+        let email = self.check_registration(&registration, None, role.as_ref().err())?;
+        self.store_user(context, registration, email, role?).await
+    }
+
+    /// Stores a new user whose data are valid.
+    ///
+    /// Errors: [`AppError::Conflict`] if the e-mail is taken; [`AppError::Invalid`] for a role with scopes that
+    /// a member lacks and the caller cannot give.
+    async fn store_user(
+        &self,
+        context: RequestContext,
+        registration: Registration,
+        email: EmailAddress,
+        role: Role,
+    ) -> Result<User, AppError> {
+        let Registration { name, surname, website, password, .. } = registration;
+        // The hash comes before the lookup of the e-mail, so each attempt to find out known e-mails costs a hash.
+        let hash = self.passwords.create(context.client_info.client, password).await?;
+        let stored = self.trail.change(context, Event::of(Action::Register), move |change| {
+            may_promote(change, &change.roles.get(BuiltInRole::Member.name()), &role)?;
+            let now = change.now.naive();
+            let user = users::insert(
+                change.conn,
+                &NewUser {
+                    name: &name,
+                    surname: &surname,
+                    email: email.as_given(),
+                    email_key: email.key(),
+                    website: &website,
+                    hashed_password: hash.as_str(),
+                    created_at: now,
+                    updated_at: now,
+                    role: role.name().as_str(),
+                },
+            )?;
+            let Some(user) = user else {
+                if let Some(known) = users::find_by_email(change.conn, email.key())? {
+                    change.set_target(Target::User(known.id));
+                }
+                return Err(email_taken());
+            };
+            // Failed sign-ins from before the account existed must not lock it out.
+            sign_in_failures::delete(change.conn, account_of(&user))?;
+            change.set_target(Target::User(user.id));
+            change.record(|event| event.detail(role.name().as_str()))?;
+            Ok(user)
+        });
+        stored.await.map(|user| user.into_domain(&self.roles, false))
+    }
+
+    /// Errors: [`AppError::Forbidden`] if `registration.mode` is `closed`.
+    pub fn require_open_registration(&self) -> Result<(), AppError> {
+        match self.registration.mode {
+            RegistrationMode::Open => Ok(()),
+            RegistrationMode::Closed => Err(AppError::Forbidden(Denial::RegistrationClosed)),
+        }
+    }
+
+    /// Checks the length of a first name: `registration.name_min_length` to [`TEXT_MAX`] characters.
+    pub(crate) fn check_name(&self, name: &str) -> Result<(), FieldError> {
+        let (min, length) = (self.registration.name_min_length, name.chars().count());
+        if length < min || u64::try_from(length).is_ok_and(|length| length > TEXT_MAX) {
+            return Err(FieldError::new("name", "length", format!("Use {min} to {TEXT_MAX} characters.")));
+        }
+        Ok(())
+    }
+
+    /// Validates a registration and returns its e-mail address. Errors: all bad fields at once, with `role_error`.
+    fn check_registration(
+        &self,
+        registration: &Registration,
+        domains: Option<&EmailDomains>,
+        role_error: Option<&FieldError>,
+    ) -> Result<EmailAddress, AppError> {
+        let mut errors: Vec<FieldError> = self.check_name(&registration.name).err().into_iter().collect();
+        errors.extend(validation_errors(&registration));
+        errors.extend(role_error.cloned());
+        let email = check_email(&registration.email).and_then(|email| {
+            domains.map_or(Ok(()), |domains| check_email_domain(&email, domains))?;
+            Ok(email)
+        });
+        let email = email.map_err(|error| errors.push(error)).ok();
+        errors.extend(self.check_password("password", &registration.password).err());
+        let Registration { name, surname, email: given, password, .. } = registration;
+        errors.extend(check_not_own_name("password", password, [given, name, surname]).err());
+        match email {
+            Some(email) if errors.is_empty() => Ok(email),
+            _ => Err(AppError::Invalid(errors)),
+        }
+    }
+}
+
+/// Rejects an address of another domain than those in `domains`.
+pub(crate) fn check_email_domain(email: &EmailAddress, domains: &EmailDomains) -> Result<(), FieldError> {
+    if domains.allow(email) {
+        return Ok(());
+    }
+    Err(FieldError::new("email", "domain", format!("Use an address of one of these domains: {domains}.")))
+}
+
+pub(crate) fn email_taken() -> AppError {
+    AppError::Conflict { code: "email_taken", detail: "A user with this e-mail already exists." }
+}

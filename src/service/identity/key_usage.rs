@@ -1,0 +1,228 @@
+//! The last use of each key. Uses are collected in memory and written in the background, at most once a minute per key.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+use crate::db::{Db, api_keys};
+use crate::domain::id::KeyId;
+use crate::domain::secret::Digest;
+use crate::error::AppError;
+use crate::logging::repeated::RepeatedFailure;
+
+/// Minimum time between two writes for one key, in seconds.
+const INTERVAL: i64 = 60;
+/// Maximum number of keys with an unwritten or recent use. Uses of further keys are dropped, and a warning is logged.
+const MAX_KEYS: usize = 100_000;
+/// Interval at which due uses are written.
+const TICK: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LastUse {
+    at: Timestamp,
+    from: Option<IpAddr>,
+    is_written: bool,
+    written_at: Option<Timestamp>,
+}
+
+/// Records when and from where keys were last used.
+pub struct KeyUsage {
+    db: Db,
+    clock: Clock,
+    recent: RecentUses,
+    failure: RepeatedFailure,
+}
+
+#[derive(Default)]
+struct RecentUses {
+    uses: Mutex<HashMap<KeyId, LastUse>>,
+    /// Number of uses that were dropped because [`MAX_KEYS`] was reached.
+    dropped: AtomicU64,
+}
+
+impl RecentUses {
+    /// Records a use in memory. Does not wait for the database.
+    fn note(&self, key: KeyId, at: Timestamp, from: Option<IpAddr>) {
+        let mut uses = self.uses();
+        if uses.len() >= MAX_KEYS && !uses.contains_key(&key) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let written_at = uses.get(&key).and_then(|last| last.written_at);
+        uses.insert(key, LastUse { at, from, is_written: false, written_at });
+    }
+
+    /// The uses that are due at `now`. They are marked as written. Keys without a use since their last write are
+    /// removed.
+    fn take_due(&self, now: Timestamp) -> Vec<(KeyId, LastUse)> {
+        let mut due = Vec::new();
+        let is_due = |last: &LastUse| last.written_at.is_none_or(|written| written.plus_seconds(INTERVAL) <= now);
+        self.uses().retain(|key, last| {
+            if !is_due(last) {
+                return true;
+            }
+            if last.is_written {
+                return false;
+            }
+            (last.is_written, last.written_at) = (true, Some(now));
+            due.push((*key, *last));
+            true
+        });
+        due
+    }
+
+    /// Removes all uses, and returns those that have not been written.
+    fn take_all(&self) -> Vec<(KeyId, LastUse)> {
+        self.uses().drain().filter(|(_, last)| !last.is_written).collect()
+    }
+
+    /// Marks uses as not written, unless the key has a newer use.
+    fn put_back(&self, unwritten: Vec<(KeyId, LastUse)>) {
+        let mut uses = self.uses();
+        for (key, last) in unwritten {
+            let current = uses.entry(key).or_insert(last);
+            if current.at <= last.at {
+                *current = LastUse { is_written: false, written_at: None, ..last };
+            }
+        }
+    }
+
+    fn uses(&self) -> MutexGuard<'_, HashMap<KeyId, LastUse>> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Uses that are being written. Dropping this makes the unwritten ones due again, also if the write is cancelled.
+struct Unwritten<'u> {
+    usage: &'u RecentUses,
+    uses: VecDeque<(KeyId, LastUse)>,
+}
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        self.usage.put_back(self.uses.drain(..).collect());
+    }
+}
+
+impl KeyUsage {
+    pub(crate) fn new(db: Db, clock: Clock) -> Self {
+        Self { db, clock, recent: RecentUses::default(), failure: RepeatedFailure::new("write the last use of keys") }
+    }
+
+    /// Records a use in memory. Does not wait for the database.
+    pub(crate) fn note(&self, key: KeyId, at: Timestamp, from: Option<IpAddr>) {
+        self.recent.note(key, at, from);
+    }
+
+    /// Stores the first use of the secret with this digest. Returns whether the secret is still the current one of its
+    /// key.
+    pub(crate) async fn note_first_use(&self, digest: Digest) -> Result<bool, AppError> {
+        let stored = self.db.write(move |conn| api_keys::note_first_use(conn, digest)).await;
+        stored.map_err(|error| match error {
+            // The write can be repeated safely.
+            AppError::OutcomeUnknown(source) => AppError::Busy(source),
+            error => error,
+        })
+    }
+
+    /// Writes due uses every second. Never returns.
+    pub async fn run(&self) {
+        loop {
+            tokio::time::sleep(TICK).await;
+            self.write(self.recent.take_due(self.clock.now())).await;
+            let dropped = self.recent.dropped.swap(0, Ordering::Relaxed);
+            if dropped > 0 {
+                log::warn!("dropped {dropped} uses of keys: more than {MAX_KEYS} keys were used within a minute");
+            }
+        }
+    }
+
+    /// Writes all remaining uses. Call this when the process stops.
+    pub async fn flush(&self) {
+        self.write(self.recent.take_all()).await;
+    }
+
+    async fn write(&self, uses: Vec<(KeyId, LastUse)>) {
+        let mut unwritten = Unwritten { usage: &self.recent, uses: uses.into() };
+        while let Some((key, last)) = unwritten.uses.front().copied() {
+            // One row per transaction cannot cause a deadlock.
+            let written = self.db.write(move |conn| api_keys::touch(conn, key, last.at, last.from)).await;
+            if let Err(error) = written {
+                // The other writes would fail, too, and must not delay a shutdown.
+                self.failure.failed(&error);
+                break;
+            }
+            self.failure.succeeded();
+            unwritten.uses.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: KeyId = KeyId(1);
+
+    fn at(usage: &RecentUses, now: Timestamp) -> Option<Timestamp> {
+        match usage.take_due(now).as_slice() {
+            [] => None,
+            [(KEY, last)] => Some(last.at),
+            more => panic!("{more:?}"),
+        }
+    }
+
+    #[test]
+    fn a_first_use_is_due_at_once_and_later_ones_once_a_minute() {
+        let (usage, start) = (RecentUses::default(), Clock::default().now());
+        assert_eq!(at(&usage, start), None);
+        usage.note(KEY, start, None);
+        assert_eq!(at(&usage, start), Some(start));
+        for second in 1..60 {
+            usage.note(KEY, start.plus_seconds(second), None);
+            assert_eq!(at(&usage, start.plus_seconds(second)), None, "second {second}");
+        }
+        assert_eq!(at(&usage, start.plus_seconds(60)), Some(start.plus_seconds(59)));
+        assert_eq!(at(&usage, start.plus_seconds(119)), None);
+        assert_eq!(at(&usage, start.plus_seconds(121)), None, "the key is removed");
+        assert!(usage.uses().is_empty());
+    }
+
+    #[test]
+    fn a_use_that_could_not_be_written_is_due_again_unless_there_is_a_newer_one() {
+        let (usage, start) = (RecentUses::default(), Clock::default().now());
+        usage.note(KEY, start, None);
+        let unwritten = usage.take_due(start);
+        usage.put_back(unwritten);
+        assert_eq!(at(&usage, start), Some(start));
+
+        usage.note(KEY, start.plus_seconds(60), None);
+        let unwritten = usage.take_due(start.plus_seconds(60));
+        usage.note(KEY, start.plus_seconds(61), None);
+        usage.put_back(unwritten);
+        assert_eq!(at(&usage, start.plus_seconds(120)), Some(start.plus_seconds(61)));
+    }
+
+    #[test]
+    fn at_most_100_000_keys_are_kept_and_further_uses_are_dropped() {
+        let (usage, start) = (RecentUses::default(), Clock::default().now());
+        for id in 0..150_000 {
+            usage.note(KeyId(id), start, None);
+        }
+        usage.note(KEY, start.plus_seconds(1), None);
+        assert_eq!((usage.uses().len(), usage.dropped.load(Ordering::Relaxed)), (100_000, 50_000));
+    }
+
+    #[test]
+    fn the_last_flush_writes_uses_that_are_not_due() {
+        let (usage, start) = (RecentUses::default(), Clock::default().now());
+        usage.note(KEY, start, None);
+        usage.take_due(start);
+        usage.note(KEY, start.plus_seconds(1), None);
+        assert_eq!(usage.take_all().len(), 1);
+        assert_eq!(usage.take_all().len(), 0);
+    }
+}

@@ -1,0 +1,141 @@
+//! Removes expired data, in small batches, by one process at a time. No check depends on it: expired credentials are
+//! rejected whether or not their rows are removed.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+use crate::db::engine::change_log::{self, Horizon};
+use crate::db::{self, Conn, Db, access_tokens, api_keys, issue_requests, known_networks, sign_in_failures};
+use crate::error::AppError;
+use crate::service::limits::lockout::LockoutPolicy;
+
+/// Delay of the first run after the start of the process.
+const FIRST_DELAY: Duration = Duration::from_secs(60);
+/// Pause between two runs.
+const INTERVAL: Duration = Duration::from_secs(600);
+/// Maximum number of rows of each table per transaction.
+const BATCH_SIZE: i64 = 500;
+/// Maximum number of rows of the change log per transaction. These rows are small.
+const LOG_BATCH_SIZE: i64 = 5_000;
+/// Minimum age of rows of the change log that are removed. By then every reader has read them, or must begin a
+/// generation.
+const LOG_RETENTION: Duration = Duration::from_secs(300);
+/// Pause between two transactions, so that other writers are not blocked.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Seconds for which an expired token is kept: 1 day. So a clock that is wrong for less than a day does not end valid
+/// tokens permanently.
+const TOKEN_RETENTION: i64 = 86_400;
+/// Seconds for which the failed sign-ins of an account are kept if they did not stop it: 1 day.
+const FAILURES_RETENTION: i64 = 86_400;
+/// Seconds for which the failed sign-ins of a stopped account are kept: 30 days. Accounts that do not exist can be
+/// stopped, too, so this bounds the number of rows.
+const STOPPED_RETENTION: i64 = 30 * 86_400;
+/// Seconds for which a known network is kept after the last sign-in: 90 days.
+const NETWORK_RETENTION: i64 = 90 * 86_400;
+/// Seconds for which an expired claim code is kept: 30 days. During this time a claim fails with 410 instead of 404.
+const CLAIM_RETENTION: i64 = 30 * 86_400;
+/// Seconds for which the name of a request (`Idempotency-Key`) is kept: 7 days.
+const REQUEST_RETENTION: i64 = 7 * 86_400;
+
+/// The rows of the change log to remove, and the uptime of the process at which they were found.
+#[derive(Default)]
+struct PurgeHorizon(Mutex<Option<(Duration, Horizon)>>);
+
+impl PurgeHorizon {
+    fn get(&self) -> Option<(Duration, Horizon)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, horizon: Option<(Duration, Horizon)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = horizon;
+    }
+}
+
+/// Removes expired data.
+pub struct Purge {
+    db: Db,
+    clock: Clock,
+    /// The number of failed sign-ins that stops an account.
+    stop_after: i64,
+    horizon: PurgeHorizon,
+}
+
+impl Purge {
+    pub(crate) fn new(db: Db, clock: Clock, lockout: Option<LockoutPolicy>) -> Self {
+        Self {
+            db,
+            clock,
+            stop_after: lockout.map_or(i64::MAX, LockoutPolicy::stop_after),
+            horizon: PurgeHorizon::default(),
+        }
+    }
+
+    /// Removes expired data every ten minutes. Never returns.
+    pub async fn run(&self) {
+        tokio::time::sleep(FIRST_DELAY).await;
+        loop {
+            match self.run_once().await {
+                Ok(0) => {}
+                Ok(removed) => {
+                    log::info!("removed {removed} rows of expired data");
+                }
+                Err(error) => log::warn!("cannot remove expired data: {error}"),
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
+    /// Removes expired data, and returns the number of rows outside the change log. Does nothing while another process
+    /// does it.
+    ///
+    /// Errors: [`AppError::Busy`] if the database does not answer. Rows of earlier batches stay removed.
+    pub async fn run_once(&self) -> Result<usize, AppError> {
+        self.purge_change_log().await?;
+        let mut removed = 0;
+        loop {
+            let now = self.clock.now();
+            let stop_after = self.stop_after;
+            let batch = self.db.write(move |conn| purge_batch(conn, now, stop_after)).await?;
+            if batch == 0 {
+                return Ok(removed);
+            }
+            removed += batch;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Removes the rows of the change log that an earlier call found, at least [`LOG_RETENTION`] ago.
+    async fn purge_change_log(&self) -> Result<(), AppError> {
+        let now = self.clock.uptime();
+        if let Some((since, horizon)) = self.horizon.get() {
+            if now.saturating_sub(since) < LOG_RETENTION {
+                return Ok(());
+            }
+            let batch = |horizon: Horizon| self.db.write(move |conn| purge_log_batch(conn, &horizon));
+            while batch(horizon.clone()).await? > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        let horizon = self.db.read(change_log::horizon).await?;
+        self.horizon.set(horizon.map(|horizon| (now, horizon)));
+        Ok(())
+    }
+}
+
+fn purge_log_batch(conn: &mut Conn, horizon: &Horizon) -> Result<usize, AppError> {
+    if db::try_purge_lock(conn)? { change_log::purge(conn, horizon, LOG_BATCH_SIZE) } else { Ok(0) }
+}
+
+fn purge_batch(conn: &mut Conn, now: Timestamp, stop_after: i64) -> Result<usize, AppError> {
+    if !db::try_purge_lock(conn)? {
+        return Ok(0);
+    }
+    let tokens = access_tokens::delete_expired(conn, now.plus_seconds(-TOKEN_RETENTION), BATCH_SIZE)?;
+    let claims = api_keys::clear_expired_claims(conn, now.plus_seconds(-CLAIM_RETENTION), BATCH_SIZE)?;
+    let (failed, stopped) = (now.plus_seconds(-FAILURES_RETENTION), now.plus_seconds(-STOPPED_RETENTION));
+    let failures = sign_in_failures::delete_old(conn, failed, stopped, stop_after, BATCH_SIZE)?;
+    let networks = known_networks::delete_old(conn, now.plus_seconds(-NETWORK_RETENTION), BATCH_SIZE)?;
+    let requests = issue_requests::delete_old(conn, now.plus_seconds(-REQUEST_RETENTION), BATCH_SIZE)?;
+    Ok(tokens + claims + failures + networks + requests)
+}

@@ -1,0 +1,5 @@
+//! Access tokens: sign-in, sign-out, revocation and introspection.
+
+pub mod introspect;
+pub mod revoke;
+pub mod sign_in;

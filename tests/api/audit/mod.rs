@@ -1,0 +1,4 @@
+//! Tests of the audit trail.
+
+mod history;
+mod trail;

@@ -1,0 +1,6 @@
+//! Tests of the command line and the settings.
+
+mod commands;
+mod packaging;
+mod roles;
+mod settings;

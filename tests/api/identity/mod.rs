@@ -1,0 +1,5 @@
+//! Tests of the identity cache and its invalidation.
+
+mod cache;
+mod invalidation;
+mod lookup;

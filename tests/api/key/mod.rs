@@ -1,0 +1,5 @@
+//! Tests of API keys.
+
+mod issued;
+mod own;
+mod repetition;

@@ -1,0 +1,5 @@
+//! Tests of shutdown, clock changes, and the purge of expired rows.
+
+mod clock;
+mod purge;
+mod shutdown;

@@ -1,0 +1,4 @@
+//! Tests of client connections and TLS.
+
+mod connections;
+mod tls;
