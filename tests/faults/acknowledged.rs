@@ -1,28 +1,41 @@
-//! What clients were told that is done, and whether it is.
+//! Records which changes were acknowledged to clients, and checks afterwards that they are stored.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::{Answer, Client};
 use crate::support::database::Database;
 
-/// What the program said that it had done, and how it said it.
+/// Maximum time until a change of each kind was acknowledged, on a busy machine.
+const MAX_WARM_UP: Duration = Duration::from_secs(60);
+
+/// The acknowledged changes of all workers, and counts of their responses.
 #[derive(Default)]
 pub struct Acknowledged {
     pub users: Vec<String>,
+    /// Ids and titles.
     pub pages: Vec<(i64, String)>,
-    pub live_keys: Vec<String>,
-    pub dead_keys: Vec<String>,
-    pub dead_tokens: Vec<String>,
-    pub answers: u32,
-    pub told_to_come_back: u32,
+    pub valid_keys: Vec<String>,
+    pub revoked_keys: Vec<String>,
+    pub revoked_tokens: Vec<String>,
+    pub responses: u32,
+    /// Responses with the status 503 or 504.
+    pub unavailable: u32,
     pub slowest: Duration,
 }
 
 impl Acknowledged {
-    /// Checks that all of it is so.
-    pub async fn holds(&self, client: &Client, database: &Database) {
+    /// Whether a change of each kind was acknowledged.
+    fn has_every_kind(&self) -> bool {
+        !self.users.is_empty()
+            && !self.pages.is_empty()
+            && [&self.valid_keys, &self.revoked_keys, &self.revoked_tokens].iter().all(|secrets| !secrets.is_empty())
+    }
+
+    /// Checks that all acknowledged changes are stored, and that no revoked credential is valid.
+    pub async fn assert_stored(&self, client: &Client, database: &Database) {
+        assert!(self.has_every_kind(), "there was load");
         let users: HashSet<_> = database.rows("SELECT email AS row FROM users").await.into_iter().collect();
         let pages = database.rows("SELECT CAST(id AS TEXT) || ' ' || title AS row FROM pages").await;
         let pages: HashSet<_> = pages.into_iter().collect();
@@ -32,13 +45,22 @@ impl Acknowledged {
         for (id, title) in &self.pages {
             assert!(pages.contains(&format!("{id} {title}")), "page {id} was acknowledged and is lost");
         }
-        for (secrets, expected) in [(&self.live_keys, 200), (&self.dead_keys, 403), (&self.dead_tokens, 403)] {
-            assert!(!secrets.is_empty(), "there was load");
+        for (secrets, expected) in [(&self.valid_keys, 200), (&self.revoked_keys, 403), (&self.revoked_tokens, 403)] {
             for secret in secrets {
-                let answer = client.ask("GET", "/protected-route", secret, None).await.unwrap();
-                assert_eq!(answer.status, expected, "a key is lost, or something dead has risen");
+                let answer = client.request("GET", "/protected-route", secret, None).await.unwrap();
+                assert_eq!(answer.status, expected, "a key is lost, or a revoked credential is valid again");
             }
         }
+    }
+}
+
+/// Returns after the workers have run for `duration`, and a change of each kind was acknowledged to them.
+pub async fn load(acknowledged: &Mutex<Acknowledged>, duration: Duration) {
+    tokio::time::sleep(duration).await;
+    let waited = Instant::now();
+    while !acknowledged.lock().unwrap().has_every_kind() {
+        assert!(waited.elapsed() < MAX_WARM_UP, "the workers make no progress");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -46,80 +68,81 @@ impl std::fmt::Display for Acknowledged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} answers, of which {} were 503 or 504, the slowest after {:?}; {} users, {} pages and {} keys kept; {} keys and {} tokens stayed dead",
-            self.answers,
-            self.told_to_come_back,
+            "{} responses, {} of them 503 or 504, the slowest after {:?}; {} users, {} pages and {} keys are stored; {} keys and {} tokens are still revoked",
+            self.responses,
+            self.unavailable,
             self.slowest,
             self.users.len(),
             self.pages.len(),
-            self.live_keys.len(),
-            self.dead_keys.len(),
-            self.dead_tokens.len(),
+            self.valid_keys.len(),
+            self.revoked_keys.len(),
+            self.revoked_tokens.len(),
         )
     }
 }
 
-/// Why a client did not get done what it asked for. Whether it was done nobody knows.
-enum Trouble {
-    ToldToComeBack,
-    ProgramDied,
+/// Why a request was not acknowledged. It may have been carried out nevertheless.
+enum Unacknowledged {
+    Unavailable,
+    ServerDied,
 }
 
-/// One client of many, who notes what they were told.
+/// One of several clients. It records what is acknowledged to it.
 pub struct Worker<'w> {
     pub name: String,
     pub client: &'w Client,
-    pub world: &'w Mutex<Acknowledged>,
+    pub acknowledged: &'w Mutex<Acknowledged>,
 }
 
 impl Worker<'_> {
-    /// Lives one user's life after the other, until the end or until the program has died.
-    pub async fn work(&self, end: impl Fn() -> bool) {
+    /// Acts as one new user after another until `is_over` returns true or the server has died.
+    pub async fn run(&self, is_over: impl Fn() -> bool) {
         let mut number = 0;
-        while !end() {
+        while !is_over() {
             number += 1;
             let email = format!("{}-{number}@example.org", self.name);
-            if matches!(self.live(&email).await, Err(Trouble::ProgramDied)) {
+            if matches!(self.act_as(&email).await, Err(Unacknowledged::ServerDied)) {
                 return;
             }
         }
     }
 
-    /// Registers, signs in, reads, writes, makes keys, revokes one, signs in anew.
-    async fn live(&self, email: &str) -> Result<(), Trouble> {
+    /// Registers and signs in. Then reads, writes a page, creates a key and signs in again, three times. Revokes the
+    /// first key.
+    async fn act_as(&self, email: &str) -> Result<(), Unacknowledged> {
         let client = self.client;
-        self.told(client.register(email).await)?;
-        self.world.lock().unwrap().users.push(email.to_owned());
-        let mut token = self.told(client.sign_in(email).await)?.text("access_token");
+        self.record(client.register(email).await)?;
+        self.acknowledged.lock().unwrap().users.push(email.to_owned());
+        let mut token = self.record(client.sign_in(email).await)?.text("access_token");
         for round in 0..3 {
             for path in ["/protected-route", "/page/", "/me"] {
-                self.told(client.ask("GET", path, &token, None).await)?;
+                self.record(client.request("GET", path, &token, None).await)?;
             }
             let title = format!("{email} {round}");
-            let page = self.told(client.write_page(&token, &title).await)?;
-            self.world.lock().unwrap().pages.push((page.body["id"].as_i64().unwrap(), title));
-            let made = self.told(client.make_key(&token).await)?;
+            let page = self.record(client.write_page(&token, &title).await)?;
+            self.acknowledged.lock().unwrap().pages.push((page.body["id"].as_i64().unwrap(), title));
+            let created = self.record(client.create_key(&token).await)?;
             if round == 0 {
-                let path = format!("/me/keys/{}", made.body["id"]);
-                self.told(client.ask("DELETE", &path, &token, None).await)?;
-                self.world.lock().unwrap().dead_keys.push(made.text("key"));
+                let path = format!("/me/keys/{}", created.body["id"]);
+                self.record(client.request("DELETE", &path, &token, None).await)?;
+                self.acknowledged.lock().unwrap().revoked_keys.push(created.text("key"));
             } else {
-                self.world.lock().unwrap().live_keys.push(made.text("key"));
+                self.acknowledged.lock().unwrap().valid_keys.push(created.text("key"));
             }
-            let fresh = self.told(client.sign_in(email).await)?.text("access_token");
-            self.world.lock().unwrap().dead_tokens.push(std::mem::replace(&mut token, fresh));
+            let new_token = self.record(client.sign_in(email).await)?.text("access_token");
+            self.acknowledged.lock().unwrap().revoked_tokens.push(std::mem::replace(&mut token, new_token));
         }
         Ok(())
     }
 
-    /// Notes an answer, which must be one that clients may be given.
-    fn told(&self, answer: Option<Answer>) -> Result<Answer, Trouble> {
-        let answer = answer.ok_or(Trouble::ProgramDied)?;
-        let good = answer.is_fair(&self.name);
-        let mut world = self.world.lock().unwrap();
-        world.answers += 1;
-        world.told_to_come_back += u32::from(!good);
-        world.slowest = world.slowest.max(answer.took);
-        if good { Ok(answer) } else { Err(Trouble::ToldToComeBack) }
+    /// Counts a response and checks that it is allowed during an outage.
+    fn record(&self, answer: Option<Answer>) -> Result<Answer, Unacknowledged> {
+        let answer = answer.ok_or(Unacknowledged::ServerDied)?;
+        let is_success = answer.assert_graceful(&self.name);
+        let mut acknowledged = self.acknowledged.lock().unwrap();
+        acknowledged.responses += 1;
+        acknowledged.unavailable += u32::from(!is_success);
+        acknowledged.slowest = acknowledged.slowest.max(answer.took);
+        if is_success { Ok(answer) } else { Err(Unacknowledged::Unavailable) }
     }
 }

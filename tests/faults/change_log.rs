@@ -1,4 +1,5 @@
-//! Two replicas on PostgreSQL agree on which tokens live, although commits are slow, or a transaction stays open.
+//! Two replicas on PostgreSQL see each other's revocations in time, even if commits are slow, a transaction stays open,
+//! or a pooler is in between.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,11 +17,12 @@ use crate::server::Server;
 use crate::support::database::Database;
 use crate::support::program::{Serving, latchkey};
 
-/// Within which another replica sees a revocation.
-const SEEN_WITHIN: Duration = Duration::from_secs(1);
-/// Clients that change something without pause: fewer than there are connections, each of which waits for its commit.
+/// Maximum time until another replica sees a revocation.
+const MAX_DELAY: Duration = Duration::from_secs(1);
+/// Clients that write without pause. There are fewer than connections, because each one occupies a connection until its
+/// commit is done.
 const WRITERS: usize = 4;
-/// Commits wait for a receiver of the log that writes it once in this time.
+/// Commits wait for a receiver of the write-ahead log, which confirms it once in this time.
 const COMMIT_DELAY: Duration = Duration::from_secs(1);
 
 /// A replica with metrics.
@@ -37,52 +39,53 @@ impl Replica {
         let mut command = latchkey(home.path(), &[]);
         command.env("DATABASE_URL", url).env("LATCHKEY__LIMITS__ENABLED", "false");
         let serving = Serving::start(command.env("LATCHKEY__METRICS__LISTEN", "127.0.0.1:0"));
-        let told = serving.line("metrics on http://");
-        let metrics = format!("http://{}", told.split_once("http://").unwrap().1.trim());
+        let line = serving.line("metrics on http://");
+        let metrics = format!("http://{}", line.split_once("http://").unwrap().1.trim());
         Self { client: Client::of(&serving), metrics, _home: home, _serving: serving }
     }
 
-    /// How often the cache was looked at with this outcome.
-    async fn cache(&self, outcome: &str) -> u64 {
+    /// Number of cache lookups with this outcome.
+    async fn cache_lookups(&self, outcome: &str) -> u64 {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let text = http.get(&self.metrics).send().await.unwrap().text().await.unwrap();
         let name = format!("latchkey_cache_total{{outcome=\"{outcome}\"}} ");
-        text.lines().find_map(|line| line.strip_prefix(&name)).expect("it is counted").parse().unwrap()
+        text.lines().find_map(|line| line.strip_prefix(&name)).expect("the outcome is counted").parse().unwrap()
     }
 
     async fn status(&self, token: &str) -> u16 {
-        self.client.ask("GET", "/protected-route", token, None).await.unwrap().status
+        self.client.request("GET", "/protected-route", token, None).await.unwrap().status
     }
 
-    /// How long a token that is dead elsewhere since `ended` still opens here.
-    async fn refuses(&self, token: &str, ended: Instant) -> Duration {
+    /// Waits until this replica rejects a token that another one revoked at `ended`; returns the time since then.
+    async fn rejected_after(&self, token: &str, ended: Instant) -> Duration {
         while self.status(token).await == 200 {
-            assert!(ended.elapsed() < 10 * SEEN_WITHIN, "the revocation is missed");
+            assert!(ended.elapsed() < 10 * MAX_DELAY, "the revocation was missed");
         }
         ended.elapsed()
     }
 }
 
-/// Revokes tokens on one replica, one after the other, and has the other one see it.
-async fn revocations(one: &Replica, other: &Replica, tokens: &[String]) -> Vec<Duration> {
+/// Revokes tokens on one replica, one after another. Returns how long the other replica accepted each of them, sorted.
+async fn revocation_delays(one: &Replica, other: &Replica, tokens: &[String]) -> Vec<Duration> {
     let mut took = Vec::new();
     for token in tokens {
         assert_eq!(other.status(token).await, 200);
-        assert_eq!(one.client.ask("DELETE", "/token", token, None).await.unwrap().status, 204);
-        took.push(other.refuses(token, Instant::now()).await);
+        assert_eq!(one.client.request("DELETE", "/token", token, None).await.unwrap().status, 204);
+        took.push(other.rejected_after(token, Instant::now()).await);
     }
     took.sort_unstable();
     took
 }
 
-async fn tokens(replica: &Replica, of: &str, count: usize) -> Vec<String> {
-    let emails: Vec<String> = (0..count).map(|number| format!("{of}{number}@example.org")).collect();
+/// Tokens of `count` new users.
+async fn tokens(replica: &Replica, name: &str, count: usize) -> Vec<String> {
+    let emails: Vec<String> = (0..count).map(|number| format!("{name}{number}@example.org")).collect();
     join_all(emails.iter().map(|email| replica.client.new_user(email))).await
 }
 
 #[tokio::test]
 #[ignore = "takes long"]
-async fn while_commits_take_a_second_the_cache_stays_certain_and_revocations_are_seen_as_soon_as_they_are_committed() {
+async fn slow_commits_do_not_make_the_cache_uncertain_or_delay_revocations() {
     let home = TempDir::new().unwrap();
     let options: &[_] = &["-c", "synchronous_standby_names=pg_receivewal", "-c", "max_wal_senders=4"];
     let Some(server) = Server::start(home.path(), options) else { return };
@@ -92,7 +95,7 @@ async fn while_commits_take_a_second_the_cache_stays_certain_and_revocations_are
     let writers = tokens(&one, "writer", WRITERS).await;
     let reader = one.client.new_user("reader@example.org").await;
     assert_eq!(other.status(&reader).await, 200);
-    let before = other.cache("uncertain").await;
+    let before = other.cache_lookups("uncertain").await;
 
     let done = AtomicBool::new(false);
     let is_done = || done.load(Ordering::Relaxed);
@@ -107,7 +110,7 @@ async fn while_commits_take_a_second_the_cache_stays_certain_and_revocations_are
     let write = join_all(writers.iter().map(|token| async {
         let mut slowest = Duration::ZERO;
         while !is_done() {
-            let answer = one.client.ask("PATCH", "/me", token, Some(json!({ "website": "x" }))).await.unwrap();
+            let answer = one.client.request("PATCH", "/me", token, Some(json!({ "website": "x" }))).await.unwrap();
             assert_eq!(answer.status, 200, "{answer:?}");
             slowest = slowest.max(answer.took);
         }
@@ -122,34 +125,34 @@ async fn while_commits_take_a_second_the_cache_stays_certain_and_revocations_are
         reads
     };
     let revoke = async {
-        let took = revocations(&one, &other, &victims).await;
+        let took = revocation_delays(&one, &other, &victims).await;
         done.store(true, Ordering::Relaxed);
         took
     };
     let ((), slowest, reads, took) = tokio::join!(delay, write, read, revoke);
     let slowest = slowest.into_iter().max().unwrap();
-    let uncertain = other.cache("uncertain").await - before;
+    let uncertain = other.cache_lookups("uncertain").await - before;
     println!(
-        "changes took up to {slowest:?}; {reads} reads, {uncertain} of them without certainty; seen after {took:?}"
+        "changes took up to {slowest:?}; {reads} reads, {uncertain} of them uncertain; revocations seen after {took:?}"
     );
     assert!(slowest > COMMIT_DELAY / 2, "commits were slow");
     assert_eq!(uncertain, 0);
     assert!(took[took.len() / 2] <= Duration::from_millis(100), "{took:?}");
-    assert!(took.last().unwrap() <= &SEEN_WITHIN, "{took:?}");
+    assert!(took.last().unwrap() <= &MAX_DELAY, "{took:?}");
 }
 
 #[tokio::test]
 #[ignore = "takes long"]
-async fn a_transaction_that_stays_open_delays_no_revocation_but_its_own() {
+async fn an_open_transaction_delays_only_its_own_revocations() {
     let home = TempDir::new().unwrap();
     let Some(server) = Server::start(home.path(), &[]) else { return };
     let (one, other) = (Replica::start(&server.url()), Replica::start(&server.url()));
     let victims = tokens(&one, "victim", 30).await;
     let late = one.client.new_user("late@example.org").await;
     assert_eq!(other.status(&late).await, 200);
-    // A minute at length.
+    // A full run keeps it open for a minute.
     let open = Duration::from_secs(if cycles() > 3 { 60 } else { 10 });
-    let before = other.cache("uncertain").await;
+    let before = other.cache_lookups("uncertain").await;
 
     let database = Database::at(&server.url()).open();
     let (began, begins) = tokio::sync::oneshot::channel();
@@ -167,26 +170,26 @@ async fn a_transaction_that_stays_open_delays_no_revocation_but_its_own() {
         let opened = Instant::now();
         let mut took = Vec::new();
         for victims in victims.chunks(6) {
-            took.extend(revocations(&one, &other, victims).await);
+            took.extend(revocation_delays(&one, &other, victims).await);
             tokio::time::sleep(open / 6).await;
         }
         tokio::time::sleep(open.saturating_sub(opened.elapsed())).await;
-        assert_eq!(other.status(&late).await, 200, "it is not committed");
+        assert_eq!(other.status(&late).await, 200, "the transaction is not committed yet");
         end.send(()).unwrap();
         took
     };
     let (committed, took) = tokio::join!(transaction, meanwhile);
     committed.unwrap();
-    let own = other.refuses(&late, Instant::now()).await;
+    let own = other.rejected_after(&late, Instant::now()).await;
     let slowest = took.iter().max().unwrap();
-    println!("open for {open:?}: revocations are seen within {slowest:?}, its own {own:?} after its commit");
-    assert!(*slowest <= SEEN_WITHIN && own <= SEEN_WITHIN, "{took:?} {own:?}");
-    assert_eq!(other.cache("uncertain").await, before);
+    println!("open for {open:?}: other revocations are seen within {slowest:?}, its own {own:?} after the commit");
+    assert!(*slowest <= MAX_DELAY && own <= MAX_DELAY, "{took:?} {own:?}");
+    assert_eq!(other.cache_lookups("uncertain").await, before);
 }
 
 #[tokio::test]
 #[ignore = "takes long"]
-async fn behind_a_pooler_in_transaction_mode_the_cache_answers_and_revocations_are_seen() {
+async fn behind_a_transaction_pooler_the_cache_works_and_revocations_are_seen() {
     let home = TempDir::new().unwrap();
     let Some(server) = Server::start(home.path(), &[]) else { return };
     let Some(pooler) = PgBouncer::start(home.path(), "") else { return };
@@ -195,28 +198,28 @@ async fn behind_a_pooler_in_transaction_mode_the_cache_answers_and_revocations_a
     let reader = one.client.new_user("reader@example.org").await;
     let (mut took, mut hits) = (Vec::new(), 0);
     for (number, victim) in victims.chunks(1).enumerate() {
-        let before = other.cache("hit").await;
+        let before = other.cache_lookups("hit").await;
         for _ in 0..20 {
             assert_eq!(other.status(&reader).await, 200);
         }
-        hits += other.cache("hit").await - before;
-        // The sessions behind the pooler end, and those in front of it do not notice.
+        hits += other.cache_lookups("hit").await - before;
+        // Ends the sessions between the pooler and PostgreSQL. Those between Latchkey and the pooler stay open.
         if number % 5 == 4 {
             let others = "pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
             let end = format!("SELECT count(pg_terminate_backend(pid)) FROM {others}");
             Database::at(&server.url()).number(end).await;
-            all_is_well(&one, &other).await;
+            wait_until_ready(&one, &other).await;
         }
-        took.extend(revocations(&one, &other, victim).await);
+        took.extend(revocation_delays(&one, &other, victim).await);
     }
-    println!("{hits} of {} reads from the cache; seen after {took:?}", 20 * victims.len());
+    println!("{hits} of {} reads from the cache; revocations seen after {took:?}", 20 * victims.len());
     assert!(hits > 15 * u64::try_from(victims.len()).unwrap());
-    assert!(took.iter().all(|took| *took <= SEEN_WITHIN), "{took:?}");
+    assert!(took.iter().all(|took| *took <= MAX_DELAY), "{took:?}");
 }
 
-/// Waits until both have connections again.
-async fn all_is_well(one: &Replica, other: &Replica) {
+/// Waits until both replicas have connections again.
+async fn wait_until_ready(one: &Replica, other: &Replica) {
     for replica in [one, other] {
-        while replica.client.ask("GET", "/health/ready", "", None).await.unwrap().status != 200 {}
+        while replica.client.request("GET", "/health/ready", "", None).await.unwrap().status != 200 {}
     }
 }

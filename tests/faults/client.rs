@@ -1,4 +1,4 @@
-//! A client that notes how long everything takes.
+//! An HTTP client that measures response times.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use tokio::net::TcpStream;
 use crate::support::app::{PASSWORD, registration};
 use crate::support::program::Serving;
 
-/// How long an answer may take while the database is in trouble: two seconds, and room for a busy machine.
-const PATIENCE: Duration = Duration::from_millis(2_500);
-/// The same if its commit had begun in time, and its outcome is waited for two seconds longer.
-const COMMIT_PATIENCE: Duration = Duration::from_millis(4_500);
-/// How long after the trouble everything works again: two seconds, and room for a busy machine.
+/// Maximum response time while the database is unavailable: two seconds, and a margin for a busy machine.
+const MAX_RESPONSE_TIME: Duration = Duration::from_millis(2_500);
+/// The same for a request whose commit has started. The server waits two seconds longer for its outcome.
+const MAX_COMMIT_TIME: Duration = Duration::from_millis(4_500);
+/// Maximum time until all requests succeed after an outage: two seconds, and a margin for a busy machine.
 pub const RECOVERY: Duration = Duration::from_millis(2_500);
 
 pub struct Client {
@@ -22,7 +22,7 @@ pub struct Client {
 
 #[derive(Debug)]
 pub struct Answer {
-    /// Where to it was asked.
+    /// Path of the request.
     pub path: String,
     pub status: u16,
     pub retry_after: bool,
@@ -36,8 +36,8 @@ impl Client {
         Self { http, url: format!("http://{}", serving.address()) }
     }
 
-    /// Nothing if the program dies over it.
-    pub async fn ask(&self, method: &str, path: &str, token: &str, body: Option<Value>) -> Option<Answer> {
+    /// Sends a request; `None` if the server dies before it has responded.
+    pub async fn request(&self, method: &str, path: &str, token: &str, body: Option<Value>) -> Option<Answer> {
         let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.url));
         if !token.is_empty() {
             request = request.header("Token", token);
@@ -54,7 +54,7 @@ impl Client {
     }
 
     async fn send(request: reqwest::RequestBuilder) -> Option<Answer> {
-        let asked = Instant::now();
+        let sent = Instant::now();
         let response = request.send().await.ok()?;
         let path = response.url().path().to_owned();
         let (status, retry_after) = (response.status().as_u16(), response.headers().contains_key("retry-after"));
@@ -64,11 +64,11 @@ impl Client {
             status,
             retry_after,
             body: serde_json::from_str(&text).unwrap_or_default(),
-            took: asked.elapsed(),
+            took: sent.elapsed(),
         })
     }
 
-    /// A connection of its own, on which nothing has been said.
+    /// A new connection, on which nothing was sent.
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address()).await.unwrap()
     }
@@ -78,7 +78,7 @@ impl Client {
     }
 
     pub async fn register(&self, email: &str) -> Option<Answer> {
-        self.ask("POST", "/register", "", Some(registration(email))).await
+        self.request("POST", "/register", "", Some(registration(email))).await
     }
 
     /// The token of a new user.
@@ -89,11 +89,11 @@ impl Client {
     }
 
     pub async fn write_page(&self, token: &str, title: &str) -> Option<Answer> {
-        self.ask("POST", "/page/", token, Some(json!({ "title": title, "body": "text" }))).await
+        self.request("POST", "/page/", token, Some(json!({ "title": title, "body": "text" }))).await
     }
 
-    pub async fn make_key(&self, token: &str) -> Option<Answer> {
-        self.ask("POST", "/me/keys", token, Some(json!({ "name": "a key", "scopes": [] }))).await
+    pub async fn create_key(&self, token: &str) -> Option<Answer> {
+        self.request("POST", "/me/keys", token, Some(json!({ "name": "a key", "scopes": [] }))).await
     }
 }
 
@@ -102,17 +102,17 @@ impl Answer {
         self.body[member].as_str().unwrap_or_else(|| panic!("{member} in {self:?}")).to_owned()
     }
 
-    pub fn is_good(&self) -> bool {
+    pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// Checks that this is what clients may be told while the database is in trouble: that it was done, that it was not
-    /// and to come back, or that nobody knows; and in time. Whether it was done.
-    pub fn is_fair(&self, about: &str) -> bool {
-        let patience = if self.status == 503 { PATIENCE } else { COMMIT_PATIENCE };
-        assert!(self.took <= patience, "{about}, {}: {self:?}", self.path);
-        let is_told = self.status == 503 && self.retry_after || self.status == 504 && !self.retry_after;
-        assert!(self.is_good() || is_told, "{about}: {self:?}");
-        self.is_good()
+    /// Checks that this response is allowed while the database is unavailable: success, 503 with `Retry-After` (not
+    /// carried out), or 504 without it (unknown outcome), each in time. Returns whether it is a success.
+    pub fn assert_graceful(&self, about: &str) -> bool {
+        let limit = if self.status == 503 { MAX_RESPONSE_TIME } else { MAX_COMMIT_TIME };
+        assert!(self.took <= limit, "{about}, {}: {self:?}", self.path);
+        let is_unavailable = self.status == 503 && self.retry_after || self.status == 504 && !self.retry_after;
+        assert!(self.is_success() || is_unavailable, "{about}: {self:?}");
+        self.is_success()
     }
 }

@@ -1,4 +1,4 @@
-//! PostgreSQL hangs: its processes are stopped, or somebody holds a lock that everybody needs.
+//! PostgreSQL hangs, because its processes are stopped or another session holds a lock on a table.
 
 use std::time::{Duration, Instant};
 
@@ -11,41 +11,43 @@ use crate::client::{Client, RECOVERY};
 use crate::server::Server;
 use crate::support::program::{Serving, latchkey};
 
-/// Requests at once.
-const CROWD: usize = 50;
+/// Concurrent requests in a batch.
+pub const BATCH: usize = 50;
 
-/// Many requests at once; how many were done.
-async fn crowd(client: &Client, token: &str, about: &str) -> usize {
-    let asked = (0..CROWD).map(|number| async move {
+/// Sends a batch of concurrent requests. Returns how many succeeded.
+pub async fn send_batch(client: &Client, token: &str, about: &str) -> usize {
+    let requests = (0..BATCH).map(|number| async move {
         let answer = match number % 3 {
-            0 => client.ask("GET", "/me", token, None).await,
-            1 => client.make_key(token).await,
-            _ => client.ask("GET", "/protected-route", token, None).await,
+            0 => client.request("GET", "/me", token, None).await,
+            1 => client.create_key(token).await,
+            _ => client.request("GET", "/protected-route", token, None).await,
         };
-        // The hundredth key is the last one.
+        // A user has at most a hundred keys; further ones return 409.
         let answer = answer.unwrap();
-        usize::from(answer.status == 409 || answer.is_fair(about))
+        usize::from(answer.status == 409 || answer.assert_graceful(about))
     });
-    let done = join_all(asked).await.into_iter().sum();
-    let live = client.ask("GET", "/health/live", "", None).await.unwrap();
+    let done = join_all(requests).await.into_iter().sum();
+    let live = client.request("GET", "/health/live", "", None).await.unwrap();
     assert_eq!(live.status, 200, "{about}: {live:?}");
     done
 }
 
-async fn all_is_well(client: &Client, token: &str, about: &str) {
+/// Waits until all requests of a batch succeed.
+async fn assert_recovery(client: &Client, token: &str, about: &str) {
     let healed = Instant::now();
-    while crowd(client, token, about).await < CROWD {
-        assert!(healed.elapsed() < RECOVERY, "{about}: not back yet");
+    while send_batch(client, token, about).await < BATCH {
+        assert!(healed.elapsed() < RECOVERY, "{about}: not recovered in time");
     }
-    println!("{about}: all is well {:?} later", healed.elapsed());
+    println!("{about}: recovered after {:?}", healed.elapsed());
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests reach the server beside the program")]
-fn beside(url: &str) -> PgConnection {
+#[expect(clippy::disallowed_methods, reason = "tests connect to the server directly")]
+fn connect(url: &str) -> PgConnection {
     PgConnection::establish(url).unwrap()
 }
 
-fn connections_of_the_program(url: &str) -> i64 {
+/// Number of client connections except its own and that of the lock.
+fn open_connections(url: &str) -> i64 {
     #[derive(diesel::QueryableByName)]
     struct Count {
         #[diesel(sql_type = diesel::sql_types::BigInt)]
@@ -53,13 +55,13 @@ fn connections_of_the_program(url: &str) -> i64 {
     }
     let others = "SELECT count(*) AS count FROM pg_stat_activity
                   WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND query NOT LIKE '%pg_sleep%'";
-    let found: Count = diesel::sql_query(others).get_result(&mut beside(url)).unwrap();
+    let found: Count = diesel::sql_query(others).get_result(&mut connect(url)).unwrap();
     found.count
 }
 
 #[tokio::test]
 #[ignore = "takes long"]
-async fn while_postgres_hangs_clients_are_told_in_time_and_it_gets_no_more_connections() {
+async fn while_postgres_hangs_requests_fail_in_time_and_no_connections_are_added() {
     let home = TempDir::new().unwrap();
     let Some(server) = Server::start(home.path(), &[]) else { return };
     let place = TempDir::new().unwrap();
@@ -72,23 +74,23 @@ async fn while_postgres_hangs_clients_are_told_in_time_and_it_gets_no_more_conne
     server.signal("-STOP");
     let stopped = Instant::now();
     while stopped.elapsed() < Duration::from_secs(5) {
-        assert_eq!(crowd(&client, &token, "stopped").await, 0);
+        assert_eq!(send_batch(&client, &token, "stopped").await, 0);
     }
     server.signal("-CONT");
-    all_is_well(&client, &token, "after a stop").await;
+    assert_recovery(&client, &token, "after a stop").await;
 
     let url = server.url();
     let lock = "BEGIN; LOCK TABLE users IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(4); COMMIT";
-    let locked = std::thread::spawn(move || beside(&url).batch_execute(lock).unwrap());
+    let locked = std::thread::spawn(move || connect(&url).batch_execute(lock).unwrap());
     let began = Instant::now();
-    while crowd(&client, &token, "about to be locked").await == CROWD {
-        assert!(began.elapsed() < Duration::from_secs(2), "the lock is felt");
+    while send_batch(&client, &token, "before the lock").await == BATCH {
+        assert!(began.elapsed() < Duration::from_secs(2), "the lock had no effect");
     }
     while !locked.is_finished() {
-        crowd(&client, &token, "locked").await;
-        let open = connections_of_the_program(&server.url());
+        send_batch(&client, &token, "locked").await;
+        let open = open_connections(&server.url());
         assert!(open <= 8, "{open} connections");
     }
     locked.join().unwrap();
-    all_is_well(&client, &token, "after a lock").await;
+    assert_recovery(&client, &token, "after a lock").await;
 }

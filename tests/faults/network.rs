@@ -1,5 +1,5 @@
-//! What stands between the program and PostgreSQL breaks: connections are refused and cut, answers come late, or nothing
-//! is passed on at all, and what was connected meanwhile stays dead for ever.
+//! The network between Latchkey and PostgreSQL fails: connections are closed, responses are delayed, or all data is
+//! discarded, after which the affected connections never work again.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -16,27 +16,27 @@ use crate::client::{Client, RECOVERY};
 use crate::server::Server;
 use crate::support::program::{Serving, latchkey};
 
-/// How long the process itself may take to say that it lives.
-const LIVE: Duration = Duration::from_millis(500);
+/// Maximum response time of `/health/live`.
+const MAX_LIVE: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
     Pass,
-    /// New connections are closed, and so are those that stand.
+    /// All connections are closed, old and new ones.
     Cut,
-    /// Answers come late.
-    Late(Duration),
-    /// Everything is taken and nothing passed on. Connections that this happens to never come to life again.
-    Swallow,
+    /// Responses are delayed.
+    Delay(Duration),
+    /// Data is accepted and discarded. Affected connections stay unusable.
+    Discard,
 }
 
 pub struct Proxy {
-    address: SocketAddr,
+    pub address: SocketAddr,
     pub mode: watch::Sender<Mode>,
 }
 
 impl Proxy {
-    /// On a thread of its own: tests block theirs.
+    /// Starts it on its own thread, because tests block theirs.
     pub fn start(upstream: PathBuf) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -68,23 +68,23 @@ async fn accept(listener: std::net::TcpListener, upstream: PathBuf, modes: watch
     }
 }
 
-/// Passes bytes on until either end closes, as the mode has it.
+/// Forwards bytes as the mode says, until either end closes.
 async fn pump(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     mut modes: watch::Receiver<Mode>,
-    is_answer: bool,
+    is_response: bool,
 ) {
     let mut bytes = vec![0; 16 * 1024];
     loop {
         let mode = *modes.borrow_and_update();
         match mode {
             Mode::Cut => return,
-            Mode::Swallow => {
+            Mode::Discard => {
                 while from.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
                 return;
             }
-            Mode::Pass | Mode::Late(_) => {}
+            Mode::Pass | Mode::Delay(_) => {}
         }
         let read = tokio::select! {
             read = from.read(&mut bytes) => read,
@@ -93,8 +93,8 @@ async fn pump(
         let Ok(read @ 1..) = read else { return };
         let mode = *modes.borrow();
         match mode {
-            Mode::Late(late) if is_answer => tokio::time::sleep(late).await,
-            Mode::Swallow => continue,
+            Mode::Delay(delay) if is_response => tokio::time::sleep(delay).await,
+            Mode::Discard => continue,
             _ => {}
         }
         if to.write_all(&bytes[..read]).await.is_err() {
@@ -103,7 +103,7 @@ async fn pump(
     }
 }
 
-/// What is asked for.
+/// A kind of request.
 #[derive(Clone, Copy, Debug)]
 enum Request {
     Guarded,
@@ -115,21 +115,21 @@ enum Request {
 
 const REQUESTS: [Request; 5] = [Request::Guarded, Request::Read, Request::Write, Request::SignIn, Request::Ready];
 
-/// A process, and somebody who has a token there.
-struct Site {
+/// A running server with a signed-in user.
+struct Instance {
     name: &'static str,
     client: Client,
     token: String,
-    /// Pages that were acknowledged.
+    /// Number of acknowledged pages.
     pages: Cell<u64>,
     _serving: Serving,
 }
 
-impl Site {
-    async fn open(name: &'static str, home: &Path, url: &str, cache_size: &str) -> Self {
+impl Instance {
+    async fn start(name: &'static str, home: &Path, url: &str, cache_size: &str) -> Self {
         let mut command = latchkey(home, &[]);
         command.env("DATABASE_URL", url).env("LATCHKEY__AUTH__CACHE_SIZE", cache_size);
-        // Few, so that all of them are lost at once.
+        // With few connections, all of them are lost at once.
         command.env("LATCHKEY__DATABASE__POOL_SIZE", "2");
         let serving = Serving::start(command.env("LATCHKEY__LIMITS__ENABLED", "false"));
         let client = Client::of(&serving);
@@ -138,88 +138,88 @@ impl Site {
         Self { name, client, token, pages: Cell::new(0), _serving: serving }
     }
 
-    /// Whether it is done, as clients may be told while there is trouble.
-    async fn does(&self, request: Request, about: &str) -> bool {
-        let (ask, token) = (&self.client, &self.token);
+    /// Sends a request and checks that its response is allowed during an outage. Returns whether it succeeded.
+    async fn send(&self, request: Request, about: &str) -> bool {
+        let (client, token) = (&self.client, &self.token);
         let answer = match request {
-            Request::Guarded => ask.ask("GET", "/protected-route", token, None).await,
-            Request::Read => ask.ask("GET", "/page/", token, None).await,
-            Request::Write => ask.write_page(token, self.name).await,
-            Request::SignIn => ask.sign_in(&format!("{}-other@example.org", self.name)).await,
-            Request::Ready => ask.ask("GET", "/health/ready", "", None).await,
+            Request::Guarded => client.request("GET", "/protected-route", token, None).await,
+            Request::Read => client.request("GET", "/page/", token, None).await,
+            Request::Write => client.write_page(token, self.name).await,
+            Request::SignIn => client.sign_in(&format!("{}-other@example.org", self.name)).await,
+            Request::Ready => client.request("GET", "/health/ready", "", None).await,
         };
-        let done = answer.unwrap().is_fair(&format!("{request:?} at {} {about}", self.name));
-        if done && matches!(request, Request::Write) {
+        let is_success = answer.unwrap().assert_graceful(&format!("{request:?} at {} {about}", self.name));
+        if is_success && matches!(request, Request::Write) {
             self.pages.set(self.pages.get() + 1);
         }
-        done
+        is_success
     }
 
-    /// One request of each kind, all at once; whether all of them were done.
+    /// Sends one request of each kind concurrently. Returns whether all of them succeeded.
     async fn round(&self, about: &str) -> bool {
         let live = async {
-            let live = self.client.ask("GET", "/health/live", "", None).await.unwrap();
-            assert!(live.status == 200 && live.took < LIVE, "{} {about}: {live:?}", self.name);
+            let live = self.client.request("GET", "/health/live", "", None).await.unwrap();
+            assert!(live.status == 200 && live.took < MAX_LIVE, "{} {about}: {live:?}", self.name);
         };
-        let asked = join_all(REQUESTS.map(|request| self.does(request, about)));
-        let ((), done) = tokio::join!(live, asked);
-        done.into_iter().all(|done| done)
+        let requests = join_all(REQUESTS.map(|request| self.send(request, about)));
+        let ((), successes) = tokio::join!(live, requests);
+        successes.into_iter().all(|is_success| is_success)
     }
 
-    /// Asks for each of them until it is done.
-    async fn recovers(&self, about: &str, healed: Instant) {
-        let until_done = |request| async move {
-            while !self.does(request, about).await {
-                assert!(healed.elapsed() < RECOVERY, "{request:?} at {} {about}: not back yet", self.name);
+    /// Repeats each kind of request until it succeeds.
+    async fn assert_recovery(&self, about: &str, restored: Instant) {
+        let until_success = |request| async move {
+            while !self.send(request, about).await {
+                assert!(restored.elapsed() < RECOVERY, "{request:?} at {} {about}: not recovered in time", self.name);
             }
         };
-        join_all(REQUESTS.map(until_done)).await;
+        join_all(REQUESTS.map(until_success)).await;
     }
 }
 
 #[tokio::test]
 #[ignore = "takes long"]
-async fn whatever_becomes_of_the_way_to_the_database_clients_are_told_in_time_and_it_comes_back() {
+async fn when_the_network_to_the_database_fails_requests_end_in_time_and_recover() {
     let home = TempDir::new().unwrap();
     let Some(server) = Server::start(home.path(), &[]) else { return };
     let proxy = Proxy::start(server.socket());
     let places = [TempDir::new().unwrap(), TempDir::new().unwrap()];
-    let sites = [
-        Site::open("cached", places[0].path(), &proxy.url(), "1000").await,
-        Site::open("uncached", places[1].path(), &proxy.url(), "0").await,
+    let instances = [
+        Instance::start("cached", places[0].path(), &proxy.url(), "1000").await,
+        Instance::start("uncached", places[1].path(), &proxy.url(), "0").await,
     ];
     for (mode, seconds) in [
         (Mode::Cut, 3),
-        (Mode::Late(Duration::from_millis(500)), 4),
-        (Mode::Swallow, 1),
-        (Mode::Swallow, 8),
+        (Mode::Delay(Duration::from_millis(500)), 4),
+        (Mode::Discard, 1),
+        (Mode::Discard, 8),
         (Mode::Cut, 1),
     ] {
-        let about = format!("while {mode:?} for {seconds} s");
+        let about = format!("during {mode:?} for {seconds} s");
         proxy.mode.send_replace(mode);
-        let (began, mut rounds, mut done) = (Instant::now(), 0, 0);
+        let (began, mut rounds, mut successful) = (Instant::now(), 0, 0);
         while began.elapsed() < Duration::from_secs(seconds) {
-            for site in &sites {
-                done += u32::from(site.round(&about).await);
+            for instance in &instances {
+                successful += u32::from(instance.round(&about).await);
                 rounds += 1;
             }
         }
-        assert!(rounds > done, "{about}: it was felt");
+        assert!(rounds > successful, "{about}: no request failed");
         proxy.mode.send_replace(Mode::Pass);
-        let healed = Instant::now();
-        join_all(sites.iter().map(|site| site.recovers("after the trouble", healed))).await;
-        println!("{about}: {rounds} rounds, of which {done} whole; all is well {:?} later", healed.elapsed());
+        let restored = Instant::now();
+        join_all(instances.iter().map(|instance| instance.assert_recovery("after the failure", restored))).await;
+        println!("{about}: {successful} of {rounds} rounds succeeded; recovered after {:?}", restored.elapsed());
     }
-    // Nobody asks meanwhile, so that nobody knows.
-    proxy.mode.send_replace(Mode::Swallow);
+    // Without requests during the failure, Latchkey does not detect it.
+    proxy.mode.send_replace(Mode::Discard);
     tokio::time::sleep(Duration::from_secs(1)).await;
     proxy.mode.send_replace(Mode::Pass);
-    let healed = Instant::now();
-    join_all(sites.iter().map(|site| site.recovers("after what nobody noticed", healed))).await;
-    println!("after what nobody noticed: all is well {:?} later", healed.elapsed());
-    for site in &sites {
-        let list = site.client.ask("GET", "/page/?size=1", &site.token, None).await.unwrap();
-        let (total, acknowledged) = (list.body["total"].as_u64().unwrap(), site.pages.get());
-        assert!(total >= acknowledged, "{}: {acknowledged} were acknowledged: {total}", site.name);
+    let restored = Instant::now();
+    join_all(instances.iter().map(|instance| instance.assert_recovery("after an undetected failure", restored))).await;
+    println!("after an undetected failure: recovered after {:?}", restored.elapsed());
+    for instance in &instances {
+        let list = instance.client.request("GET", "/page/?size=1", &instance.token, None).await.unwrap();
+        let (total, acknowledged) = (list.body["total"].as_u64().unwrap(), instance.pages.get());
+        assert!(total >= acknowledged, "{}: {acknowledged} were acknowledged, {total} are stored", instance.name);
     }
 }

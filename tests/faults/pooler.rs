@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode stands between Latchkey and PostgreSQL, and everything works.
+//! Latchkey works with PgBouncer in transaction mode in front of PostgreSQL.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::chown;
@@ -18,19 +18,19 @@ use crate::support::app::registration;
 use crate::support::installed;
 use crate::support::program::{Serving, failure, latchkey, run};
 
-/// `nobody`: PgBouncer refuses to run as root, as PostgreSQL does.
+/// User id of `nobody`. Like PostgreSQL, PgBouncer refuses to run as root.
 const UNPRIVILEGED: u32 = 65534;
 const CLIENTS: usize = 32;
-const LASTS: Duration = Duration::from_secs(8);
+const DURATION: Duration = Duration::from_secs(8);
 
-/// A running PgBouncer, ended when dropped.
+/// A running PgBouncer, stopped when dropped.
 pub struct PgBouncer {
     child: Child,
     port: u16,
 }
 
 impl PgBouncer {
-    /// In front of the server whose socket is in `home`; `None` if it is not installed.
+    /// Starts it in front of the server whose socket is in `home`. Returns `None` if PgBouncer is not installed.
     pub fn start(home: &Path, settings: &str) -> Option<Self> {
         let program = Path::new("/usr/sbin/pgbouncer");
         let program = installed(program.is_file().then_some(program), "PGBOUNCER", "pgbouncer")?;
@@ -67,73 +67,77 @@ impl Drop for PgBouncer {
     }
 }
 
-/// One user who uses both replicas, and to whom nothing wrong may be said.
+/// A user who uses both replicas and checks each response.
 struct User<'u> {
     replicas: &'u [Client],
     name: String,
-    busy: &'u AtomicUsize,
-    done: &'u AtomicUsize,
+    /// Counts responses with the status 503 or 504.
+    unavailable: &'u AtomicUsize,
+    /// Counts successes.
+    successful: &'u AtomicUsize,
 }
 
 impl User<'_> {
-    fn replica(&self, turn: usize) -> &Client {
-        &self.replicas[turn % self.replicas.len()]
+    fn replica(&self, number: usize) -> &Client {
+        &self.replicas[number % self.replicas.len()]
     }
 
-    /// The answer, unless the database had no time.
-    fn fair(&self, answer: Option<Answer>) -> Option<Answer> {
-        let answer = answer.expect("the program lives");
-        assert!(answer.is_good() || matches!(answer.status, 503 | 504), "{}: {answer:?}", self.name);
-        let counter = if answer.is_good() { self.done } else { self.busy };
+    /// Counts a response and returns it if it is a success. It must be a success, 503 or 504.
+    fn success(&self, answer: Option<Answer>) -> Option<Answer> {
+        let answer = answer.expect("the server runs");
+        assert!(answer.is_success() || matches!(answer.status, 503 | 504), "{}: {answer:?}", self.name);
+        let counter = if answer.is_success() { self.successful } else { self.unavailable };
         counter.fetch_add(1, Ordering::Relaxed);
-        answer.is_good().then_some(answer)
+        answer.is_success().then_some(answer)
     }
 
-    async fn live(&self) {
+    /// Registers, then signs in and uses the token repeatedly.
+    async fn run(&self) {
         let email = format!("{}@example.org", self.name);
         let mut body = registration(&email);
         body["name"] = json!(self.name);
         let began = Instant::now();
-        while self.fair(self.replica(0).ask("POST", "/register", "", Some(body.clone())).await).is_none() {}
-        let mut turn = 0;
-        while began.elapsed() < LASTS {
-            let Some(signed_in) = self.fair(self.replica(turn).sign_in(&email).await) else { continue };
+        while self.success(self.replica(0).request("POST", "/register", "", Some(body.clone())).await).is_none() {}
+        let mut number = 0;
+        while began.elapsed() < DURATION {
+            let Some(signed_in) = self.success(self.replica(number).sign_in(&email).await) else { continue };
             let token = signed_in.text("access_token");
             for _ in 0..5 {
-                turn += 1;
-                self.use_token(&token, turn).await;
+                number += 1;
+                self.use_token(&token, number).await;
             }
         }
     }
 
-    async fn use_token(&self, token: &str, turn: usize) {
-        let (here, there) = (self.replica(turn), self.replica(turn + 1));
-        if let Some(hello) = self.fair(here.ask("GET", "/protected-route", token, None).await) {
+    /// Uses a token on both replicas and checks that the responses are about this user.
+    async fn use_token(&self, token: &str, number: usize) {
+        let (first, second) = (self.replica(number), self.replica(number + 1));
+        if let Some(hello) = self.success(first.request("GET", "/protected-route", token, None).await) {
             assert_eq!(hello.body, json!({ "hello": self.name }));
         }
-        let website = format!("https://{}.example/{turn}", self.name);
-        let changed = here.ask("PATCH", "/me", token, Some(json!({ "website": website }))).await;
-        if self.fair(changed).is_some()
-            && let Some(me) = self.fair(there.ask("GET", "/me", token, None).await)
+        let website = format!("https://{}.example/{number}", self.name);
+        let changed = first.request("PATCH", "/me", token, Some(json!({ "website": website }))).await;
+        if self.success(changed).is_some()
+            && let Some(me) = self.success(second.request("GET", "/me", token, None).await)
         {
             assert_eq!((&me.body["website"], &me.body["name"]), (&json!(website), &json!(self.name)));
         }
-        if let Some(page) = self.fair(there.write_page(token, &self.name).await) {
+        if let Some(page) = self.success(second.write_page(token, &self.name).await) {
             let path = format!("/page/{}", page.body["id"]);
-            if let Some(read) = self.fair(here.ask("GET", &path, token, None).await) {
+            if let Some(read) = self.success(first.request("GET", &path, token, None).await) {
                 assert_eq!(read.body["title"], json!(self.name));
             }
         }
     }
 }
 
-async fn serves_through(bouncer: &PgBouncer, about: &str) {
+async fn all_responses_are_right(pooler: &PgBouncer, about: &str) {
     let place = TempDir::new().unwrap();
     let replicas: Vec<Serving> = (0..2)
         .map(|_| {
             let mut command = latchkey(place.path(), &[]);
-            command.env("DATABASE_URL", bouncer.url()).env("LATCHKEY__LIMITS__ENABLED", "false");
-            // What the cache remembers hides wrong statements.
+            command.env("DATABASE_URL", pooler.url()).env("LATCHKEY__LIMITS__ENABLED", "false");
+            // The cache would hide wrong results of statements.
             Serving::start(command.env("LATCHKEY__AUTH__CACHE_SIZE", "0"))
         })
         .collect();
@@ -141,33 +145,38 @@ async fn serves_through(bouncer: &PgBouncer, about: &str) {
         replica.line("reached through a pooler");
     }
     let clients: Vec<Client> = replicas.iter().map(Client::of).collect();
-    let (busy, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (unavailable, successful) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let users: Vec<User<'_>> = (0..CLIENTS)
-        .map(|number| User { replicas: &clients, name: format!("{about}{number}"), busy: &busy, done: &done })
+        .map(|number| User {
+            replicas: &clients,
+            name: format!("{about}{number}"),
+            unavailable: &unavailable,
+            successful: &successful,
+        })
         .collect();
-    join_all(users.iter().map(User::live)).await;
-    let (busy, done) = (busy.load(Ordering::Relaxed), done.load(Ordering::Relaxed));
-    println!("{about}: {done} requests done, {busy} told to come back, none told anything wrong");
-    assert!(done > 10 * busy, "{done} done, {busy} told to come back");
+    join_all(users.iter().map(User::run)).await;
+    let (unavailable, successful) = (unavailable.load(Ordering::Relaxed), successful.load(Ordering::Relaxed));
+    println!("{about}: {successful} requests succeeded, {unavailable} returned 503 or 504, no response was wrong");
+    assert!(successful > 10 * unavailable, "{successful} succeeded, {unavailable} returned 503 or 504");
     for client in &clients {
-        let ready = client.ask("GET", "/health/ready", "", None).await.unwrap();
+        let ready = client.request("GET", "/health/ready", "", None).await.unwrap();
         assert_eq!(ready.status, 200, "{ready:?}");
     }
 }
 
 #[tokio::test]
 #[ignore = "takes long"]
-async fn behind_a_pooler_in_transaction_mode_no_valid_token_is_refused_and_no_answer_is_wrong() {
+async fn behind_a_transaction_pooler_no_valid_token_is_rejected_and_no_response_is_wrong() {
     let home = TempDir::new().unwrap();
     let Some(_server) = Server::start(home.path(), &[]) else { return };
     let Some(strict) = PgBouncer::start(home.path(), "") else { return };
-    serves_through(&strict, "strict").await;
-    // It drops what it is told of sessions, and says nothing.
+    all_responses_are_right(&strict, "strict").await;
+    // This one drops session options without an error.
     let lax = PgBouncer::start(home.path(), "ignore_startup_parameters = options").unwrap();
-    serves_through(&lax, "relaxed").await;
+    all_responses_are_right(&lax, "relaxed").await;
 
     let place = TempDir::new().unwrap();
     let url = format!("{}?options=-csearch_path%3Dother", lax.url());
-    let said = failure(&run(latchkey(place.path(), &[]).env("DATABASE_URL", url)));
-    assert!(said.contains("drops the parameter options"), "{said}");
+    let message = failure(&run(latchkey(place.path(), &[]).env("DATABASE_URL", url)));
+    assert!(message.contains("drops the parameter options"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! A PostgreSQL server to which harm is done.
+//! A PostgreSQL server that tests stop, restart and slow down.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,24 +13,24 @@ pub struct Server {
 }
 
 impl Server {
-    /// One that runs in `home` with these options; `None` if PostgreSQL is not installed.
+    /// Starts a server in `home` with these options. Returns `None` if PostgreSQL is not installed.
     pub fn start(home: &Path, options: &'static [&'static str]) -> Option<Self> {
         let mut cluster = Cluster::create(home).unwrap()?;
         cluster.start(options).unwrap();
         Some(Self { cluster, home: home.to_owned(), options })
     }
 
-    /// Its address on the Unix socket.
+    /// URL of the Unix socket.
     pub fn url(&self) -> String {
         self.cluster.url()
     }
 
-    /// Its socket.
+    /// Path of the Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.home.join(".s.PGSQL.5432")
     }
 
-    /// Stops it, by `-INT` (fast) or `-QUIT` (immediate), and starts it again after a pause.
+    /// Stops the server with `-INT` (fast) or `-QUIT` (immediate), and starts it again after a pause.
     pub fn restart_after(&mut self, signal: &str, pause: Duration) {
         kill(signal, &[&self.postmaster().expect("the server runs")]);
         while self.postmaster().is_some() {
@@ -40,18 +40,18 @@ impl Server {
         self.cluster.start(self.options).unwrap();
     }
 
-    /// A receiver of its log that confirms what it has written, so that commits can be made to wait for it.
+    /// Starts a synchronous receiver of the write-ahead log. Commits wait until it confirms what it has written.
     pub fn receiver(&self) -> Receiver {
         let directory = self.home.join("received");
-        let mut make = self.cluster.command("mkdir");
-        let made = make.arg(&directory).status().expect("mkdir runs");
-        assert!(made.success());
+        let mut mkdir = self.cluster.command("mkdir");
+        let created = mkdir.arg(&directory).status().expect("mkdir runs");
+        assert!(created.success());
         let mut receive = self.cluster.command("pg_receivewal");
         receive.arg("--synchronous").arg("-D").arg(directory).arg("-d").arg(self.url());
         Receiver(receive.spawn().expect("pg_receivewal runs"))
     }
 
-    /// Sends this signal to all processes of it.
+    /// Sends this signal to all processes of the server.
     pub fn signal(&self, signal: &str) {
         let postmaster = self.postmaster().expect("the server runs");
         let children = Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep runs");
@@ -66,11 +66,11 @@ impl Server {
     }
 }
 
-/// A process that commits wait for. It ends when this is dropped.
+/// A process that commits wait for. It is killed when dropped.
 pub struct Receiver(Child);
 
 impl Receiver {
-    /// `-STOP` or `-CONT`.
+    /// Sends `-STOP` or `-CONT`.
     pub fn signal(&self, signal: &str) {
         kill(signal, &[&self.0.id().to_string()]);
     }
@@ -83,7 +83,7 @@ impl Drop for Receiver {
     }
 }
 
-/// Some may have ended by themselves.
+/// Sends a signal. Processes that no longer exist are ignored.
 fn kill(signal: &str, processes: &[&str]) {
     let mut kill = Command::new("kill");
     kill.arg(signal).args(processes).stderr(Stdio::null()).status().expect("kill runs");

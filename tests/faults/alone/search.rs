@@ -1,4 +1,4 @@
-//! A search among two million users.
+//! A search among two million users is fast.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,12 @@ use crate::support::database::Database;
 use crate::support::{Answer, App, Backend, Credential, Profile};
 
 const USERS: i64 = 2_000_000;
-/// Users of one statement, which has a second and a half.
+/// Users per statement, which has a time-out of 1.5 s.
 const BATCH: i64 = 20_000;
-/// How long a search may take: 300 ms, and room for a busy machine and a build without optimisation.
-const SOON: Duration = Duration::from_millis(900);
-/// The same for a whole address: 5 ms.
-const AT_ONCE: Duration = Duration::from_millis(25);
+/// Maximum time of a search: 300 ms, and a margin for a busy machine and a build without optimization.
+const MAX_SEARCH: Duration = Duration::from_millis(900);
+/// The same for a complete e-mail address: 5 ms and a margin.
+const MAX_EXACT_SEARCH: Duration = Duration::from_millis(25);
 
 async fn fill(database: &Database) {
     for batch in 0..USERS / BATCH {
@@ -28,13 +28,13 @@ async fn fill(database: &Database) {
     }
 }
 
-/// The fastest of some answers: what it takes when nobody else uses the machine.
+/// The fastest of five responses, which other load on the machine affects least.
 async fn fastest(app: &App, query: &str, root: &Credential) -> (Answer, Duration) {
     let mut best = None;
     for _ in 0..5 {
-        let asked = Instant::now();
+        let sent = Instant::now();
         let answer = app.get(&format!("/users?{query}"), root).await;
-        let took = asked.elapsed();
+        let took = sent.elapsed();
         if best.as_ref().is_none_or(|(_, before)| took < *before) {
             best = Some((answer, took));
         }
@@ -42,52 +42,52 @@ async fn fastest(app: &App, query: &str, root: &Credential) -> (Answer, Duration
     best.unwrap()
 }
 
-async fn finds_soon(backend: Backend) {
+async fn search_is_fast(backend: Backend) {
     let Some(app) = App::start(backend, Profile::Fastapi).await else { return };
     let root = app.admin("root@example.org").await;
-    // The index is made by the migration, as for an installation that has these users.
+    // The migration creates the index, as in an installation that already has these users.
     let db = app.database.open();
-    while !db.migrate_down().await.unwrap().unwrap().contains("user_search") {}
+    while !db.migrate_down(true).await.unwrap().unwrap().name.contains("user_search") {}
     fill(&app.database).await;
     let began = Instant::now();
     db.migrate_up().await.unwrap();
     println!("{backend:?}: the migration of {USERS} users takes {:?}", began.elapsed());
 
-    for (query, found, within) in [
-        ("search=user1999999@example.org", Some(1), AT_ONCE),
-        ("search=user1999999", Some(1), SOON),
-        ("search=USER199999&total=true", Some(11), SOON),
-        ("search=user199999&after=1999999", Some(2), SOON),
-        ("search=Name99999", Some(20), SOON),
-        ("search=nowhere", Some(0), SOON),
-        ("search=example", Some(50), SOON),
-        ("search=example&after=1900000", Some(50), SOON),
-        ("search=example&total=true", Some(50), SOON),
-        ("search=e", Some(50), SOON),
-        ("search=q", None, SOON),
-        ("search=r19%20us", None, SOON),
-        ("total=true", Some(50), SOON),
+    for (query, expected, limit) in [
+        ("search=user1999999@example.org", Some(1), MAX_EXACT_SEARCH),
+        ("search=user1999999", Some(1), MAX_SEARCH),
+        ("search=USER199999&total=true", Some(11), MAX_SEARCH),
+        ("search=user199999&after=1999999", Some(2), MAX_SEARCH),
+        ("search=Name99999", Some(20), MAX_SEARCH),
+        ("search=nowhere", Some(0), MAX_SEARCH),
+        ("search=example", Some(50), MAX_SEARCH),
+        ("search=example&after=1900000", Some(50), MAX_SEARCH),
+        ("search=example&total=true", Some(50), MAX_SEARCH),
+        ("search=e", Some(50), MAX_SEARCH),
+        ("search=q", None, MAX_SEARCH),
+        ("search=r19%20us", None, MAX_SEARCH),
+        ("total=true", Some(50), MAX_SEARCH),
     ] {
         let (answer, took) = fastest(&app, query, &root).await;
         let items = answer.body["items"].as_array().map(Vec::len);
         println!("{backend:?} {query}: {} with {items:?} in {took:?}", answer.status);
-        match found {
+        match expected {
             Some(count) => assert_eq!(items, Some(count), "{query}: {answer:?}"),
-            // Nobody has it: an empty list, or too broad for this index.
+            // No user matches: the list is empty, or the search is too broad for this index.
             _ => assert!(items == Some(0) || answer.body["errors"][0]["code"] == "search_too_broad", "{answer:?}"),
         }
-        assert!(took <= within, "{backend:?} {query} takes {took:?}");
+        assert!(took <= limit, "{backend:?} {query} takes {took:?}");
     }
 }
 
 #[tokio::test]
 #[ignore = "takes long"]
-async fn on_sqlite_users_are_found_soon_among_two_million() {
-    finds_soon(Backend::Sqlite).await;
+async fn on_sqlite_a_search_among_two_million_users_is_fast() {
+    search_is_fast(Backend::Sqlite).await;
 }
 
 #[tokio::test]
 #[ignore = "takes long"]
-async fn on_postgres_users_are_found_soon_among_two_million() {
-    finds_soon(Backend::Postgres).await;
+async fn on_postgres_a_search_among_two_million_users_is_fast() {
+    search_is_fast(Backend::Postgres).await;
 }

@@ -1,0 +1,11 @@
+//! Fault tests that measure times, or whose load requires both cores. Another test beside them would change the result.
+
+mod deep_lists;
+mod flood;
+mod full_disk;
+mod guesses;
+mod kill;
+mod large_accounts;
+mod restart;
+mod search;
+mod timing;
