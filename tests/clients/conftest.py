@@ -1,4 +1,4 @@
-"""The program as a client meets it: a process, a socket, and either database."""
+"""Fixtures that start Latchkey as a process, on either database."""
 
 import os
 import secrets
@@ -16,17 +16,18 @@ import requests
 LATCHKEY = os.environ["LATCHKEY"]
 TOOLS = Path(os.environ["CLIENT_TOOLS"])
 PASSWORD = "correct horse battery"
+LEVELS = Path(__file__).parents[2] / "docs/levels.md"
 
 
 def free_port():
-    """A port that is free on every address, and likely to be so a moment later."""
+    """Returns a port that is free on all addresses, and likely to stay free for a moment."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
 
 
 def wait_for(port, process):
-    """Until somebody listens, or the process has ended."""
+    """Waits until the process listens on the port. Fails if it ends before."""
     for _ in range(200):
         assert process.poll() is None, f"{process.args} has ended"
         with socket.socket() as probe:
@@ -37,9 +38,18 @@ def wait_for(port, process):
 
 
 def end(process):
-    """As an operator would."""
+    """Stops a process with SIGTERM."""
     process.send_signal(signal.SIGTERM)
     process.wait(15)
+
+
+def scopes_of(role):
+    """The scopes of a role, as docs/levels.md lists them."""
+    text = LEVELS.read_text()
+    table = text[text.index("| Scope |"):].split("\n\n")[0]
+    header, _, *rows = [[cell.strip().strip("`") for cell in line.split("|")] for line in table.splitlines()]
+    return {row[1] for row in rows if row[header.index(role)] == "yes"}
+
 
 
 class Latchkey:
@@ -55,7 +65,7 @@ class Latchkey:
             "LATCHKEY__SERVER__SHUTDOWN_DELAY": "0",
             "LATCHKEY__HTTP__PUBLIC_URL": self.url,
             "LATCHKEY__HTTP__STATUS_CODES": profile,
-            # The least that is allowed: no test here is about the time of a hash.
+            # The minimum, to save time.
             "LATCHKEY__AUTH__BCRYPT_COST": "10",
             "RUST_LOG": "warn",
         }
@@ -72,10 +82,10 @@ class Latchkey:
         self.start()
 
     def command(self, *arguments, stdin=""):
-        """One of the program's other commands; what it prints."""
+        """Runs a command of the program and returns its output."""
         done = subprocess.run(
             [LATCHKEY, *arguments],
-            input=stdin, env=self.environment, cwd=self.folder, text=True, capture_output=True, check=False,
+            input=stdin, env=self.environment, cwd=self.folder, text=True, capture_output=True, check=False, timeout=60,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -88,27 +98,27 @@ class Latchkey:
         end(self.process)
 
     def sign_in(self, email="grace@example.org", **form):
-        """A new token, which ends the one before."""
+        """Returns a new token, which replaces the previous one."""
         form = {"grant_type": "password", "username": email, "password": PASSWORD, **form}
         answer = requests.post(f"{self.url}/token", data=form, timeout=10)
         assert answer.status_code == 200, answer.text
         return answer.json()["access_token"]
 
     def key(self, *scopes, email="grace@example.org", **more):
-        """An API key of a user, with its id."""
-        made = requests.post(
+        """Creates an API key of a user and returns the response."""
+        response = requests.post(
             f"{self.url}/me/keys",
             json={"name": "test", "scopes": list(scopes), **more},
             headers={"Token": self.sign_in(email)},
             timeout=10,
         )
-        assert made.status_code == 201, made.text
-        return made.json()
+        assert response.status_code == 201, response.text
+        return response.json()
 
 
 @contextmanager
 def empty_database(kind, folder):
-    """The address of one that nobody else has."""
+    """Creates a separate database and yields its URL."""
     if kind == "sqlite":
         yield f"sqlite://{folder}/latchkey.db"
         return
@@ -124,7 +134,7 @@ def empty_database(kind, folder):
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request, tmp_path):
-    """An empty database that nobody else has."""
+    """The URL of a separate empty database."""
     with empty_database(request.param, tmp_path) as url:
         yield url
 
@@ -137,7 +147,7 @@ def profile(request):
 
 @pytest.fixture
 def start(database_url, profile, tmp_path):
-    """Starts a server with settings in TOML; it ends with the test."""
+    """Starts a server with settings in TOML. It is stopped after the test."""
     started = []
 
     def started_with(settings=""):

@@ -1,4 +1,4 @@
-"""Proxies that compress, and so change entity tags: what a client can rely on behind them."""
+"""Conditional changes behind proxies that compress responses and therefore change entity tags."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ http://127.0.0.1:{listen} {{
 
 @pytest.fixture(params=[nginx, caddy], ids=["nginx", "caddy"])
 def compressing(request, latchkey, tmp_path):
-    """The address of a proxy that compresses what Latchkey answers."""
+    """The URL of a proxy that compresses the responses of Latchkey."""
     port = free_port()
     environment = {
         "PATH": os.environ["PATH"] + ":/usr/sbin", "XDG_CONFIG_HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)
@@ -59,7 +59,7 @@ def compressing(request, latchkey, tmp_path):
     end(process)
 
 
-def test_a_version_in_the_body_guards_a_change_behind_a_proxy_that_compresses(compressing, latchkey):
+def test_a_version_in_the_body_protects_a_change_behind_a_compressing_proxy(compressing, latchkey):
     session = requests.Session()
     session.headers["Token"] = latchkey.sign_in()
     session.post(f"{compressing}/page/", json={"title": "One", "body": "x" * 2000}, timeout=10)

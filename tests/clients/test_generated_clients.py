@@ -1,4 +1,4 @@
-"""Clients that generators make of the server's own document, used as their makers mean them to be."""
+"""Clients that are generated from the server's OpenAPI document."""
 
 import os
 import re
@@ -15,14 +15,14 @@ PROGRAMS = Path(__file__).parent / "generated"
 
 
 def run(*command, **options):
-    """What a program that succeeds prints."""
+    """Runs a program that must succeed, and returns its output."""
     done = subprocess.run(command, text=True, capture_output=True, check=False, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def compiled(program, folder):
-    """The compiler's verdict on a program, as strict as it can be. Beside it are the types of a document."""
+    """Compiles a program with strict settings in a folder with generated types. Returns the result of the compiler."""
     for file in [program, "tsconfig.json"]:
         (folder / file).write_text((PROGRAMS / file).read_text())
     command = [TOOLS / "node_modules/.bin/tsc", "--project", ".", "--pretty", "false"]
@@ -31,7 +31,7 @@ def compiled(program, folder):
 
 @pytest.fixture
 def typescript(latchkey, tmp_path):
-    """A folder with the types of the server's document."""
+    """A folder with the types that are generated from the server's document."""
     folder = tmp_path / "typescript"
     folder.mkdir()
     (folder / "package.json").write_text('{ "type": "module" }')
@@ -47,7 +47,7 @@ def test_a_generated_python_package_registers_signs_in_and_uses_pages_and_keys(l
     run(
         tools / "openapi-python-client", "generate", "--meta", "none", "--fail-on-warning",
         "--url", f"{latchkey.url}/openapi.json", "--output-path", package,
-        # It formats what it makes, and looks for ruff there.
+        # The generator formats its output with ruff, which it looks up in PATH.
         env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
     )
     document = requests.get(f"{latchkey.url}/openapi.json", timeout=10).json()
@@ -56,23 +56,23 @@ def test_a_generated_python_package_registers_signs_in_and_uses_pages_and_keys(l
         for path in document["paths"].values()
         for operation in path.values()
     }
-    made = {module.stem for module in package.glob("api/*/*.py") if module.stem != "__init__"}
-    assert made == described, "no operation is skipped"
+    generated = {module.stem for module in package.glob("api/*/*.py") if module.stem != "__init__"}
+    assert generated == described, "all operations are generated"
 
-    visit = run(sys.executable, PROGRAMS / "client.py", latchkey.url, profile, env={"PYTHONPATH": str(tmp_path)})
-    assert visit == "done\n"
+    output = run(sys.executable, PROGRAMS / "client.py", latchkey.url, profile, env={"PYTHONPATH": str(tmp_path)})
+    assert output == "done\n"
 
 
 def test_a_typescript_program_compiles_and_runs(latchkey, profile, typescript):
-    verdict = compiled("client.ts", typescript)
-    assert (verdict.returncode, verdict.stdout) == (0, "")
+    result = compiled("client.ts", typescript)
+    assert (result.returncode, result.stdout) == (0, "")
     assert run("node", "client.js", latchkey.url, profile, cwd=typescript) == "done\n"
 
 
 def test_typescript_finds_every_misuse(typescript):
-    verdict = compiled("misuse.ts", typescript)
-    assert verdict.returncode != 0
-    found = {int(line) for line in re.findall(r"^misuse\.ts\((\d+),", verdict.stdout, re.MULTILINE)}
+    result = compiled("misuse.ts", typescript)
+    assert result.returncode != 0
+    found = {int(line) for line in re.findall(r"^misuse\.ts\((\d+),", result.stdout, re.MULTILINE)}
     lines = (PROGRAMS / "misuse.ts").read_text().splitlines()
     mistakes = {number for number, line in enumerate(lines, 1) if "// mistake" in line}
-    assert found == mistakes, verdict.stdout
+    assert found == mistakes, result.stdout

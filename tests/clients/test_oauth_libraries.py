@@ -1,4 +1,4 @@
-"""OAuth libraries as they come from their registry. All they are told is where the server is: it says the rest."""
+"""Unmodified OAuth libraries, which are configured with the server metadata (RFC 8414)."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ from authlib.oauth2.rfc7662 import IntrospectTokenValidator
 from oauthlib.oauth2 import InvalidGrantError, InvalidScopeError, LegacyApplicationClient
 from requests_oauthlib import OAuth2Session
 
-from conftest import PASSWORD
+from conftest import PASSWORD, scopes_of
 
 GRACE = {"username": "grace@example.org", "password": PASSWORD}
 ADA = {"username": "ada@example.org", "password": PASSWORD}
@@ -23,21 +23,21 @@ WRONG = {"username": "grace@example.org", "password": "wrong horse battery"}
 
 @pytest.fixture(autouse=True)
 def plain_http(monkeypatch):
-    """oauthlib insists on TLS, and the server is on this machine."""
+    """Allows plain HTTP, because oauthlib requires https by default."""
     monkeypatch.setenv("OAUTHLIB_INSECURE_TRANSPORT", "1")
 
 
 @pytest.fixture
 def metadata(latchkey):
-    """What the server says of itself (RFC 8414)."""
-    told = requests.get(f"{latchkey.url}/.well-known/oauth-authorization-server", timeout=10).json()
-    assert told["issuer"] == latchkey.url, "clients refuse another issuer (section 3.3)"
-    return told
+    """The server metadata (RFC 8414)."""
+    metadata = requests.get(f"{latchkey.url}/.well-known/oauth-authorization-server", timeout=10).json()
+    assert metadata["issuer"] == latchkey.url, "clients reject another issuer (section 3.3)"
+    return metadata
 
 
 @pytest.fixture(params=[RequestsSession, HttpxSession], ids=["requests", "httpx"])
 def session_of(request, metadata):
-    """Makes sessions of Authlib that know what the server says of itself, and closes them."""
+    """Creates sessions of Authlib with the server metadata, and closes them."""
     opened = []
 
     def session(**client):
@@ -50,35 +50,35 @@ def session_of(request, metadata):
 
 
 def wrong_password_status(profile):
-    """RFC 6749 leaves 400 and 401 to the server, and Latchkey to its operator."""
+    """The status for a wrong password, which the status profile selects."""
     return {"fastapi": 401, "rfc": 400}[profile]
 
 
 def statuses_of(session):
-    """Fills with the statuses that the token endpoint answers, before the library reads the bodies."""
+    """Returns a list to which each status of the token endpoint is added."""
     statuses = []
 
-    def note(answer):
+    def record(answer):
         statuses.append(answer.status_code)
         return answer
 
-    session.register_compliance_hook("access_token_response", note)
+    session.register_compliance_hook("access_token_response", record)
     return statuses
 
 
-def test_requests_oauthlib_signs_in_whatever_client_it_says_it_is(latchkey, metadata):
-    for client_id, more in [
+def test_requests_oauthlib_signs_in_with_any_client_authentication(latchkey, metadata):
+    for client_id, options in [
         ("", {}),
         # Sends HTTP Basic with an empty secret, its default.
         ("my-app", {}),
-        ("my-app", {"client_secret": "no secret of ours"}),
+        ("my-app", {"client_secret": "unknown secret"}),
         ("my-app", {"include_client_id": True}),
         ("my-app", {"include_client_id": True, "client_secret": ""}),
-        ("my-app", {"include_client_id": True, "client_secret": "no secret of ours"}),
+        ("my-app", {"include_client_id": True, "client_secret": "unknown secret"}),
     ]:
         session = OAuth2Session(client=LegacyApplicationClient(client_id=client_id))
-        session.fetch_token(metadata["token_endpoint"], **GRACE, **more)
-        assert session.get(f"{latchkey.url}/protected-route").json() == {"hello": "Grace"}, (client_id, more)
+        session.fetch_token(metadata["token_endpoint"], **GRACE, **options)
+        assert session.get(f"{latchkey.url}/protected-route").json() == {"hello": "Grace"}, (client_id, options)
 
 
 def test_requests_oauthlib_narrows_a_token(latchkey, metadata):
@@ -89,12 +89,12 @@ def test_requests_oauthlib_narrows_a_token(latchkey, metadata):
     refused = narrow.post(f"{latchkey.url}/page/", json={"title": "t", "body": "b"})
     assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
 
-    greedy = OAuth2Session(client=LegacyApplicationClient(client_id="", scope=["users:write"]))
+    excessive = OAuth2Session(client=LegacyApplicationClient(client_id="", scope=["users:write"]))
     with pytest.raises(InvalidScopeError):
-        greedy.fetch_token(metadata["token_endpoint"], **GRACE)
+        excessive.fetch_token(metadata["token_endpoint"], **GRACE)
 
 
-def test_requests_oauthlib_understands_a_wrong_password(metadata, profile):
+def test_requests_oauthlib_reports_a_wrong_password(metadata, profile):
     session = OAuth2Session(client=LegacyApplicationClient(client_id=""))
     statuses = statuses_of(session)
     with pytest.raises(InvalidGrantError) as refusal:
@@ -113,15 +113,15 @@ def test_oauthlib_revokes_a_token(latchkey, metadata):
     assert session.get(f"{latchkey.url}/protected-route").status_code == 401
 
 
-def test_authlib_signs_in_whatever_client_it_says_it_is(latchkey, session_of):
+def test_authlib_signs_in_with_any_client_authentication(latchkey, session_of):
     for client in [
         {},
         {"client_id": "my-app"},
         # Sends HTTP Basic, its default.
-        {"client_id": "my-app", "client_secret": "no secret of ours"},
+        {"client_id": "my-app", "client_secret": "unknown secret"},
         {"client_id": "my-app", "client_secret": "", "token_endpoint_auth_method": "client_secret_basic"},
         {"client_id": "my-app", "client_secret": "", "token_endpoint_auth_method": "client_secret_post"},
-        {"client_id": "my-app", "client_secret": "no secret", "token_endpoint_auth_method": "client_secret_post"},
+        {"client_id": "my-app", "client_secret": "unknown", "token_endpoint_auth_method": "client_secret_post"},
     ]:
         session = session_of(**client)
         token = session.fetch_token(**GRACE)
@@ -140,7 +140,7 @@ def test_authlib_narrows_a_token(latchkey, session_of):
     assert refusal.value.error == "invalid_scope"
 
 
-def test_authlib_understands_a_wrong_password(session_of, profile):
+def test_authlib_reports_a_wrong_password(session_of, profile):
     session = session_of()
     statuses = statuses_of(session)
     with pytest.raises(OAuthError) as refusal:
@@ -151,56 +151,56 @@ def test_authlib_understands_a_wrong_password(session_of, profile):
     assert not session.token
 
 
-def test_authlib_revokes_a_token_and_sees_it_die(latchkey, session_of, metadata):
+def test_authlib_revokes_and_introspects_a_token(latchkey, session_of, metadata):
     grace = session_of(client_id="my-app")
     token = grace.fetch_token(**GRACE)["access_token"]
     service = session_of(client_id="service", client_secret=introspecting_key(latchkey))
 
-    def told():
+    def introspect():
         answer = service.introspect_token(metadata["introspection_endpoint"], token=token)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    before = told()
+    before = introspect()
     assert (before["active"], before["username"], before["token_type"]) == (True, "grace@example.org", "Bearer")
     assert (before["iss"], before["sub"].split(":")[0]) == (latchkey.url, "user")
-    assert set(before["scope"].split()) == {"pages:read", "pages:write", "keys:read", "keys:write"}
+    assert set(before["scope"].split()) == scopes_of("member")
     assert before["exp"] - before["iat"] == 86400
 
     assert grace.revoke_token(metadata["revocation_endpoint"], token_type_hint="access_token").status_code == 200
-    assert told() == {"active": False}
+    assert introspect() == {"active": False}
     assert grace.get(f"{latchkey.url}/protected-route").status_code == 401
 
 
-def test_authlib_sees_the_foreign_scope_of_a_sold_key(latchkey, session_of, metadata):
+def test_authlib_introspects_the_external_scope_of_an_issued_key(latchkey, session_of, metadata):
     service = session_of(client_id="translator", client_secret=introspecting_key(latchkey))
-    sold = sold_key(latchkey)
-    told = service.introspect_token(metadata["introspection_endpoint"], token=sold["key"]).json()
-    assert (told["active"], told["scope"], told["username"]) == (True, "translate:use", "Charles")
-    assert told["sub"] == f"key:{sold['id']}"
-    assert "exp" not in told
+    issued = issued_key(latchkey)
+    response = service.introspect_token(metadata["introspection_endpoint"], token=issued["key"]).json()
+    assert (response["active"], response["scope"], response["username"]) == (True, "translate:use", "Charles")
+    assert response["sub"] == f"key:{issued['id']}"
+    assert "exp" not in response
 
     buyer = session_of(client_id="buyer")
-    assert buyer.revoke_token(metadata["revocation_endpoint"], token=sold["key"]).status_code == 200
-    assert service.introspect_token(metadata["introspection_endpoint"], token=sold["key"]).json() == {"active": False}
+    assert buyer.revoke_token(metadata["revocation_endpoint"], token=issued["key"]).status_code == 200
+    assert service.introspect_token(metadata["introspection_endpoint"], token=issued["key"]).json() == {"active": False}
 
 
 def test_authlib_introspects_with_the_token_of_an_admin(session_of, metadata):
     ada = session_of()
     token = ada.fetch_token(**ADA)["access_token"]
-    told = ada.introspect_token(metadata["introspection_endpoint"], token=token, auth=ada.token_auth)
-    assert (told.status_code, told.json()["username"]) == (200, "ada@example.org")
+    response = ada.introspect_token(metadata["introspection_endpoint"], token=token, auth=ada.token_auth)
+    assert (response.status_code, response.json()["username"]) == (200, "ada@example.org")
 
 
-def test_authlib_is_told_that_it_may_not_introspect(latchkey, session_of, metadata):
-    for secret in [latchkey.key("pages:read")["key"], "no secret of ours"]:
-        stranger = session_of(client_id="stranger", client_secret=secret)
-        refused = stranger.introspect_token(metadata["introspection_endpoint"], token="x")
-        assert (refused.status_code, refused.json()["error"]) == (401, "invalid_client")
+def test_authlib_gets_invalid_client_for_a_credential_that_must_not_introspect(latchkey, session_of, metadata):
+    for secret in [latchkey.key("pages:read")["key"], "unknown secret"]:
+        service = session_of(client_id="service", client_secret=secret)
+        denied = service.introspect_token(metadata["introspection_endpoint"], token="x")
+        assert (denied.status_code, denied.json()["error"]) == (401, "invalid_client")
 
 
 def test_authlib_signs_in_and_revokes_without_blocking(latchkey, metadata):
-    async def visit():
+    async def use_session():
         async with AsyncOAuth2Client(client_id="my-app", **metadata) as session:
             await session.fetch_token(**GRACE)
             hello = await session.get(f"{latchkey.url}/protected-route")
@@ -208,10 +208,10 @@ def test_authlib_signs_in_and_revokes_without_blocking(latchkey, metadata):
             after = await session.get(f"{latchkey.url}/protected-route")
             return hello.json(), revoked.status_code, after.status_code
 
-    assert asyncio.run(visit()) == ({"hello": "Grace"}, 200, 401)
+    assert asyncio.run(use_session()) == ({"hello": "Grace"}, 200, 401)
 
 
-def test_a_service_guarded_by_authlib_lets_buyers_in(latchkey, session_of, metadata):
+def test_a_service_guarded_by_authlib_accepts_issued_keys(latchkey, session_of, metadata):
     service = session_of(client_id="translator", client_secret=introspecting_key(latchkey))
 
     class Validator(IntrospectTokenValidator):
@@ -224,31 +224,31 @@ def test_a_service_guarded_by_authlib_lets_buyers_in(latchkey, session_of, metad
     def ask(scope, headers):
         return protector.validate_request([scope], OAuth2Request("GET", "https://translate.example.org/", headers=headers))
 
-    sold = sold_key(latchkey)
-    buyer = {"Authorization": f"Bearer {sold['key']}"}
-    assert ask("translate:use", buyer)["sub"] == f"key:{sold['id']}"
+    issued = issued_key(latchkey)
+    buyer = {"Authorization": f"Bearer {issued['key']}"}
+    assert ask("translate:use", buyer)["sub"] == f"key:{issued['id']}"
     with pytest.raises(InsufficientScopeError):
         ask("translate:train", buyer)
     with pytest.raises(MissingAuthorizationError):
         ask("translate:use", {})
-    session_of().revoke_token(metadata["revocation_endpoint"], token=sold["key"])
+    session_of().revoke_token(metadata["revocation_endpoint"], token=issued["key"])
     with pytest.raises(InvalidTokenError):
         ask("translate:use", buyer)
 
 
 def introspecting_key(latchkey):
-    """What a service holds that checks the keys of its users."""
+    """A key for a service that introspects the keys of its users."""
     return latchkey.key("tokens:introspect", email="ada@example.org")["key"]
 
 
-def sold_key(latchkey):
-    """A key for a service that is not Latchkey."""
+def issued_key(latchkey):
+    """An issued key with an external scope."""
     shop = latchkey.key("keys:issue", email="ada@example.org")["key"]
-    made = requests.post(
+    response = requests.post(
         f"{latchkey.url}/keys",
         json={"name": "Charles", "scopes": ["translate:use"]},
         headers={"Token": shop},
         timeout=10,
     )
-    assert made.status_code == 201, made.text
-    return made.json()
+    assert response.status_code == 201, response.text
+    return response.json()

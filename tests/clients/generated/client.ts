@@ -1,4 +1,4 @@
-// A visit with the types that openapi-typescript has made. It throws unless all goes as it is told here.
+// Uses the types that openapi-typescript generated. Throws if a response differs from what is expected here.
 import createClient from "openapi-fetch";
 import type { components, paths } from "./schema.js";
 
@@ -10,29 +10,29 @@ function check(holds: boolean, what: unknown): asserts holds {
   if (!holds) throw new Error(JSON.stringify(what));
 }
 
-const anybody = createClient<paths>({ baseUrl: url });
+const anonymous = createClient<paths>({ baseUrl: url });
 const form = { "Content-Type": "application/x-www-form-urlencoded" };
 
-const registered = await anybody.POST("/register", {
+const registered = await anonymous.POST("/register", {
   body: { name: "Barbara", surname: "Liskov", email: "barbara@example.org", password },
 });
 check(registered.data !== undefined, registered.error);
 const user: components["schemas"]["UserResponse"] = registered.data;
 check(user.role === "member" && !user.disabled, user);
 
-const poor = await anybody.POST("/register", { body: { name: "B", surname: "", email: "nowhere", password } });
-check(poor.error !== undefined && poor.response.status === 422, poor);
-const fields = poor.error.errors?.map(({ field, code }) => `${field}: ${code}`).sort();
-check(JSON.stringify(fields) === '["email: email","name: length"]', poor.error);
+const invalid = await anonymous.POST("/register", { body: { name: "B", surname: "", email: "nowhere", password } });
+check(invalid.error !== undefined && invalid.response.status === 422, invalid);
+const fields = invalid.error.errors?.map(({ field, code }) => `${field}: ${code}`).sort();
+check(JSON.stringify(fields) === '["email: email","name: length"]', invalid.error);
 
-const wrong = await anybody.POST("/token", {
+const wrong = await anonymous.POST("/token", {
   body: { grant_type: "password", username: user.email, password: "x" },
   headers: form,
 });
 check(wrong.error?.error === "invalid_grant", wrong);
 check(wrong.response.status === { fastapi: 401, rfc: 400 }[profile], wrong.response.status);
 
-const signedIn = await anybody.POST("/token", {
+const signedIn = await anonymous.POST("/token", {
   body: { grant_type: "password", username: user.email, password },
   headers: form,
 });
@@ -52,16 +52,19 @@ check(edited.data?.version === 2, edited);
 const listed = await barbara.GET("/page/", { params: { query: { size: 1 } } });
 check(listed.data?.total === 1 && listed.data.items[0]?.id === created.data.id, listed);
 
-const made = await barbara.POST("/me/keys", { body: { name: "reader", scopes: ["pages:read"] } });
-check(made.data !== undefined, made.error);
-const reader = createClient<paths>({ baseUrl: url, headers: { Token: made.data.key } });
+const newKey = await barbara.POST("/me/keys", { body: { name: "reader", scopes: ["pages:read"] } });
+check(newKey.data !== undefined, newKey.error);
+const reader = createClient<paths>({ baseUrl: url, headers: { Token: newKey.data.key } });
 const hello = await reader.GET("/protected-route");
 check(hello.data?.hello === "Barbara", hello);
-const refused = await reader.POST("/page/", { body: { title: "t", body: "b" } });
-check(refused.response.status === 403 && refused.error?.code === "insufficient_scope", refused);
+const denied = await reader.POST("/page/", { body: { title: "t", body: "b" } });
+check(denied.response.status === 403 && denied.error?.code === "insufficient_scope", denied);
 
-const revoked = await anybody.POST("/revoke", { body: { token: made.data.key }, headers: form });
+const revoked = await anonymous.POST("/revoke", { body: { token: newKey.data.key }, headers: form });
 check(revoked.response.status === 200, revoked);
-const dead = await reader.GET("/protected-route");
-check(dead.response.status === { fastapi: 403, rfc: 401 }[profile] && dead.error?.code === "invalid_token", dead);
+const afterwards = await reader.GET("/protected-route");
+check(
+  afterwards.response.status === { fastapi: 403, rfc: 401 }[profile] && afterwards.error?.code === "invalid_token",
+  afterwards,
+);
 console.log("done");

@@ -1,4 +1,4 @@
-// Not to be compiled: each marked line is a mistake that the types must find, and the rest must pass.
+// The compiler must reject each line marked as a mistake, and accept all others.
 import createClient from "openapi-fetch";
 import type { paths } from "./schema.js";
 

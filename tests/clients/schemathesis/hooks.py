@@ -1,7 +1,8 @@
-"""Values that the document cannot describe, and a credential that outlives the requests which end it."""
+"""Adjusts values that the document cannot describe, and renews the credential when a request has ended it."""
 
 import datetime
 import os
+import pathlib
 import re
 import secrets
 import subprocess
@@ -11,8 +12,11 @@ import schemathesis
 
 URL = os.environ["LATCHKEY_URL"]
 PASSWORD = "correct horse battery"
-# Without keys:write and users:write: what a key hands on is bounded by what it holds, which no schema can say.
-KEY_SCOPES = ["pages:read", "pages:write", "keys:read", "keys:issue", "users:read", "audit:read", "tokens:introspect"]
+# Without keys:write and users:write: a key can only grant scopes that it holds, which a schema cannot express.
+LEVELS = (pathlib.Path(__file__).parents[3] / "docs/levels.md").read_text()
+KEY_SCOPES = [
+    scope for scope in re.findall(r"^\| `(\w+:\w+)` \|", LEVELS, re.MULTILINE) if scope not in ("keys:write", "users:write")
+]
 FORM_FIELDS = [
     "grant_type", "username", "password", "scope", "client_id", "client_secret", "token", "token_type_hint",
 ]
@@ -21,45 +25,48 @@ RFC_3339 = r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """What the document cannot say about values, where it matters whether they are good ones."""
-    # A comma in a credential makes it two, and a security scheme has no pattern.
+    """Makes values valid where the document cannot describe which values are."""
+    # A comma separates two credentials, and a security scheme cannot have a pattern.
     if "Token" in case.headers:
         case.headers["Token"] = case.headers["Token"].replace(",", "")
-    # The coverage phase writes no quotation marks into headers, and takes a bad If-Match for its good cases.
+    # The route serves every method, and schemathesis requires a refusal of those that the document does not list.
+    if case.operation.path == "/authz" and case.method.upper() not in ("GET", "HEAD"):
+        case.query = {**(case.query or {}), "scope": "held:by-no-caller"}
+    # The coverage phase omits quotation marks in headers, so its positive cases contain an invalid If-Match.
     if case.meta.generation.mode.is_positive and not case.headers.get("If-Match", "*").startswith(("*", '"', "W/")):
         case.headers["If-Match"] = "*"
-    # A page number and a cursor exclude each other, and numbers do not reach far.
+    # `page` and `after` exclude each other, and high page numbers are rejected.
     if case.operation.path == "/page/" and case.meta.generation.mode.is_positive and "page" in case.query:
         case.query.pop("after", None)
         case.query["page"] = min(int(case.query["page"]), 100)
     if not isinstance(case.body, dict):
         return
     body = dict(case.body)
-    # An expiry lies in the future, and within ten years.
-    if is_far(body.get("expires_at")):
+    # An expiry must be in the future and within ten years.
+    if is_out_of_range(body.get("expires_at")):
         body["expires_at"] = "2031-01-01T00:00:00Z"
-    # A form names a field once, also one that nobody knows.
+    # A form must contain each field only once, even an unknown one.
     if case.media_type == "application/x-www-form-urlencoded":
-        many = {name for name, value in body.items() if isinstance(value, (list, dict))}
-        body = {name: value for name, value in body.items() if name in FORM_FIELDS or name not in many}
-    # Common passwords are refused.
+        repeated = {name for name, value in body.items() if isinstance(value, (list, dict))}
+        body = {name: value for name, value in body.items() if name in FORM_FIELDS or name not in repeated}
+    # Common passwords are rejected.
     for field in ["password", "new_password"]:
         if isinstance(body.get(field), str) and 8 <= len(body[field]) <= 128:
             body[field] = ("Zürich " + body[field])[:128]
-    # A new e-mail takes the password beside it.
+    # A new e-mail address requires the current password.
     if case.operation.path == "/me" and "email" in body:
         body.setdefault("current_password", "")
-    # A version by itself changes nothing.
+    # A body with only a version is rejected.
     if case.operation.path == "/page/{id}" and list(body) == ["version"]:
         body["title"] = "t"
-    # Which by itself changes nothing.
+    # A body with only the current password is rejected.
     if case.operation.path == "/me" and list(body) == ["current_password"]:
         body["surname"] = ""
     case.body = body
 
 
-def is_far(value):
-    """Whether this is a time, and none of the next ten years."""
+def is_out_of_range(value):
+    """Returns whether this is a time outside the next ten years."""
     if not isinstance(value, str) or not re.fullmatch(RFC_3339, value):
         return False
     try:
@@ -71,20 +78,20 @@ def is_far(value):
 
 
 class Credential:
-    """Of an admin. Some requests end it, or its user, or what the user may do; then there is another one."""
+    """A credential of an admin. It is renewed if a request ended it, its user, or the role of the user."""
 
     secret = ""
 
     def get(self, case, context):
         if requests.get(f"{URL}/audit?limit=1", headers={"Token": self.secret}, timeout=10).status_code != 200:
-            self.secret = self.renewed()
+            self.secret = self.new_secret()
         return self.secret
 
     def set(self, case, data, context):
         case.headers["Token"] = data
 
-    def renewed(self):
-        token = self.signed_in("ada@example.org") or self.signed_in(new_admin())
+    def new_secret(self):
+        token = self.sign_in("ada@example.org") or self.sign_in(new_admin())
         if os.environ["CREDENTIAL"] == "token":
             return token
         key = requests.post(
@@ -93,14 +100,14 @@ class Credential:
         assert key.status_code == 201, key.text
         return key.json()["key"]
 
-    def signed_in(self, email):
+    def sign_in(self, email):
         form = {"grant_type": "password", "username": email, "password": PASSWORD}
         answer = requests.post(f"{URL}/token", data=form, timeout=10).json()
         return answer.get("access_token")
 
 
 def new_admin():
-    """The address of one who is there for the first time."""
+    """Creates an admin and returns the e-mail address."""
     email = f"{secrets.token_hex(8)}@example.org"
     command = [os.environ["LATCHKEY"], "user", "create", email, "--name", "Newcomer", "--role", "admin"]
     subprocess.run(command, input=PASSWORD + "\n", text=True, capture_output=True, check=True)
