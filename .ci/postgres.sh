@@ -1,6 +1,6 @@
-# To be sourced: a throw-away PostgreSQL on a Unix socket.
+# Source this file. It provides a temporary PostgreSQL server on a Unix socket.
 
-# Starts it; sets `postgres` to its address.
+# Starts the server and sets `postgres` to its URL.
 start_postgres() {
     local bin unprivileged=()
     bin=$(dirname "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1 || command -v initdb)")
@@ -21,7 +21,7 @@ start_postgres() {
     return 1
 }
 
-# Ends it, if it was started, and removes it.
+# Stops the server, if it was started, and removes its files.
 stop_postgres() {
     [ -z "${postgres_server:-}" ] || { kill -INT "$postgres_server" && wait "$postgres_server" || true; }
     [ -z "${postgres_home:-}" ] || rm -rf "$postgres_home"
