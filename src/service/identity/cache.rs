@@ -19,7 +19,7 @@ use crate::domain::id::UserId;
 use crate::domain::principal::Identity;
 use crate::domain::secret::Digest;
 
-/// Users whose ids are equal modulo the number of slots share a version: a change of one user causes a lookup for the
+/// Users whose ids are equal modulo the number of slots share a slot: a change of one user causes a lookup for the
 /// others. A large cache has one slot for this many entries, so that the share of the entries that a change invalidates
 /// does not grow with the cache.
 const ENTRIES_PER_SLOT: usize = 8;
@@ -33,10 +33,10 @@ const MAX_PAST_GENERATIONS: usize = 16;
 /// A bounded number of identities, by the digest of the credential. The credential itself is not stored.
 pub struct IdentityCache {
     entries: Option<Cache<Digest, Entry>>,
-    /// Number of changes for the users of each slot.
-    versions: Box<[AtomicU64]>,
-    /// Number of all changes.
+    /// Number of all changes. The first change has the number 1.
     changes: AtomicU64,
+    /// Number of the last change for the users of each slot.
+    last_changes: Box<[AtomicU64]>,
     /// Number of gaps in the change log. Entries of an older generation may have missed a change.
     generation: AtomicU64,
     /// The last generations before the current one, and the last `certain_at` of each.
@@ -51,7 +51,9 @@ pub struct IdentityCache {
 #[derive(Clone)]
 struct Entry {
     identity: Arc<Identity>,
-    version: u64,
+    /// The last change of its slot when it was stored.
+    last_change: u64,
+    /// The generation when its lookup began.
     generation: u64,
 }
 
@@ -81,17 +83,20 @@ pub struct CacheCounts {
     pub invalidations: u64,
 }
 
-/// The number of changes when a lookup began.
+/// The state of the cache when a lookup began.
 #[derive(Clone, Copy)]
-pub struct Ticket(u64);
+pub struct Ticket {
+    changes: u64,
+    generation: u64,
+}
 
 impl IdentityCache {
     /// A cache of up to `size` identities. 0 turns it off.
     pub fn new(size: usize) -> Self {
         Self {
             entries: (size > 0).then(|| Cache::new(size)),
-            versions: (0..MIN_SLOTS.max(size / ENTRIES_PER_SLOT)).map(|_| AtomicU64::new(0)).collect(),
             changes: AtomicU64::new(0),
+            last_changes: (0..MIN_SLOTS.max(size / ENTRIES_PER_SLOT)).map(|_| AtomicU64::new(0)).collect(),
             generation: AtomicU64::new(0),
             past_generations: Mutex::default(),
             certain_at: AtomicU64::new(0),
@@ -135,22 +140,25 @@ impl IdentityCache {
 
     /// Call this before a lookup, and pass the result to [`put`](Self::put).
     pub fn ticket(&self) -> Ticket {
-        Ticket(self.changes.load(Ordering::SeqCst))
+        Ticket {
+            changes: self.changes.load(Ordering::SeqCst),
+            generation: self.generation.load(Ordering::SeqCst),
+        }
     }
 
-    /// Stores the result of a lookup, unless something has changed since its `ticket`. A previous entry is replaced or
+    /// Stores the result of a lookup, unless its user has changed since its `ticket`. A previous entry is replaced or
     /// removed in any case. The cache need not be certain: the next read of the log returns the changes since the
-    /// lookup, or begins a generation.
+    /// lookup, or begins a generation. A result of an older generation is not fresh, but may be served stale.
     pub fn put(&self, ticket: Ticket, digest: Digest, found: Option<&Arc<Identity>>) {
         let Some(entries) = &self.entries else {
             return;
         };
         if let Some(identity) = found {
-            // The order matters: `invalidate` increments `changes` before the version.
-            let generation = self.generation.load(Ordering::SeqCst);
-            let version = self.version(identity.user_id);
-            if self.changes.load(Ordering::SeqCst) == ticket.0 {
-                return entries.insert(digest, Entry { identity: Arc::clone(identity), version, generation });
+            // A change whose number is not in the slot yet invalidates the entry later.
+            let last_change = self.last_change(identity.user_id);
+            if last_change <= ticket.changes {
+                let entry = Entry { identity: Arc::clone(identity), last_change, generation: ticket.generation };
+                return entries.insert(digest, entry);
             }
         }
         entries.remove(&digest);
@@ -158,25 +166,24 @@ impl IdentityCache {
 
     /// Invalidates the entries of a user.
     pub fn invalidate(&self, user: UserId) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
-        if let Some(version) = self.versions.get(self.slot(user)) {
-            version.fetch_add(1, Ordering::SeqCst);
+        let number = self.count_change();
+        if let Some(last_change) = self.last_changes.get(self.slot(user)) {
+            last_change.fetch_max(number, Ordering::SeqCst);
         }
         self.counts.invalidations.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Invalidates all entries.
     pub fn invalidate_all(&self) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
-        for version in &self.versions {
-            version.fetch_add(1, Ordering::SeqCst);
+        let number = self.count_change();
+        for last_change in &self.last_changes {
+            last_change.fetch_max(number, Ordering::SeqCst);
         }
         self.counts.invalidations.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Ends the freshness of all entries, because changes by other processes may have been missed.
     pub fn begin_generation(&self) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
         let mut past = self.past_generations();
         let generation = self.generation.fetch_add(1, Ordering::SeqCst);
         past.push_back((generation, self.certain_at.load(Ordering::SeqCst)));
@@ -211,17 +218,22 @@ impl IdentityCache {
         certain_at > 0 && micros(self.started.elapsed()) < certain_at + micros(FRESH_FOR)
     }
 
+    /// Counts a change and returns its number.
+    fn count_change(&self) -> u64 {
+        self.changes.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
     /// Whether no change of the user is known since the lookup.
     fn is_valid(&self, entry: &Entry) -> bool {
-        self.version(entry.identity.user_id) == entry.version
+        self.last_change(entry.identity.user_id) == entry.last_change
     }
 
     fn slot(&self, user: UserId) -> usize {
-        usize::try_from(user.0).unwrap_or(0) % self.versions.len()
+        usize::try_from(user.0).unwrap_or(0) % self.last_changes.len()
     }
 
-    fn version(&self, user: UserId) -> u64 {
-        self.versions.get(self.slot(user)).map_or(0, |version| version.load(Ordering::SeqCst))
+    fn last_change(&self, user: UserId) -> u64 {
+        self.last_changes.get(self.slot(user)).map_or(0, |number| number.load(Ordering::SeqCst))
     }
 
     fn past_generations(&self) -> MutexGuard<'_, VecDeque<(u64, u64)>> {
@@ -289,7 +301,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn users_share_versions_in_proportion_to_the_size_of_the_cache() {
+    fn users_share_slots_in_proportion_to_the_size_of_the_cache() {
         let last = |size| {
             let cache = IdentityCache::new(size);
             (1..).find(|id| cache.slot(UserId(*id)) == 0).unwrap()
@@ -307,6 +319,28 @@ pub(crate) mod tests {
         assert!(cache.get(&digest).is_none());
         cache.put(cache.ticket(), digest, Some(&found));
         assert!(cache.get(&digest).is_some());
+        let ticket = cache.ticket();
+        cache.invalidate_all();
+        cache.put(ticket, digest, Some(&found));
+        assert!(cache.get(&digest).is_none());
+    }
+
+    #[test]
+    fn changes_of_other_users_during_a_lookup_neither_keep_its_result_out_nor_remove_the_previous_one() {
+        const LIMIT: Duration = Duration::from_secs(5);
+        let cache = current_cache();
+        let (digest, found) = identity(ADA);
+        let ticket = cache.ticket();
+        cache.invalidate(EVE);
+        cache.put(ticket, digest, Some(&found));
+        assert!(cache.get(&digest).is_some());
+        cache.begin_generation();
+        let ticket = cache.ticket();
+        cache.invalidate(EVE);
+        cache.begin_generation();
+        cache.put(ticket, digest, Some(&found));
+        assert!(cache.get(&digest).is_none(), "a change may have been missed since the lookup");
+        assert!(cache.get_stale(&digest, LIMIT).is_some(), "the next lookup may fail");
     }
 
     #[test]
