@@ -89,12 +89,22 @@ enum Unacknowledged {
 
 /// One of several clients. It records what is acknowledged to it.
 pub struct Worker<'w> {
-    pub name: String,
-    pub client: &'w Client,
-    pub acknowledged: &'w Mutex<Acknowledged>,
+    name: String,
+    client: &'w Client,
+    acknowledged: &'w Mutex<Acknowledged>,
 }
 
-impl Worker<'_> {
+impl<'w> Worker<'w> {
+    /// This many workers, whose names begin with `prefix`.
+    pub fn group(
+        prefix: &str,
+        count: usize,
+        client: &'w Client,
+        acknowledged: &'w Mutex<Acknowledged>,
+    ) -> Vec<Worker<'w>> {
+        (0..count).map(|number| Worker { name: format!("{prefix}-{number}"), client, acknowledged }).collect()
+    }
+
     /// Acts as one new user after another until `is_over` returns true or the server has died.
     pub async fn run(&self, is_over: impl Fn() -> bool) {
         let mut number = 0;

@@ -11,11 +11,12 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::command::without_limits;
 use crate::cycles;
 use crate::pooler::PgBouncer;
 use crate::server::Server;
 use crate::support::database::Database;
-use crate::support::program::{Serving, latchkey};
+use crate::support::program::Serving;
 
 /// Maximum time until another replica sees a revocation.
 const MAX_DELAY: Duration = Duration::from_secs(1);
@@ -36,8 +37,7 @@ struct Replica {
 impl Replica {
     fn start(url: &str) -> Self {
         let home = TempDir::new().unwrap();
-        let mut command = latchkey(home.path(), &[]);
-        command.env("DATABASE_URL", url).env("LATCHKEY__LIMITS__ENABLED", "false");
+        let mut command = without_limits(home.path(), url);
         let serving = Serving::start(command.env("LATCHKEY__METRICS__LISTEN", "127.0.0.1:0"));
         let line = serving.line("metrics on http://");
         let metrics = format!("http://{}", line.split_once("http://").unwrap().1.trim());

@@ -8,8 +8,9 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use crate::client::{Client, RECOVERY};
+use crate::command::without_limits;
 use crate::server::Server;
-use crate::support::program::{Serving, latchkey};
+use crate::support::program::Serving;
 
 /// Concurrent requests in a batch.
 pub const BATCH: usize = 50;
@@ -65,8 +66,7 @@ async fn while_postgres_hangs_requests_fail_in_time_and_no_connections_are_added
     let home = TempDir::new().unwrap();
     let Some(server) = Server::start(home.path(), &[]) else { return };
     let place = TempDir::new().unwrap();
-    let mut command = latchkey(place.path(), &[]);
-    command.env("DATABASE_URL", server.url()).env("LATCHKEY__LIMITS__ENABLED", "false");
+    let mut command = without_limits(place.path(), server.url());
     let serving = Serving::start(command.env("LATCHKEY__AUTH__CACHE_SIZE", "0"));
     let client = Client::of(&serving);
     let token = client.new_user("ada@example.org").await;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::command::without_limits;
 use crate::hang::{BATCH, send_batch};
 use crate::network::{Mode, Proxy};
 use crate::server::Server;
@@ -20,8 +21,7 @@ const MOVED: Duration = Duration::from_millis(5_500);
 const LOAD: Duration = Duration::from_secs(4);
 
 fn start(home: &TempDir, url: &str) -> Serving {
-    let mut command = latchkey(home.path(), &[]);
-    Serving::start(command.env("DATABASE_URL", url).env("LATCHKEY__LIMITS__ENABLED", "false"))
+    Serving::start(&mut without_limits(home.path(), url))
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod acknowledged;
 mod alone;
 mod change_log;
 mod client;
+mod command;
 mod hang;
 mod hosts;
 mod network;

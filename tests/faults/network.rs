@@ -13,8 +13,9 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
 
 use crate::client::{Client, RECOVERY};
+use crate::command::without_limits;
 use crate::server::Server;
-use crate::support::program::{Serving, latchkey};
+use crate::support::program::Serving;
 
 /// Maximum response time of `/health/live`.
 const MAX_LIVE: Duration = Duration::from_millis(500);
@@ -127,11 +128,10 @@ struct Instance {
 
 impl Instance {
     async fn start(name: &'static str, home: &Path, url: &str, cache_size: &str) -> Self {
-        let mut command = latchkey(home, &[]);
-        command.env("DATABASE_URL", url).env("LATCHKEY__AUTH__CACHE_SIZE", cache_size);
+        let mut command = without_limits(home, url);
+        command.env("LATCHKEY__AUTH__CACHE_SIZE", cache_size);
         // With few connections, all of them are lost at once.
-        command.env("LATCHKEY__DATABASE__POOL_SIZE", "2");
-        let serving = Serving::start(command.env("LATCHKEY__LIMITS__ENABLED", "false"));
+        let serving = Serving::start(command.env("LATCHKEY__DATABASE__POOL_SIZE", "2"));
         let client = Client::of(&serving);
         let token = client.new_user(&format!("{name}@example.org")).await;
         client.new_user(&format!("{name}-other@example.org")).await;

@@ -8,10 +8,11 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::client::{Client, RECOVERY};
+use crate::command::without_limits;
 use crate::network::{Mode, Proxy};
 use crate::server::Server;
 use crate::support::database::Database;
-use crate::support::program::{Serving, latchkey};
+use crate::support::program::Serving;
 
 const OUTAGE: Duration = Duration::from_secs(8);
 /// Duration of the load before and after the outage.
@@ -49,8 +50,7 @@ struct Setup {
 
 impl Setup {
     async fn start(home: &TempDir, url: &str, stale_seconds: &str) -> Self {
-        let mut command = latchkey(home.path(), &[]);
-        command.env("DATABASE_URL", url).env("LATCHKEY__LIMITS__ENABLED", "false");
+        let mut command = without_limits(home.path(), url);
         let serving = Serving::start(command.env("LATCHKEY__AUTH__SERVE_STALE_SECONDS", stale_seconds));
         let client = Client::of(&serving);
         let ada = client.new_user("ada@example.org").await;

@@ -13,6 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::client::{Answer, Client};
+use crate::command::without_limits;
 use crate::server::Server;
 use crate::support::app::registration;
 use crate::support::installed;
@@ -135,8 +136,7 @@ async fn all_responses_are_right(pooler: &PgBouncer, about: &str) {
     let place = TempDir::new().unwrap();
     let replicas: Vec<Serving> = (0..2)
         .map(|_| {
-            let mut command = latchkey(place.path(), &[]);
-            command.env("DATABASE_URL", pooler.url()).env("LATCHKEY__LIMITS__ENABLED", "false");
+            let mut command = without_limits(place.path(), pooler.url());
             // The cache would hide wrong results of statements.
             Serving::start(command.env("LATCHKEY__AUTH__CACHE_SIZE", "0"))
         })

@@ -10,11 +10,12 @@ use tokio::net::TcpStream;
 
 use crate::acknowledged::{Acknowledged, Worker, load};
 use crate::client::Client;
+use crate::command::without_limits;
 use crate::server::Server;
 use crate::support::Backend;
 use crate::support::app::PASSWORD;
 use crate::support::database::Database;
-use crate::support::program::{Serving, latchkey};
+use crate::support::program::Serving;
 
 /// Maximum time until the process has ended.
 const MAX_STOP: Duration = Duration::from_secs(8);
@@ -59,19 +60,13 @@ fn stop_time(serving: &mut Serving, signalled: Instant) -> Duration {
 async fn stop_finishes_started_requests(backend: Backend) {
     let Some(database) = Database::create(backend) else { return };
     let home = TempDir::new().unwrap();
-    let start = || {
-        let mut command = latchkey(home.path(), &[]);
-        command.env("DATABASE_URL", &database.url).env("LATCHKEY__LIMITS__ENABLED", "false");
-        Serving::start(&mut command)
-    };
+    let start = || Serving::start(&mut without_limits(home.path(), &database.url));
     let mut serving = start();
     let client = Client::of(&serving);
     let token = client.new_user("ada@example.org").await;
     let key = client.create_key(&token).await.unwrap().text("key");
     let acknowledged = Mutex::new(Acknowledged::default());
-    let workers: Vec<_> = (0..4)
-        .map(|number| Worker { name: format!("user-{number}"), client: &client, acknowledged: &acknowledged })
-        .collect();
+    let workers = Worker::group("user", 4, &client, &acknowledged);
     let stop = async {
         load(&acknowledged, Duration::ZERO).await;
         // Sign-ins wait for a hash, the others do not wait.
@@ -110,8 +105,7 @@ async fn a_stop_while_the_database_hangs_returns_503_to_waiting_requests_and_end
     let home = TempDir::new().unwrap();
     let Some(server) = Server::start(home.path(), &[]) else { return };
     let place = TempDir::new().unwrap();
-    let mut command = latchkey(place.path(), &[]);
-    command.env("DATABASE_URL", server.url()).env("LATCHKEY__LIMITS__ENABLED", "false");
+    let mut command = without_limits(place.path(), server.url());
     let mut serving = Serving::start(command.env("LATCHKEY__AUTH__CACHE_SIZE", "0"));
     let client = Client::of(&serving);
     let token = client.new_user("ada@example.org").await;

@@ -140,10 +140,7 @@ impl IdentityCache {
 
     /// Call this before a lookup, and pass the result to [`put`](Self::put).
     pub fn ticket(&self) -> Ticket {
-        Ticket {
-            changes: self.changes.load(Ordering::SeqCst),
-            generation: self.generation.load(Ordering::SeqCst),
-        }
+        Ticket { changes: self.changes.load(Ordering::SeqCst), generation: self.generation.load(Ordering::SeqCst) }
     }
 
     /// Stores the result of a lookup, unless its user has changed since its `ticket`. A previous entry is replaced or

@@ -8,10 +8,11 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::client::{Answer, Client};
+use crate::command::without_limits;
 use crate::resources::ProcessResources;
 use crate::server::Server;
 use crate::support::database::Database;
-use crate::support::program::{Serving, latchkey};
+use crate::support::program::Serving;
 
 /// Connections of the member.
 const CONNECTIONS: usize = 64;
@@ -64,8 +65,7 @@ async fn measure(client: &Client, token: &str, over: &AtomicBool) -> Vec<(&'stat
 
 async fn flood_does_not_slow_others(url: &str) {
     let place = TempDir::new().unwrap();
-    let mut command = latchkey(place.path(), &[]);
-    command.env("DATABASE_URL", url).env("LATCHKEY__LIMITS__ENABLED", "false");
+    let mut command = without_limits(place.path(), url);
     let serving = Serving::start(command.env("RUST_LOG", "warn,latchkey=info,latchkey::access=warn"));
     let client = Client::of(&serving);
     let (member, other) = (client.new_user("ada@example.org").await, client.new_user("eve@example.org").await);

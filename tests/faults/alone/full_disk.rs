@@ -9,6 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::command::without_limits;
 use crate::server::Server;
 use crate::support::program::{Serving, failure, latchkey, out, run};
 use crate::support::skipped;
@@ -55,8 +56,7 @@ impl Drop for SmallDisk {
 /// Fills the disk under a running server, and frees it again.
 async fn survives(url: &str, disk: &SmallDisk) {
     let place = TempDir::new().unwrap();
-    let mut command = latchkey(place.path(), &[]);
-    command.env("DATABASE_URL", url).env("LATCHKEY__LIMITS__ENABLED", "false");
+    let mut command = without_limits(place.path(), url);
     // Expiry must be noticed although nothing can be removed.
     command.env("LATCHKEY__METRICS__LISTEN", "127.0.0.1:0");
     let mut serving = Serving::start(command.env("LATCHKEY__AUTH__TOKEN_TTL", "15"));

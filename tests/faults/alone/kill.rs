@@ -8,10 +8,11 @@ use tempfile::TempDir;
 
 use crate::acknowledged::{Acknowledged, Worker, load};
 use crate::client::Client;
+use crate::command::without_limits;
 use crate::cycles;
 use crate::support::Backend;
 use crate::support::database::Database;
-use crate::support::program::{Serving, latchkey};
+use crate::support::program::Serving;
 
 /// Duration of the load before the server is killed.
 const LOAD: Duration = Duration::from_secs(2);
@@ -21,21 +22,11 @@ async fn survives(backend: Backend) {
     let Some(database) = Database::create(backend) else { return };
     let home = TempDir::new().unwrap();
     let acknowledged = Mutex::new(Acknowledged::default());
-    let start = || {
-        let mut command = latchkey(home.path(), &[]);
-        command.env("DATABASE_URL", &database.url).env("LATCHKEY__LIMITS__ENABLED", "false");
-        Serving::start(&mut command)
-    };
+    let start = || Serving::start(&mut without_limits(home.path(), &database.url));
     for cycle in 0..cycles() {
         let serving = start();
         let client = Client::of(&serving);
-        let workers: Vec<_> = (0..CLIENTS)
-            .map(|number| Worker {
-                name: format!("user-{cycle}-{number}"),
-                client: &client,
-                acknowledged: &acknowledged,
-            })
-            .collect();
+        let workers = Worker::group(&format!("user-{cycle}"), CLIENTS, &client, &acknowledged);
         let kill = async {
             load(&acknowledged, LOAD).await;
             serving.signal("-KILL");

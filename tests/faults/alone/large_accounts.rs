@@ -9,11 +9,12 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::client::Client;
+use crate::command::without_limits;
 use crate::cycles;
 use crate::support::Backend;
 use crate::support::app::PASSWORD;
 use crate::support::database::Database;
-use crate::support::program::{Serving, latchkey};
+use crate::support::program::Serving;
 
 /// Maximum time of the change.
 const MAX_CHANGE: Duration = Duration::from_millis(100);
@@ -139,8 +140,7 @@ async fn large_accounts_are_ended_at_once(backend: Backend) {
     let Some(database) = Database::create(backend) else { return };
     let home = TempDir::new().unwrap();
     let start = || {
-        let mut command = latchkey(home.path(), &[]);
-        command.env("DATABASE_URL", &database.url).env("LATCHKEY__LIMITS__ENABLED", "false");
+        let mut command = without_limits(home.path(), &database.url);
         // A million audit entries would log as many lines.
         command.env("RUST_LOG", "warn,latchkey::server=info");
         Serving::start(&mut command)

@@ -8,10 +8,11 @@ use tempfile::TempDir;
 
 use crate::acknowledged::{Acknowledged, Worker, load};
 use crate::client::{Client, RECOVERY};
+use crate::command::without_limits;
 use crate::cycles;
 use crate::server::Server;
 use crate::support::database::Database;
-use crate::support::program::{Serving, latchkey};
+use crate::support::program::Serving;
 
 const CLIENTS: usize = 6;
 /// Duration of the load before and after a restart.
@@ -23,8 +24,7 @@ async fn restart_loses_nothing(signal: &'static str) {
     let home = TempDir::new().unwrap();
     let Some(mut server) = Server::start(home.path(), &[]) else { return };
     let place = TempDir::new().unwrap();
-    let mut command = latchkey(place.path(), &[]);
-    command.env("DATABASE_URL", server.url()).env("LATCHKEY__LIMITS__ENABLED", "false");
+    let mut command = without_limits(place.path(), server.url());
     let serving = Serving::start(command.env("LATCHKEY__AUTH__CACHE_SIZE", "0"));
     let client = Client::of(&serving);
     let token = client.new_user("ada@example.org").await;
@@ -32,13 +32,7 @@ async fn restart_loses_nothing(signal: &'static str) {
     for cycle in 0..cycles() {
         let end = Mutex::new(None::<Instant>);
         let is_over = || end.lock().unwrap().is_some_and(|end| Instant::now() > end);
-        let workers: Vec<_> = (0..CLIENTS)
-            .map(|number| Worker {
-                name: format!("user-{cycle}-{number}"),
-                client: &client,
-                acknowledged: &acknowledged,
-            })
-            .collect();
+        let workers = Worker::group(&format!("user-{cycle}"), CLIENTS, &client, &acknowledged);
         let restart = async {
             load(&acknowledged, LOAD).await;
             server = tokio::task::spawn_blocking(move || {
