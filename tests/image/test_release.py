@@ -56,14 +56,14 @@ def test_a_second_run_gives_the_same_files(release, tmp_path):
     assert (tmp_path / "SHA256SUMS").read_text() == (release / "SHA256SUMS").read_text()
 
 
-def test_the_archive_holds_the_program_the_licences_and_the_deployment_files(release):
+def test_the_archive_holds_the_program_its_manual_the_licences_and_the_deployment_files(release):
     (path,) = release.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         members = {member.name.split("/", 1)[1]: member for member in archive}
         program = archive.extractfile(members["latchkey"]).read()
     assert program == PROGRAM.read_bytes()
     assert members["latchkey"].mode == 0o755
-    for name in ["LICENSE-MIT", "LICENSE-APACHE", "config/default.toml", "deploy/latchkey.service", "deploy/compose.yaml",
+    for name in ["man/latchkey.1", "man/latchkey-user-create.1", "completions/latchkey.zsh", "LICENSE-MIT", "LICENSE-APACHE", "config/default.toml", "deploy/latchkey.service", "deploy/compose.yaml",
                  "deploy/nginx.conf", "deploy/kubernetes/postgres.yaml"]:
         assert members[name].mode == 0o644, name
     assert {(member.uid, member.gid) for member in members.values()} == {(0, 0)}
