@@ -145,12 +145,15 @@ fn on_postgres(conn: &mut PgConnection, text: &str, after: UserId, limit: i64) -
     }
     let literal = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     let started = Instant::now();
-    diesel::sql_query("SET LOCAL statement_timeout = '800ms'").execute(conn)?;
-    let found: Result<Vec<IdRow>, _> = diesel::sql_query(MATCHES)
-        .bind::<BigInt, _>(after.0)
-        .bind::<Text, _>(format!("%{literal}%"))
-        .bind::<BigInt, _>(CANDIDATES_MAX + 1)
-        .load(conn);
+    // In a savepoint, because a time-out ends the transaction that it happens in.
+    let found: Result<Vec<IdRow>, _> = conn.transaction(|conn| {
+        diesel::sql_query("SET LOCAL statement_timeout = '800ms'").execute(conn)?;
+        diesel::sql_query(MATCHES)
+            .bind::<BigInt, _>(after.0)
+            .bind::<Text, _>(format!("%{literal}%"))
+            .bind::<BigInt, _>(CANDIDATES_MAX + 1)
+            .load(conn)
+    });
     let mut found: Vec<UserId> = match found {
         Ok(found) => found.into_iter().map(|row| UserId(row.id)).collect(),
         Err(_) if started.elapsed() >= TIMEOUT && !is_lost(conn) => return Ok(Matches::TooMany),

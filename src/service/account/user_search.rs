@@ -54,8 +54,6 @@ pub(crate) fn find(conn: &mut Conn, query: &UserQuery) -> Result<(Vec<users::Use
     let text = query.search.to_lowercase();
     let ids = matching_ids(conn, &text, after, limit)?;
     let found = users::find_all(conn, &ids)?;
-    // The count comes last, because after a statement time-out PostgreSQL rejects all further queries of the
-    // transaction.
     let total = if query.with_total { Some(Total::of(count(conn, &text)?)) } else { None };
     Ok((found, total))
 }

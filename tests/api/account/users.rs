@@ -103,6 +103,25 @@ specify! {
         assert_eq!(emails(&find("search=\u{f6}d\u{f6}n").await), [other]);
     }
 
+    async fn a_count_that_times_out_is_not_exact_and_does_not_fail_the_search(app: App) {
+        let root = app.admin("root@example.org").await;
+        // More users than are compared without the index.
+        app.database.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5001)
+             INSERT INTO users (name, surname, email, email_key, website, hashed_password, created_at, updated_at)
+             SELECT 'Many', '', 'many' || i || '@example.org', 'many' || i || '@example.org', '', '', '2026-01-01 00:00:00', '2026-01-01 00:00:00' FROM n"
+        ).await;
+        if app.database.backend == Backend::Postgres {
+            app.database.execute(
+                "CREATE OR REPLACE FUNCTION user_search_fold(searched TEXT) RETURNS TEXT LANGUAGE plpgsql VOLATILE AS
+                 'BEGIN PERFORM pg_sleep(2); RETURN lower(searched); END'"
+            ).await;
+        }
+        let list = app.get("/users?search=many&limit=1&total=true", &root).await;
+        let total = if app.database.backend == Backend::Postgres { 10_000 } else { 5_001 };
+        assert_eq!((list.status, emails(&list), &list.body["total"]), (200, vec!["many1@example.org"], &json!(total)), "{list:?}");
+    }
+
     async fn disabling_a_user_revokes_all_credentials_and_enabling_restores_none(app: App) {
         let root = app.admin("root@example.org").await;
         let ada = app.admin("ada@example.org").await;
