@@ -13,7 +13,7 @@ use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text};
 
 use crate::db::engine::connection::Conn;
 use crate::db::engine::hosts::CurrentServer;
-use crate::db::engine::manager::Manager;
+use crate::db::engine::manager::{Manager, PooledConnection};
 use crate::db::engine::postgres::Pooler;
 use crate::db::engine::transaction::read_transaction;
 use crate::domain::id::UserId;
@@ -46,7 +46,7 @@ const EMPTY_SNAPSHOT: &str = "1:1:";
 
 /// Reads the log on a connection of its own.
 pub struct ChangeLogReader {
-    conn: Conn,
+    conn: PooledConnection,
     pooler: Pooler,
     server: Arc<CurrentServer>,
     position: Position,
@@ -124,8 +124,8 @@ struct SqliteChange {
 
 impl ChangeLogReader {
     pub(crate) fn open(manager: &Manager) -> Result<Self, AppError> {
-        let conn = manager.open_named(APPLICATION_NAME)?.into_conn();
-        let position = match conn {
+        let mut conn = manager.open_named(APPLICATION_NAME)?;
+        let position = match conn.verified()? {
             Conn::Postgres(_) => Position::Postgres(None),
             Conn::Sqlite(_) => Position::Sqlite(SqlitePosition::default()),
         };
@@ -135,15 +135,16 @@ impl ChangeLogReader {
     /// Reads the changes since the previous read. After an error the reader must not be used again.
     pub fn read(&mut self) -> Result<ChangeBatch, AppError> {
         let certain = Instant::now();
+        let conn = self.conn.verified()?;
         let changed = match &mut self.position {
             Position::Postgres(position) => {
-                let changed = read_postgres(&mut self.conn, &self.pooler, position, certain)?;
+                let changed = read_postgres(conn, &self.pooler, position, certain)?;
                 if let Some(position) = position {
                     self.server.set(&position.server_started);
                 }
                 changed
             }
-            Position::Sqlite(position) => read_sqlite(&mut self.conn, position)?,
+            Position::Sqlite(position) => read_sqlite(conn, position)?,
         };
         Ok(ChangeBatch { changed, certain })
     }

@@ -92,7 +92,7 @@ pub(crate) struct PooledConnection {
 
 impl std::fmt::Debug for PooledConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pooled").field("verification", &self.verification).finish_non_exhaustive()
+        f.debug_struct("PooledConnection").field("verification", &self.verification).finish_non_exhaustive()
     }
 }
 
@@ -152,8 +152,11 @@ impl PooledConnection {
     }
 
     /// The inner connection, for use outside the pool.
-    pub(crate) fn into_conn(self) -> Conn {
-        self.conn
+    ///
+    /// Errors: the open SQLite file is no longer the file at its path.
+    pub(crate) fn verified(&mut self) -> Result<&mut Conn, AppError> {
+        self.check_file()?;
+        Ok(&mut self.conn)
     }
 
     fn is_fresh(&self) -> bool {

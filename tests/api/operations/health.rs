@@ -88,10 +88,16 @@ async fn becomes_ready(app: &App) {
 async fn a_replaced_sqlite_file_is_not_written_to() {
     let app = App::start(Backend::Sqlite, Profile::Fastapi).await.unwrap();
     let ada = app.user("ada@example.org").await;
+    assert_eq!(app.get("/protected-route", &ada).await.status, 200, "the token is cached");
     let file = app.database.url.strip_prefix("sqlite://").unwrap();
     let copy = format!("{file}.copy");
     std::fs::copy(file, &copy).unwrap();
     std::fs::rename(&copy, file).unwrap();
+    // Within a second, because changes to the new file cannot be seen.
+    while app.get("/protected-route", &ada).await.status == 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    app.get("/protected-route", &ada).await.assert_error(500, "internal");
     app.post("/page/", &ada, &json!({ "title": "t", "body": "b" })).await.assert_error(500, "internal");
     app.get("/health/ready", &Credential::None).await.assert_error(503, "database_replaced");
 }
