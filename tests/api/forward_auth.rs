@@ -275,6 +275,26 @@ async fn a_public_rule_for_options_lets_preflights_pass() {
 }
 
 #[tokio::test]
+async fn preflights_of_listed_origins_to_authz_require_what_the_rules_require() {
+    let rules = json!([{ "scopes": ["pages:write"] }]);
+    let origin = "https://app.example.com";
+    let listed =
+        |settings: &mut Settings| settings.http.cors_origins = serde_json::from_value(json!([origin])).unwrap();
+    for app in apps_with_rules(rules, listed).await {
+        let ada = app.user("ada@example.org").await;
+        let preflight = |origin: &str, credential: &Credential| {
+            let request = app.request("OPTIONS", "/authz").credential(credential).header("Origin", origin);
+            let request = request.header("X-Forwarded-Method", "OPTIONS").header("X-Forwarded-Uri", "/home");
+            request.header("Access-Control-Request-Method", "GET").header("X-Forwarded-Host", "a.example.com").send()
+        };
+        for origin in [origin, "https://other.example.com"] {
+            assert_eq!(preflight(origin, &Credential::None).await.status, app.expected.no_credential, "{origin}");
+            assert_eq!(preflight(origin, &ada).await.status, 200, "{origin}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_original_request_is_read_from_any_usual_header_and_contradictions_are_refused() {
     for app in apps_with_rules(translate(), |_| ()).await {
         let ada = app.user("ada@example.org").await;

@@ -51,16 +51,18 @@ pub fn cors(origins: &Origins) -> Condition<Cors> {
     Condition::new(!origins.all().is_empty(), allowed)
 }
 
-/// Rejects a preflight request that [`cors`] would reject, with the reason. Without origins it rejects all of them,
-/// except for [`ANY_METHOD_PATH`], where a proxy may ask about a preflight request to another service.
+/// Rejects a preflight request that [`cors`] would reject, with the reason. Without origins it rejects all of them. At
+/// [`ANY_METHOD_PATH`] a proxy may ask about a preflight request to another service: its rules decide, as for every
+/// other request.
 pub async fn explain_rejected_preflight<B: MessageBody + 'static>(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let origins = request.app_data::<web::Data<Origins>>().map_or(&[][..], |origins| origins.all());
-    let is_exempt = origins.is_empty() && request.path() == ANY_METHOD_PATH;
-    if request.method() == Method::OPTIONS
-        && !is_exempt
+    if request.path() == ANY_METHOD_PATH {
+        // Without it, the middleware of `cors` does not answer the request.
+        request.headers_mut().remove(ACCESS_CONTROL_REQUEST_METHOD);
+    } else if request.method() == Method::OPTIONS
         && let Some(rejection) = rejection(request.headers(), origins)
     {
         return Ok(request.error_response(rejection));
