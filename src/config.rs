@@ -39,6 +39,10 @@ use crate::domain::password::checksum::MAX_LANES;
 /// The default settings with their documentation: the text of `config/default.toml`.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
+/// Least number of seconds between the end of `shutdown_delay` and that of the shutdown: the last connections are
+/// accepted, requests in progress finish, and pending writes are stored.
+const MIN_DRAIN_SECONDS: u64 = 2;
+
 /// All settings. `config/default.toml` describes each of them.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -318,7 +322,8 @@ impl Settings {
         within("server.keep_alive", self.server.keep_alive, 1, 3600)?;
         within("http.proxy_keep_alive", self.http.proxy_keep_alive, 1, 3600)?;
         within("server.shutdown_timeout", self.server.shutdown_timeout, 0, 300)?;
-        within("server.shutdown_delay", self.server.shutdown_delay, 0, self.server.shutdown_timeout)?;
+        let longest_delay = self.server.shutdown_timeout.saturating_sub(MIN_DRAIN_SECONDS);
+        within("server.shutdown_delay", self.server.shutdown_delay, 0, longest_delay)?;
         self.tls.check()?;
         within("auth.token_ttl", auth.token_ttl, 1, 31_536_000)?;
         within("auth.bcrypt_cost", auth.bcrypt_cost, 10, 31)?;
@@ -329,6 +334,11 @@ impl Settings {
         within("auth.password_max_length", auth.password_max_length, auth.password_min_length, 512)?;
         within("auth.cache_size", auth.cache_size, 0, 10_000_000)?;
         within("auth.serve_stale_seconds", auth.serve_stale_seconds, 0, 3_600)?;
+        if auth.serve_stale_seconds > 0 && auth.cache_size == 0 {
+            let rule =
+                "This serves cached credentials, but auth.cache_size is 0. Set auth.cache_size, or set this to 0.";
+            return Err(ConfigError::new("auth.serve_stale_seconds", rule));
+        }
         self.registration.check()?;
         self.roles.check()?;
         self.authz.check(&self.http)?;

@@ -137,7 +137,7 @@ const VARIABLES: &[(&str, &str, &str)] = &[
     (
         "LATCHKEY__SERVER__SHUTDOWN_DELAY",
         "9",
-        "settings: server.shutdown_delay (LATCHKEY__SERVER__SHUTDOWN_DELAY): 9 is out of range. Write 0 to 8.",
+        "settings: server.shutdown_delay (LATCHKEY__SERVER__SHUTDOWN_DELAY): 9 is out of range. Write 0 to 6.",
     ),
     (
         "LATCHKEY__SERVER__WORKERS",
@@ -803,6 +803,12 @@ fn files_and_addresses_named_by_settings_must_exist() {
             "health",
             "http://127.0.0.1:0/health/ready: port 0 cannot be checked. Set the port of the running server: \
              server.listen (LATCHKEY__SERVER__LISTEN).",
+        ),
+        (
+            &[("LATCHKEY__AUTH__SERVE_STALE_SECONDS", "30"), ("LATCHKEY__AUTH__CACHE_SIZE", "0")],
+            "serve",
+            "settings: auth.serve_stale_seconds (LATCHKEY__AUTH__SERVE_STALE_SECONDS): This serves cached credentials, but \
+             auth.cache_size is 0. Set auth.cache_size, or set this to 0.",
         ),
         (
             &[("LATCHKEY_CONFIG", "")],
