@@ -124,12 +124,12 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.write_then(std::future::ready(()), change, || ()).await
+        self.write_then(std::future::ready(()), change, |_| ()).await
     }
 
-    /// Acquires `user_lock`, then runs `change` as [`Db::write`] does. Calls `on_stored` after the transaction if its
-    /// changes are or may be stored, even if this future has been dropped. `user_lock` is held until the work ends, or
-    /// counts as lost because the database does not respond.
+    /// Acquires `user_lock`, then runs `change` as [`Db::write`] does. Calls `on_stored` after the transaction, even if
+    /// this future has been dropped: with the value if the changes are stored, and with `None` if they may be stored.
+    /// `user_lock` is held until the work ends, or counts as lost because the database does not respond.
     pub async fn write_then<H, T, F, A>(
         &self,
         user_lock: impl Future<Output = H>,
@@ -140,15 +140,17 @@ impl Db {
         H: Send + 'static,
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
-        A: FnOnce() + Send + 'static,
+        A: FnOnce(Option<&T>) + Send + 'static,
     {
         let limit = self.work_timeout();
         let gate = Arc::new(CommitGate::new(Some(Instant::now() + limit)));
         let (commit_gate, pooler) = (Arc::clone(&gate), self.pooler());
         let transaction = move |conn: &mut Conn| {
             let result = write_transaction(conn, &pooler, &commit_gate, change);
-            if matches!(result, Ok(_) | Err(AppError::OutcomeUnknown(_))) {
-                on_stored();
+            match &result {
+                Ok(value) => on_stored(Some(value)),
+                Err(AppError::OutcomeUnknown(_)) => on_stored(None),
+                Err(_) => {}
             }
             result
         };

@@ -193,7 +193,8 @@ impl AuditTrail {
             Credential::Token(_) | Credential::OwnKey(_) => None,
         });
         let (roles, cache) = (self.identities.roles().clone(), Arc::clone(self.identities.cache()));
-        let affected = draft.clone();
+        let (stored_draft, client_info, metrics) =
+            (draft.clone(), context.client_info.clone(), Arc::clone(&self.metrics));
         let change = move |conn: &mut Conn| {
             let locked = locks.acquire(conn, &context)?;
             let now = clock.now();
@@ -218,19 +219,17 @@ impl AuditTrail {
                 Err(AppError::Internal("the change has no audit entry".into()))
             }
         };
-        // Runs after the commit, even if the request was cancelled. A change that is not stored leaves the cache
-        // unchanged.
-        let on_stored = move || {
-            affected.invalidate_identities(&cache);
-            affected.run_after_commit();
+        // Runs after the commit, even if the client has gone. A change that is not stored leaves the cache unchanged.
+        let on_stored = move |stored: Option<&T>| {
+            stored_draft.invalidate_identities(&cache);
+            stored_draft.run_after_commit();
+            if stored.is_some() {
+                let written = stored_draft.log_written(&client_info);
+                (0..written).for_each(|_| metrics.audit_entry(Outcome::Success.name()));
+            }
         };
         match self.db.write_then(self.limits.user_locks().lock(user, issued_key), change, on_stored).await {
-            Ok(value) => {
-                for _ in 0..outer_draft.log_written(&outer_context.client_info) {
-                    self.metrics.audit_entry(Outcome::Success.name());
-                }
-                Ok(value)
-            }
+            Ok(value) => Ok(value),
             Err(error) => {
                 if let AppError::OutcomeUnknown(_) = error {
                     // The thread that would invalidate the cache may hang for a long time.
@@ -315,7 +314,7 @@ impl AuditTrail {
         let mut refusal = refusal;
         if refusal.account.is_some() {
             let now = self.clock.now();
-            if let Some(reason) = self.write_for_refusal(move |conn| extra_write(conn, now)).await? {
+            if let Some(reason) = self.write_for_refusal(move |conn| extra_write(conn, now), |_| ()).await? {
                 refusal.event.detail = Some(reason.to_owned());
             }
         }
@@ -336,6 +335,7 @@ impl AuditTrail {
         F: FnOnce(&mut Conn, Timestamp) -> Result<Option<&'static str>, AppError> + Send + 'static,
     {
         let (client_info, now) = (context.client_info.clone(), self.clock.now());
+        let (logged_info, metrics) = (client_info.clone(), Arc::clone(&self.metrics));
         let record = move |conn: &mut Conn| {
             let event = match extra_write(conn, now)? {
                 Some(reason) => event.detail(reason),
@@ -344,18 +344,23 @@ impl AuditTrail {
             audit_entries::insert(conn, now, &by, &event, outcome, &client_info)?;
             Ok((by, event))
         };
-        let (by, event) = self.write_for_refusal(record).await?;
-        log_entry(&by, &event, outcome, &context.client_info);
-        self.metrics.audit_entry(outcome.name());
-        Ok(())
+        let on_stored = move |stored: Option<&(Actor, Event)>| {
+            if let Some((by, event)) = stored {
+                log_entry(by, event, outcome, &logged_info);
+                metrics.audit_entry(outcome.name());
+            }
+        };
+        self.write_for_refusal(record, on_stored).await.map(drop)
     }
 
-    async fn write_for_refusal<T, F>(&self, record: F) -> Result<T, AppError>
+    /// Calls `on_stored` as [`Db::write_then`] does.
+    async fn write_for_refusal<T, F, A>(&self, record: F, on_stored: A) -> Result<T, AppError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
+        A: FnOnce(Option<&T>) + Send + 'static,
     {
-        self.db.write(record).await.map_err(|error| match error {
+        self.db.write_then(std::future::ready(()), record, on_stored).await.map_err(|error| match error {
             // The request was rejected, so nothing was changed, whether or not the entry was stored.
             AppError::OutcomeUnknown(source) => AppError::Busy(source),
             error => error,

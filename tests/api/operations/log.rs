@@ -1,15 +1,18 @@
 //! The log: access lines, errors, audit entries, panics and their format.
 
 use std::process::Command;
+use std::time::Duration;
 
 use chrono::{DateTime, FixedOffset, TimeDelta};
 use latchkey::clock::Clock;
 use latchkey::config::LogFormat;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::support::app::{PASSWORD, registration};
-use crate::support::client::Request;
+use crate::support::client::{Client, Request};
 use crate::support::program::{Serving, latchkey, out, run};
 use crate::support::{Credential, specify_database};
 
@@ -51,7 +54,7 @@ fn raw_request(method: &str, path: &str, headers: &str, body: &str) -> String {
 async fn exchange(address: &str, request: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     // The connection may be reset after the response.
@@ -190,6 +193,40 @@ specify_database! {
         let trail: Vec<_> = trail.collect();
         assert!(trail.len() >= 8, "{trail:?}");
         assert_eq!(lines.collect::<Vec<_>>(), trail);
+    }
+
+    async fn an_audit_entry_is_logged_although_its_client_has_gone(database: Database) {
+        let home = TempDir::new().unwrap();
+        let mut command = latchkey(home.path(), &[]);
+        command.env("DATABASE_URL", &database.url).env("LATCHKEY__LIMITS__ENABLED", "false");
+        let mut serving = Serving::start(&mut command);
+        let address = serving.address();
+        let client = Client::new(&format!("http://{address}"));
+        client.register("ada@example.org").await;
+        let token = client.new_token_of("ada@example.org").await;
+        let body = json!({ "title": "t", "body": "b" }).to_string();
+        // A change, and a denied request.
+        let requests = [
+            format!("POST /page/ HTTP/1.1\r\nHost: x\r\nToken: {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
+            format!("GET /users HTTP/1.1\r\nHost: x\r\nToken: {token}\r\n\r\n"),
+        ];
+        for number in 0..120_u64 {
+            let mut stream = TcpStream::connect(&address).await.unwrap();
+            // The server notices at once.
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            stream.write_all(requests[usize::from(number % 2 == 1)].as_bytes()).await.unwrap();
+            // The client leaves before, during and after the transaction.
+            tokio::time::sleep(Duration::from_micros(150 * (number % 20))).await;
+        }
+        serving.signal("-TERM");
+        serving.child.wait().unwrap();
+        let log = serving.remaining_lines();
+        for action in ["page.create", "request"] {
+            let stored = database.number(format!("SELECT COUNT(*) AS number FROM audit_entries WHERE action = '{action}' AND request_id IS NOT NULL")).await;
+            let logged = log.iter().filter(|line| line.contains("latchkey::audit") && line.contains(&format!(" action={action} ")));
+            assert_eq!(i64::try_from(logged.count()).unwrap(), stored, "{action}");
+            assert!(stored > 0, "{action}");
+        }
     }
 
     async fn times_are_in_utc_in_every_time_zone(database: Database) {
