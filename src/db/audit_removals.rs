@@ -67,7 +67,8 @@ pub fn recorded_bound(conn: &mut Conn, part: TrailPart) -> Result<EntryId, AppEr
         .filter(audit_entries::outcome.eq(Outcome::Success.name()))
         .order(audit_entries::id.desc())
         .select(audit_entries::version_after)
-        .first(conn)
+        .limit(1)
+        .get_result(conn)
         .optional()?;
     Ok(EntryId(bound.flatten().unwrap_or_default()))
 }

@@ -181,22 +181,21 @@ impl Pruning {
         };
         let (below, is_left) = self.db.read(is_left).await?;
         let (mut after, mut removed) = (EntryId(0), Removed::default());
-        while is_left {
+        if !is_left {
+            return Ok(removed);
+        }
+        loop {
             let began = Instant::now();
             match self.db.write(move |conn| remove_batch(conn, part, after, below)).await? {
                 Step::Removed { last, count } => {
                     after = last;
                     removed.count += count;
                 }
-                Step::Complete => break,
-                Step::Locked => {
-                    removed.is_locked = true;
-                    break;
-                }
+                Step::Complete => return Ok(removed),
+                Step::Locked => return Ok(Removed { is_locked: true, ..removed }),
             }
             tokio::time::sleep(MIN_PAUSE.max(began.elapsed() * 2)).await;
         }
-        Ok(removed)
     }
 }
 

@@ -629,7 +629,10 @@ const FILES: &[(&str, &str)] = &[
         "[database]\nurl = \"sqlite://a\u{200b}.db\"",
         "settings: database.url (latchkey.toml, line 2): The value contains the invisible character U+200B. Remove it.",
     ),
-    ("nonsense = 1", "settings: nonsense (latchkey.toml, line 1): There is no such section. There are [audit], [auth], …"),
+    (
+        "nonsense = 1",
+        "settings: nonsense (latchkey.toml, line 1): There is no such section. There are [audit], [auth], …",
+    ),
     (
         "[registration]\nmode = \"closed\"\nemail_domains = [\"@example.org\"]",
         "settings: registration.email_domains (latchkey.toml, line 3): Entry 1 is not a domain. Write it without @ and without patterns, such as example.org.",
