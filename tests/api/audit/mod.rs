@@ -2,6 +2,7 @@
 
 mod export;
 mod history;
+mod periods;
 mod retention;
 mod trail;
 
