@@ -16,7 +16,7 @@ async fn one_request_finds_a_period_among_many_entries() {
         add_entries(&app.database, OTHERS, "user:7", "success", at(9, 0)).await;
         add_entries(&app.database, 30, "user:7", "success", at(5, 0)).await;
         // Another server, whose clock is five minutes behind.
-        add_entries(&app.database, 2, "user:8", "failure", at(5, -300)).await;
+        add_entries(&app.database, 2, "key:8", "failure", at(5, -300)).await;
         add_entries(&app.database, 10, "user:7", "success", at(5, 10)).await;
         add_entries(&app.database, OTHERS, "user:7", "success", at(1, 0)).await;
         let root = app.admin("root@example.org").await;
@@ -25,7 +25,7 @@ async fn one_request_finds_a_period_among_many_entries() {
         for (query, count) in [
             (around.clone(), 42),
             (format!("{around}&outcome=failure"), 2),
-            (format!("{around}&actor=user:8"), 2),
+            (format!("{around}&actor=key:8"), 2),
             (format!("{around}&target=page:1"), 42),
             (format!("{around}&action=page.delete"), 0),
             (behind, 2),
