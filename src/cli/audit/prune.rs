@@ -40,8 +40,9 @@ pub(in crate::cli) struct Prune {
 pub(super) async fn prune(service: &Service, prune: Prune, output: Output) -> Outcome {
     let Prune { before, exported, .. } = prune;
     require_past(before)?;
-    // Completes a removal that was interrupted, so that no entry is counted twice.
-    let mut removed = remove_recorded(service).await?;
+    // Completes removals that were interrupted, so that no entry is counted twice.
+    remove_recorded(service, TrailPart::AnonymousFailures).await?;
+    let mut removed = remove_recorded(service, TrailPart::All).await?;
     if let Some(old) = service.pruning().older_than(before).await.map_err(explain)? {
         let reason = match exported {
             None => "without an export".to_owned(),
@@ -54,7 +55,7 @@ pub(super) async fn prune(service: &Service, prune: Prune, output: Output) -> Ou
         while !service.pruning().record(old, Actor::caller(&Caller::CommandLine), &reason).await.map_err(explain)? {
             tokio::time::sleep(LOCKED_PAUSE).await;
         }
-        removed += remove_recorded(service).await?;
+        removed += remove_recorded(service, TrailPart::All).await?;
     }
     let line = format!("removed {removed} entries from before {before}");
     output.show(&json!({ "removed": removed, "before": before }), line)
@@ -86,11 +87,11 @@ async fn compare(service: &Service, old: OldEntries, file: &Path) -> Outcome {
     Ok(())
 }
 
-/// Deletes the entries whose removal is recorded. Returns their number.
-async fn remove_recorded(service: &Service) -> Result<u64, String> {
+/// Deletes the entries of a part whose removal is recorded. Returns their number.
+async fn remove_recorded(service: &Service, part: TrailPart) -> Result<u64, String> {
     let (mut count, mut busy) = (0, 0);
     loop {
-        match service.pruning().remove_recorded(TrailPart::All).await {
+        match service.pruning().remove_recorded(part).await {
             Ok(Removed { count: removed, is_locked }) => {
                 count += removed;
                 busy = 0;

@@ -87,4 +87,7 @@ async fn the_documented_grants_suffice_for_every_operation_and_permit_nothing_el
         let error = refusal(&url, denied);
         assert!(error.contains(reason), "{denied}: {error}");
     }
+    database.execute("REVOKE EXECUTE ON FUNCTION remove_audit_entries FROM PUBLIC").await;
+    let error = refusal(&url, "SELECT remove_audit_entries('audit', 0, 1)");
+    assert!(error.contains("permission denied for function"), "{error}");
 }
