@@ -40,6 +40,13 @@ impl Timestamp {
         DateTime::from_timestamp_micros(moment.timestamp_micros()).map(Self)
     }
 
+    /// The start of the day in UTC.
+    #[must_use]
+    pub fn start_of_day(self) -> Self {
+        let micros = self.0.timestamp_micros();
+        Self::of_micros(micros - micros.rem_euclid(86_400_000_000))
+    }
+
     /// The time in UTC without a zone, for a `TIMESTAMP` column.
     pub fn naive(self) -> NaiveDateTime {
         self.0.naive_utc()

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+mod audit;
 mod authz;
 mod database;
 mod files;
@@ -24,6 +25,7 @@ mod sources;
 mod tls;
 mod values;
 
+pub use self::audit::AuditSettings;
 pub use self::authz::{AuthzSettings, ForwardAudit};
 pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl};
 pub use self::limits::{Limit, LimitSettings};
@@ -63,6 +65,8 @@ pub struct Settings {
     pub roles: RoleSettings,
     /// `[authz]`
     pub authz: AuthzSettings,
+    /// `[audit]`
+    pub audit: AuditSettings,
     /// `[limits]`
     pub limits: LimitSettings,
     /// `[log]`
@@ -342,6 +346,7 @@ impl Settings {
         self.registration.check()?;
         self.roles.check()?;
         self.authz.check(&self.http)?;
+        self.audit.check()?;
         self.limits.check()?;
         within("log.access_every", self.log.access_every, 0, 1_000_000)?;
         let key = auth.api_key_token.get().unwrap_or("unset");

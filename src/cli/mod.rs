@@ -78,7 +78,7 @@ enum Command {
     Key(Operation<key::KeyCommand>),
     /// Manage sign-in tokens
     Token(Operation<token::TokenCommand>),
-    /// Read the audit trail
+    /// Read, export and prune the audit trail
     Audit(Operation<audit::AuditCommand>),
     /// Print the OpenAPI document
     Openapi,

@@ -119,6 +119,12 @@ pub fn is_pending(conn: &mut Conn, user: UserId) -> Result<bool, AppError> {
     Ok(select(exists(pending)).get_result(conn)?)
 }
 
+/// The oldest audit entry that a pending cleanup refers to.
+pub fn oldest_entry(conn: &mut Conn) -> Result<Option<EntryId>, AppError> {
+    let oldest: Option<i64> = account_cleanups::table.select(min(account_cleanups::entry_id)).get_result(conn)?;
+    Ok(oldest.map(EntryId))
+}
+
 /// The id of the oldest cleanup of each user, for at most `limit` users, oldest first.
 pub fn next_of_each(conn: &mut Conn, limit: i64) -> Result<Vec<i64>, AppError> {
     let first = account_cleanups::table.group_by(account_cleanups::user_id).select(min(account_cleanups::id));

@@ -6,6 +6,7 @@ use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use crate::clock::Timestamp;
+use crate::db::audit_slices::{Slice, is_past_period, skip_to_period};
 use crate::db::cached::Cached;
 use crate::db::engine::connection::Conn;
 use crate::db::engine::connection::on_backend;
@@ -155,15 +156,6 @@ impl From<Row> for Entry {
     }
 }
 
-/// The order of a list, and where it starts.
-#[derive(Clone, Copy, Debug)]
-pub enum Slice {
-    /// Oldest first, after this entry.
-    After(EntryId),
-    /// Newest first, before this entry.
-    Before(EntryId),
-}
-
 /// One part of a list of entries.
 pub struct Part {
     /// In the order of the slice.
@@ -177,7 +169,7 @@ pub struct Part {
 pub const SCAN_MAX: i64 = 10_000;
 
 /// At most `limit` entries of a slice that match the filter. If no index covers the filter, only the first [`SCAN_MAX`]
-/// entries of the slice are read.
+/// entries of the slice are read, beginning with the period of the filter.
 pub fn list(conn: &mut Conn, filter: &Filter, slice: Slice, limit: i64) -> Result<Part, AppError> {
     // One more entry than asked for shows whether the slice continues.
     let most = limit.saturating_add(1);
@@ -193,8 +185,13 @@ pub fn list(conn: &mut Conn, filter: &Filter, slice: Slice, limit: i64) -> Resul
             (entries, None)
         }
         None => {
+            let slice = skip_to_period(conn, filter, slice)?;
             let last = if is_scan(filter) { last_of_scan(conn, filter, slice)? } else { None };
-            (select(conn, filter, EntryOwner::Any { until: last }, slice, most)?, last)
+            let next = match last {
+                Some(last) if is_past_period(conn, filter, slice, last)? => None,
+                last => last,
+            };
+            (select(conn, filter, EntryOwner::Any { until: last }, slice, most)?, next)
         }
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);

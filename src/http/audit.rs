@@ -59,7 +59,7 @@ pub(crate) fn resource() -> Resource {
 /// The filter and the part of the audit trail.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct AuditQuery {
-    /// Actor: `user:<id>`, `key:<id>`, `command-line`, `static-key` or `anonymous`
+    /// Actor: `user:<id>`, `key:<id>`, `command-line`, `server`, `static-key` or `anonymous`
     actor: Option<String>,
     /// Id of the user on whose account it was done, with any credential
     user: Option<i64>,
@@ -99,7 +99,7 @@ pub struct AuditEntryResponse {
     id: i64,
     /// Time of the entry
     at: Timestamp,
-    /// Actor: `user:<id>`, `key:<id>`, `command-line`, `static-key` or `anonymous`
+    /// Actor: `user:<id>`, `key:<id>`, `command-line`, `server`, `static-key` or `anonymous`
     actor: String,
     /// Id of the user, or of the owner of the key, on whose account it was done
     user: Option<i64>,

@@ -15,12 +15,14 @@ mod validation;
 
 use std::sync::Arc;
 
+use self::audit::pruning::Pruning;
 use self::audit::trail::AuditTrail;
 use self::forward_auth::policy::ForwardPolicy;
 use self::identity::authenticate::Identities;
 use self::identity::cache::CacheCounts;
 use self::identity::follow::Follower;
 use self::lifecycle::Lifecycle;
+use self::lifecycle::purge::Purge;
 use self::limits::Limits;
 use self::password::Hasher;
 use crate::clock::Clock;
@@ -42,6 +44,7 @@ pub struct Service {
     limits: Arc<Limits>,
     identities: Arc<Identities>,
     trail: AuditTrail,
+    pruning: Arc<Pruning>,
     forwarding: ForwardPolicy,
     lifecycle: Lifecycle,
     metrics: Arc<Metrics>,
@@ -50,15 +53,18 @@ pub struct Service {
 impl Service {
     /// Creates the components and starts the hashing threads. Errors: [`AppError`] if these cannot start.
     pub fn new(db: Db, clock: Clock, settings: &Settings) -> Result<Self, AppError> {
-        let Settings { auth, registration, authz, limits, roles, .. } = settings;
+        let Settings { auth, registration, authz, audit, limits, roles, .. } = settings;
         let roles = roles.roles().clone();
         let passwords = Hasher::start(auth.hash_threads, auth.hash_lanes, auth.hash_queue, auth.bcrypt_cost)?;
         let metrics = Arc::new(Metrics::new(passwords.waits(), db.waits()));
         let limits = Arc::new(Limits::new(db.clone(), clock.clone(), limits, Arc::clone(&metrics)));
         let identities = Arc::new(Identities::new(&db, clock.clone(), auth, roles.clone(), Arc::clone(&limits)));
+        let pruning = Arc::new(Pruning::new(db.clone(), clock.clone(), Arc::clone(&metrics), *audit));
+        let purge = Purge::new(db.clone(), clock.clone(), limits.lockout(), Arc::clone(&pruning));
         Ok(Self {
             trail: AuditTrail::new(db.clone(), clock.clone(), Arc::clone(&metrics), Arc::clone(&limits), &identities),
-            lifecycle: Lifecycle::new(db.clone(), clock.clone(), Arc::clone(&metrics), limits.lockout()),
+            lifecycle: Lifecycle::new(db.clone(), clock.clone(), Arc::clone(&metrics), purge),
+            pruning,
             forwarding: ForwardPolicy::new(authz),
             settings: auth.clone(),
             roles,
@@ -80,6 +86,11 @@ impl Service {
     /// The audit trail.
     pub fn trail(&self) -> &AuditTrail {
         &self.trail
+    }
+
+    /// The removal of old entries of the audit trail.
+    pub fn pruning(&self) -> &Pruning {
+        &self.pruning
     }
 
     /// Readiness, shutdown and background work of the process.

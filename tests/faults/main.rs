@@ -21,6 +21,7 @@ mod network;
 mod outage;
 mod outgoing;
 mod pooler;
+mod prune;
 mod resources;
 mod server;
 mod slow;

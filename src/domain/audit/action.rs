@@ -67,6 +67,7 @@ actions! {
     DeletePage = "page.delete", Keeps: "A page was deleted",
     Request = "request", Keeps: "An authenticated caller was denied access to a route",
     Forward = "request.forward", Keeps: "A request to another service was allowed or denied",
+    Prune = "audit.prune", Keeps: "Old entries of the audit trail were removed",
 }
 
 impl Action {
@@ -92,6 +93,31 @@ pub enum Target {
     AllTokens,
     /// A route: method and pattern, or method and path of a forwarded request.
     Route(String),
+    /// A part of the audit trail.
+    Trail(TrailPart),
+}
+
+/// A part of the audit trail from which the oldest entries can be removed. Triggers of the database and partial indexes
+/// know the parts, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrailPart {
+    /// All entries.
+    All,
+    /// The entries of failed and denied attempts of anonymous callers.
+    AnonymousFailures,
+}
+
+impl TrailPart {
+    /// Every part.
+    pub const ALL: [Self; 2] = [Self::All, Self::AnonymousFailures];
+
+    /// The name as a target.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::All => "audit",
+            Self::AnonymousFailures => "audit:anonymous-failures",
+        }
+    }
 }
 
 impl fmt::Display for Target {
@@ -103,6 +129,7 @@ impl fmt::Display for Target {
             Self::Token(owner) => write!(f, "token-of-user:{owner}"),
             Self::AllTokens => f.write_str("tokens"),
             Self::Route(route) => f.write_str(route),
+            Self::Trail(part) => f.write_str(part.name()),
         }
     }
 }

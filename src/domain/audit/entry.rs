@@ -12,12 +12,12 @@ const MAX_DETAIL: usize = 256;
 /// The columns of an audit entry that describe who acted.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    /// `user:<id>`, `key:<id>`, `command-line`, `static-key`, `anonymous`, or `various` for a sum.
+    /// `user:<id>`, `key:<id>`, `command-line`, `server`, `static-key`, `anonymous`, or `various` for a sum.
     pub actor: String,
     /// The account that acted: the user, or the owner of the key.
     pub user: Option<UserId>,
     /// The credential: `token:<id of the sign-in entry>`, `key:<id>`, `claim:<id of the key>`, `password`, `none`,
-    /// `static-key`, `command-line`, or `various` for a sum.
+    /// `static-key`, `command-line`, `server`, or `various` for a sum.
     pub credential: String,
     /// Role and scopes in force. `None` if there is no user.
     pub level: Option<Level>,
@@ -36,13 +36,22 @@ impl Actor {
 
     /// The actor for a caller of a use case.
     pub fn caller(caller: &Caller) -> Self {
-        let named = |name: &str| Self { actor: name.into(), user: None, credential: name.into(), level: None };
         match caller {
             Caller::Anonymous => Self::anonymous(),
-            Caller::CommandLine => named("command-line"),
-            Caller::Principal(Principal::StaticKey) => named("static-key"),
+            Caller::CommandLine => Self::named("command-line"),
+            Caller::Principal(Principal::StaticKey) => Self::named("static-key"),
             Caller::Principal(Principal::User(identity, _)) => Self::identity(identity),
         }
+    }
+
+    /// The server, which acts because a setting says so.
+    pub fn server() -> Self {
+        Self::named("server")
+    }
+
+    /// An actor without an account, whose credential has the same name.
+    fn named(name: &str) -> Self {
+        Self { actor: name.into(), user: None, credential: name.into(), level: None }
     }
 
     /// A user with a sign-in token, or an API key.
@@ -80,9 +89,10 @@ pub struct Event {
     pub target: Option<Target>,
     /// The owner of the target.
     pub subject: Option<UserId>,
-    /// The version of the target before the change. `None` if the target is not a page or did not exist.
+    /// The version of the target before the change: of a page, or the first id of a part of the trail. `None` if the
+    /// target has no versions or did not exist.
     pub version_before: Option<i64>,
-    /// The version of the target after the change. `None` if the target is not a page or was deleted.
+    /// The version of the target after the change. `None` if the target has no versions or was deleted.
     pub version_after: Option<i64>,
     /// The names of the changed fields, never their values.
     pub changed: Vec<&'static str>,

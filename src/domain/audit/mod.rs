@@ -5,6 +5,6 @@ mod action;
 mod caller;
 mod entry;
 
-pub use self::action::{Action, Outcome, Target};
+pub use self::action::{Action, Outcome, Target, TrailPart};
 pub use self::caller::{Caller, ClientInfo, RequestContext};
 pub use self::entry::{Actor, Entry, Event, Filter};

@@ -1,8 +1,9 @@
-//! The audit trail: writes it with every change, sums repeated refusals, and reads it.
+//! The audit trail: writes it with every change, sums repeated refusals, reads it, and removes old entries.
 
 mod draft;
 pub(crate) mod entry_log;
 mod failure;
+pub mod pruning;
 pub mod read;
 mod refusal_counts;
 pub mod refusals;

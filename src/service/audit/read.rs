@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::db::audit_entries::{self, Slice};
+use crate::db::audit_entries;
+use crate::db::audit_slices::Slice;
 use crate::db::pages;
 use crate::domain::audit::{Action, Entry, Filter, Outcome, RequestContext, Target};
 use crate::domain::id::{EntryId, PageId};

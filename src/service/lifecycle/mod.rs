@@ -15,7 +15,6 @@ use crate::clock::Clock;
 use crate::db::Db;
 use crate::error::AppError;
 use crate::metrics::Metrics;
-use crate::service::limits::lockout::LockoutPolicy;
 
 /// The state and the background work of the process.
 pub struct Lifecycle {
@@ -27,11 +26,11 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    pub(crate) fn new(db: Db, clock: Clock, metrics: Arc<Metrics>, lockout: Option<LockoutPolicy>) -> Self {
+    pub(crate) fn new(db: Db, clock: Clock, metrics: Arc<Metrics>, purge: Purge) -> Self {
         Self {
             readiness: Readiness::default(),
             shutdown: Shutdown::new(),
-            purge: Purge::new(db.clone(), clock.clone(), lockout),
+            purge,
             cleanups: Arc::new(Cleanups::new(db.clone(), clock, metrics)),
             db,
         }

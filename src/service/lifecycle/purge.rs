@@ -1,13 +1,14 @@
 //! Removes expired data, in small batches, by one process at a time. No check depends on it: expired credentials are
 //! rejected whether or not their rows are removed.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::db::engine::change_log::{self, Horizon};
 use crate::db::{self, Conn, Db, access_tokens, api_keys, issue_requests, known_networks, sign_in_failures};
 use crate::error::AppError;
+use crate::service::audit::pruning::Pruning;
 use crate::service::limits::lockout::LockoutPolicy;
 
 /// Delay of the first run after the start of the process.
@@ -59,19 +60,21 @@ pub struct Purge {
     /// The number of failed sign-ins that stops an account.
     stop_after: i64,
     horizon: PurgeHorizon,
+    pruning: Arc<Pruning>,
 }
 
 impl Purge {
-    pub(crate) fn new(db: Db, clock: Clock, lockout: Option<LockoutPolicy>) -> Self {
+    pub(crate) fn new(db: Db, clock: Clock, lockout: Option<LockoutPolicy>, pruning: Arc<Pruning>) -> Self {
         Self {
             db,
             clock,
             stop_after: lockout.map_or(i64::MAX, LockoutPolicy::stop_after),
             horizon: PurgeHorizon::default(),
+            pruning,
         }
     }
 
-    /// Removes expired data every ten minutes. Never returns.
+    /// Removes expired data and old audit entries every ten minutes. Never returns.
     pub async fn run(&self) {
         tokio::time::sleep(FIRST_DELAY).await;
         loop {
@@ -81,6 +84,11 @@ impl Purge {
                     log::info!("removed {removed} rows of expired data");
                 }
                 Err(error) => log::warn!("cannot remove expired data: {error}"),
+            }
+            match self.pruning.run_once().await {
+                Ok(0) => {}
+                Ok(removed) => log::info!("removed {removed} audit entries"),
+                Err(error) => log::warn!("cannot remove old audit entries: {error}"),
             }
             tokio::time::sleep(INTERVAL).await;
         }

@@ -110,6 +110,21 @@ const VARIABLES: &[(&str, &str, &str)] = &[
         "settings: auth.token_ttl (LATCHKEY__AUTH__TOKEN_TTL): The value is empty. Write a whole number of seconds without a unit, such as the default 86400, or remove the setting to use the default.",
     ),
     (
+        "LATCHKEY__AUDIT__RETENTION_DAYS",
+        "-1",
+        "settings: audit.retention_days (LATCHKEY__AUDIT__RETENTION_DAYS): -1 is out of range. Write 0 to 36500.",
+    ),
+    (
+        "LATCHKEY__AUDIT__RETENTION_DAYS",
+        "1y",
+        "settings: audit.retention_days (LATCHKEY__AUDIT__RETENTION_DAYS): Write a whole number, such as the default 0.",
+    ),
+    (
+        "LATCHKEY__AUDIT__ANONYMOUS_FAILURES_KEPT",
+        "0",
+        "settings: audit.anonymous_failures_kept (LATCHKEY__AUDIT__ANONYMOUS_FAILURES_KEPT): 0 is out of range. Write 1000 to 1000000000.",
+    ),
+    (
         "LATCHKEY__AUTH__TOKEN_TTL",
         "0",
         "settings: auth.token_ttl (LATCHKEY__AUTH__TOKEN_TTL): 0 is out of range. Write 1 to 31536000.",
@@ -614,7 +629,10 @@ const FILES: &[(&str, &str)] = &[
         "[database]\nurl = \"sqlite://a\u{200b}.db\"",
         "settings: database.url (latchkey.toml, line 2): The value contains the invisible character U+200B. Remove it.",
     ),
-    ("nonsense = 1", "settings: nonsense (latchkey.toml, line 1): There is no such section. There are [auth], …"),
+    (
+        "nonsense = 1",
+        "settings: nonsense (latchkey.toml, line 1): There is no such section. There are [audit], [auth], …",
+    ),
     (
         "[registration]\nmode = \"closed\"\nemail_domains = [\"@example.org\"]",
         "settings: registration.email_domains (latchkey.toml, line 3): Entry 1 is not a domain. Write it without @ and without patterns, such as example.org.",

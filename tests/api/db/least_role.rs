@@ -62,12 +62,17 @@ async fn the_documented_grants_suffice_for_every_operation_and_permit_nothing_el
     let mut settings = Settings::defaults().unwrap();
     settings.database = Database::at(&url).settings();
     settings.database.migrate_on_start = false;
+    settings.audit.retention_days = 1;
     let clock = Clock::default();
     clock.advance(3 * 86_400);
-    assert!(
-        open_service(&settings, clock).await.unwrap().lifecycle().purge().run_once().await.unwrap() > 0,
-        "expired rows are removed"
-    );
+    let service = open_service(&settings, clock).await.unwrap();
+    assert!(service.lifecycle().purge().run_once().await.unwrap() > 0, "expired rows are removed");
+    // A temporary table of the role must not be taken for the trail.
+    let more = "CREATE TEMPORARY TABLE audit_entries AS SELECT * FROM audit_entries; \
+        UPDATE audit_entries SET action = 'audit.prune', target = 'audit', version_after = 9999, id = id + 9999; \
+        SELECT remove_audit_entries('audit', 0, 9998)";
+    assert!(refusal(&url, more).contains("audit_entries is append-only"));
+    assert!(service.pruning().run_once().await.unwrap() > 10, "old audit entries are removed");
 
     for (denied, reason) in [
         ("DROP TABLE pages", "must be owner"),
@@ -82,4 +87,7 @@ async fn the_documented_grants_suffice_for_every_operation_and_permit_nothing_el
         let error = refusal(&url, denied);
         assert!(error.contains(reason), "{denied}: {error}");
     }
+    database.execute("REVOKE EXECUTE ON FUNCTION remove_audit_entries FROM PUBLIC").await;
+    let error = refusal(&url, "SELECT remove_audit_entries('audit', 0, 1)");
+    assert!(error.contains("permission denied for function"), "{error}");
 }

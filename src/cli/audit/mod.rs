@@ -1,4 +1,8 @@
-//! The command `latchkey audit list`.
+//! The commands `latchkey audit list`, `export` and `prune`.
+
+mod export;
+mod file;
+mod prune;
 
 use clap::{Args, Subcommand};
 
@@ -10,17 +14,22 @@ use crate::domain::id::UserId;
 use crate::http::audit::AuditEntryResponse;
 use crate::server::open_service;
 use crate::service::Service;
+use crate::service::audit::pruning::MIN_AGE;
 use crate::service::audit::read::{LIMIT_MAX, Order, Span};
 
 #[derive(Subcommand)]
 pub(super) enum AuditCommand {
     /// List entries, newest first
     List(List),
+    /// Write old entries to a file, one JSON object per line
+    Export(export::Export),
+    /// Remove old entries, while servers run
+    Prune(prune::Prune),
 }
 
 #[derive(Args)]
 pub(super) struct List {
-    /// Actor: user:ID, key:ID, command-line, static-key or anonymous
+    /// Actor: user:ID, key:ID, command-line, server, static-key or anonymous
     #[arg(long)]
     actor: Option<String>,
     /// Only entries about the account of the user with this id
@@ -58,9 +67,30 @@ fn audit_outcome(name: &str) -> Result<AuditOutcome, String> {
     known.ok_or_else(|| format!("use one of: {}", AuditOutcome::ALL.map(AuditOutcome::name).join(", ")))
 }
 
+/// Parses a date, which means its start in UTC, or a time.
+fn date(text: &str) -> Result<Timestamp, &'static str> {
+    let found = Timestamp::parse(&format!("{text}T00:00:00Z")).or_else(|| Timestamp::parse(text));
+    found.ok_or("use a date such as 2030-01-31, or a time such as 2030-01-31T12:00:00Z")
+}
+
+/// Requires that no more entries from before this time can be written.
+fn require_past(before: Timestamp) -> Result<(), String> {
+    match before <= Clock::default().now().plus_seconds(-MIN_AGE) {
+        true => Ok(()),
+        false => Err(format!("--before must be at least {MIN_AGE} seconds in the past")),
+    }
+}
+
 pub(super) async fn audit(settings: &Settings, command: AuditCommand, output: Output) -> Outcome {
-    let AuditCommand::List(list) = command;
     let service: Service = open_service(settings, Clock::default()).await?;
+    match command {
+        AuditCommand::List(command) => list(&service, command, output).await,
+        AuditCommand::Export(command) => export::export(&service, command, output).await,
+        AuditCommand::Prune(command) => prune::prune(&service, command, output).await,
+    }
+}
+
+async fn list(service: &Service, list: List, output: Output) -> Outcome {
     let filter = Filter {
         actor: list.actor,
         user: list.user.map(UserId),
