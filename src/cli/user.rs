@@ -237,14 +237,14 @@ async fn unlock(service: &Service, email: &str, output: Output) -> Outcome {
 
 async fn set_password(service: &Service, email: &str, revoke_keys: bool, output: Output) -> Outcome {
     let user = user_by_email(service, email).await?;
-    service
+    let changed = service
         .reset_password(RequestContext::command_line(), user.id, password::read()?, revoke_keys)
         .await
         .map_err(explain)?;
     report_cleanup(service, user.id).await;
     let revoked =
         if revoke_keys { "the sign-in token and the keys that act on the account" } else { "the sign-in token" };
-    output.show(&UserResponse::from(user), format_args!("changed the password of {email}, and revoked {revoked}"))
+    output.show(&UserResponse::from(changed), format_args!("changed the password of {email}, and revoked {revoked}"))
 }
 
 async fn delete(service: &Service, email: &str, output: Output) -> Outcome {

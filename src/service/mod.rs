@@ -57,10 +57,11 @@ impl Service {
         let roles = roles.roles().clone();
         let passwords = Hasher::start(auth.hash_threads, auth.hash_lanes, auth.hash_queue, auth.bcrypt_cost)?;
         let metrics = Arc::new(Metrics::new(passwords.waits(), db.waits()));
+        let stop_after = limits.account_stop;
         let limits = Arc::new(Limits::new(db.clone(), clock.clone(), limits, Arc::clone(&metrics)));
         let identities = Arc::new(Identities::new(&db, clock.clone(), auth, roles.clone(), Arc::clone(&limits)));
         let pruning = Arc::new(Pruning::new(db.clone(), clock.clone(), Arc::clone(&metrics), *audit));
-        let purge = Purge::new(db.clone(), clock.clone(), limits.lockout(), Arc::clone(&pruning));
+        let purge = Purge::new(db.clone(), clock.clone(), stop_after, Arc::clone(&pruning));
         Ok(Self {
             trail: AuditTrail::new(db.clone(), clock.clone(), Arc::clone(&metrics), Arc::clone(&limits), &identities),
             lifecycle: Lifecycle::new(db.clone(), clock.clone(), Arc::clone(&metrics), purge),

@@ -187,6 +187,11 @@ impl Db {
         ChangeLogReader::open(self.executor.pool().manager())
     }
 
+    /// Whether the URL names several hosts.
+    pub fn has_several_hosts(&self) -> bool {
+        self.executor.pool().manager().has_several_hosts()
+    }
+
     /// The interval between two reads of the change log.
     pub fn change_log_interval(&self) -> Duration {
         self.executor.pool().manager().change_log_interval()

@@ -215,6 +215,11 @@ impl Manager {
         Self { pool, ..self.clone() }
     }
 
+    /// Whether the URL names several hosts.
+    pub(crate) fn has_several_hosts(&self) -> bool {
+        matches!(&self.url, DatabaseUrl::Postgres(uri) if uri.split_hosts().len() > 1)
+    }
+
     /// Whether the pool of this manager has not been replaced.
     pub(crate) fn is_current(&self) -> bool {
         self.pool == self.shared.pools.load(Ordering::Relaxed)

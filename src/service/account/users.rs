@@ -185,20 +185,22 @@ impl Service {
         id: UserId,
         password: Password,
         revoke_keys: bool,
-    ) -> Result<(), AppError> {
+    ) -> Result<User, AppError> {
         self.check_password("password", &password)?;
         let hash = self.passwords.create(context.client_info.client, password.clone()).await?;
         let attempt = Event::of(Action::SetPassword).on(Target::User(id));
-        let cleanups = Arc::clone(self.lifecycle.cleanups());
-        self.trail
-            .administer(context, attempt, id, move |change, user, _| {
-                check_not_own_name("password", &password, [&user.email, &user.name, &user.surname])?;
-                lockout::forget_all(change.conn, &user)?;
-                users::set_password(change.conn, id, &hash, change.now)?;
-                change.after_commit(move || cleanups.wake());
-                end_credentials_after_new_password(change, id, revoke_keys)
-            })
-            .await
+        let (cleanups, policy) = (Arc::clone(self.lifecycle.cleanups()), self.limits.lockout());
+        let changed = self.trail.administer(context, attempt, id, move |change, user, _| {
+            check_not_own_name("password", &password, [&user.email, &user.name, &user.surname])?;
+            lockout::forget_all(change.conn, &user)?;
+            users::set_password(change.conn, id, &hash, change.now)?;
+            change.after_commit(move || cleanups.wake());
+            end_credentials_after_new_password(change, id, revoke_keys)?;
+            let after = users::find(change.conn, id)?.ok_or(AppError::NotFound("user"))?;
+            lockout::with_stop(change.conn, policy, after, change.now)
+        });
+        let (user, is_stopped) = changed.await?;
+        Ok(user.into_domain(&self.roles, is_stopped))
     }
 
     /// Deletes a user with everything that the user owns. The user's id stays in the audit trail.

@@ -51,11 +51,12 @@ impl FollowedIdentities {
 
 impl Identities {
     /// Starts the threads that follow the change log of `db`. They end when `self` is dropped, or by
-    /// [`Follower::stop`]. Returns `None` if the cache is off.
+    /// [`Follower::stop`]. Returns `None` if the cache is off and there is one database server: the reader also detects
+    /// that another server has taken over.
     ///
     /// Errors: [`AppError::Internal`] if the system cannot start a thread.
     pub fn follow_changes(self: &Arc<Self>, db: &Db) -> Result<Option<Follower>, AppError> {
-        if !self.cache().is_on() {
+        if !self.cache().is_on() && !db.has_several_hosts() {
             return Ok(None);
         }
         let identities = FollowedIdentities { identities: Arc::downgrade(self), must_stop: Arc::default() };

@@ -9,7 +9,6 @@ use crate::db::engine::change_log::{self, Horizon};
 use crate::db::{self, Conn, Db, access_tokens, api_keys, issue_requests, known_networks, sign_in_failures};
 use crate::error::AppError;
 use crate::service::audit::pruning::Pruning;
-use crate::service::limits::lockout::LockoutPolicy;
 
 /// Delay of the first run after the start of the process.
 const FIRST_DELAY: Duration = Duration::from_secs(60);
@@ -64,14 +63,10 @@ pub struct Purge {
 }
 
 impl Purge {
-    pub(crate) fn new(db: Db, clock: Clock, lockout: Option<LockoutPolicy>, pruning: Arc<Pruning>) -> Self {
-        Self {
-            db,
-            clock,
-            stop_after: lockout.map_or(i64::MAX, LockoutPolicy::stop_after),
-            horizon: PurgeHorizon::default(),
-            pruning,
-        }
+    /// `stop_after` is that of the settings also while limits are off, so that accounts are still stopped when they are
+    /// on again.
+    pub(crate) fn new(db: Db, clock: Clock, stop_after: i64, pruning: Arc<Pruning>) -> Self {
+        Self { db, clock, stop_after, horizon: PurgeHorizon::default(), pruning }
     }
 
     /// Removes expired data and old audit entries every ten minutes. Never returns.
@@ -97,9 +92,15 @@ impl Purge {
     /// Removes expired data, and returns the number of rows outside the change log. Does nothing while another process
     /// does it.
     ///
-    /// Errors: [`AppError::Busy`] if the database does not answer. Rows of earlier batches stay removed.
+    /// Errors: [`AppError::Busy`] if the database does not answer. Rows of earlier batches stay removed, and a failure
+    /// in the change log does not keep other data.
     pub async fn run_once(&self) -> Result<usize, AppError> {
-        self.purge_change_log().await?;
+        let purged_log = self.purge_change_log().await;
+        let removed = self.purge_rows().await?;
+        purged_log.map(|()| removed)
+    }
+
+    async fn purge_rows(&self) -> Result<usize, AppError> {
         let mut removed = 0;
         loop {
             let now = self.clock.now();

@@ -1,6 +1,6 @@
 //! Lockout after failed sign-ins of an account. After several failures in a row each further attempt must wait, for
-//! twice as long each time. After very many failures the account is stopped: every password is rejected for 30 days, or
-//! until the account is unlocked. Existing tokens and keys stay valid.
+//! twice as long each time. After very many failures the account is stopped: every password is rejected until
+//! the account is unlocked, or the purge removes the failures 30 days after the last one. Existing tokens and keys stay valid.
 //!
 //! Failures from a network from which the user has signed in before are counted separately from those of all other
 //! networks, so other people cannot lock out the owner of an account.
@@ -94,11 +94,6 @@ impl LockoutPolicy {
     fn after_failure(self, before: Failures, now: Timestamp) -> Failures {
         let first_at = if before.count == 0 { Some(now) } else { before.first_at };
         Failures { count: before.count.saturating_add(1), first_at, last_at: now }
-    }
-
-    /// The number of failures that stops an account.
-    pub(crate) fn stop_after(self) -> i64 {
-        self.stop_after
     }
 }
 

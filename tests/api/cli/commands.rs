@@ -57,6 +57,8 @@ specify_database! {
         assert!(out(&changed).starts_with("changed the password"));
         assert_eq!(database.number("SELECT count(*) FROM access_tokens").await, 0, "the token is revoked");
         assert_ne!(database.rows(hash).await, before);
+        let changed = out(&with_input(&mut user(&["user", "set-password", "ada@example.org", "--json"]), "a third password\n"));
+        assert_eq!(changed, out(&run(&mut user(&["user", "show", "ada@example.org", "--json"]))), "the user after the change");
         let unknown = with_input(&mut user(&["user", "set-password", "eve@example.org"]), PASSWORD);
         assert!(failure(&unknown).contains("user not found"), "{unknown:?}");
         let two_lines = with_input(&mut user(&["user", "set-password", "ada@example.org"]), "another password\nand more\n");

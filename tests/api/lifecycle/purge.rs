@@ -16,7 +16,12 @@ const DAY: u32 = 86_400;
 
 /// The service of another process, on the database and with the clock of the app.
 async fn open_service(app: &App) -> Service {
-    let settings = Settings { database: app.database.settings(), ..Settings::defaults().unwrap() };
+    open_service_with(app, |_| ()).await
+}
+
+async fn open_service_with(app: &App, change: impl FnOnce(&mut Settings)) -> Service {
+    let mut settings = Settings { database: app.database.settings(), ..Settings::defaults().unwrap() };
+    change(&mut settings);
     server::open_service(&settings, app.clock.clone()).await.unwrap()
 }
 
@@ -72,16 +77,21 @@ specify! {
     async fn old_failures_and_networks_are_removed(app: App) {
         let at = |days: i64| app.clock.now().plus_seconds(-days * i64::from(DAY)).utc().format("%Y-%m-%d %H:%M:%S").to_string();
         app.register("ada@example.org").await;
-        for (account, failures, days) in [("fresh", 3, 0), ("old", 3, 2), ("stopped", 100, 29), ("long ago", 100, 31)] {
-            app.database.execute(format!("INSERT INTO sign_in_failures VALUES ('{account}', {failures}, '{}')", at(days))
-                .replace("VALUES", "(account, failures, last_at) VALUES")).await;
+        // Accounts are still stopped when limits are on again.
+        for with_limits in [true, false] {
+            app.database.execute("DELETE FROM sign_in_failures; DELETE FROM known_networks").await;
+            for (account, failures, days) in [("fresh", 3, 0), ("old", 3, 2), ("stopped", 100, 29), ("long ago", 100, 31)] {
+                app.database.execute(format!("INSERT INTO sign_in_failures VALUES ('{account}', {failures}, '{}')", at(days))
+                    .replace("VALUES", "(account, failures, last_at) VALUES")).await;
+            }
+            for (network, days) in [("fresh", 89), ("old", 91)] {
+                app.database.execute(format!("INSERT INTO known_networks VALUES ('{network}', 1, '{}')", at(days))).await;
+            }
+            let service = open_service_with(&app, |settings| settings.limits.enabled = with_limits).await;
+            assert_eq!(service.lifecycle().purge().run_once().await.unwrap(), 3, "{with_limits}");
+            let left = "SELECT account AS row FROM sign_in_failures UNION SELECT network FROM known_networks ORDER BY 1";
+            assert_eq!(app.database.rows(left).await, ["fresh", "stopped"], "{with_limits}");
         }
-        for (network, days) in [("fresh", 89), ("old", 91)] {
-            app.database.execute(format!("INSERT INTO known_networks VALUES ('{network}', 1, '{}')", at(days))).await;
-        }
-        assert_eq!(purge(&app).await, 3);
-        let left = "SELECT account AS row FROM sign_in_failures UNION SELECT network FROM known_networks ORDER BY 1";
-        assert_eq!(app.database.rows(left).await, ["fresh", "stopped"]);
     }
 
     async fn claim_codes_are_removed_a_month_after_they_expired_and_orders_stay(app: App) {
