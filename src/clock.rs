@@ -214,6 +214,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_day_starts_at_midnight_in_utc() {
+        for (time, start) in [
+            ("2026-11-27T23:59:59.999999Z", "2026-11-27T00:00:00.000000Z"),
+            ("2026-11-27T00:00:00Z", "2026-11-27T00:00:00.000000Z"),
+            ("1969-12-31T12:00:00Z", "1969-12-31T00:00:00.000000Z"),
+        ] {
+            assert_eq!(Timestamp::parse(time).unwrap().start_of_day().to_string(), start);
+        }
+    }
+
     const HOUR: i64 = 3_600_000_000;
     const START: i64 = 1_800_000_000_000_000;
 
