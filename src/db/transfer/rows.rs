@@ -1,0 +1,268 @@
+//! One row type per table, with all of its columns. A table or column of the schema that is missing here is a compile
+//! error.
+
+use chrono::NaiveDateTime;
+use diesel::connection::DefaultLoadingMode;
+use diesel::dsl::sql;
+use diesel::pg::PgRowByRowLoadingMode;
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+use sha2::{Digest, Sha256};
+
+use crate::db::engine::connection::Conn;
+use crate::db::schema;
+use crate::error::AppError;
+
+/// A row of a table that is copied.
+pub(super) trait CopiedRow: Sized {
+    /// The name of the table.
+    const TABLE: &'static str;
+
+    /// Adds all values to `digest`. The values of equal rows are equal on both databases.
+    fn hash(&self, digest: &mut Sha256);
+
+    /// Calls `each` with every row, in the order of the key, without loading all rows at once.
+    fn for_each(
+        conn: &mut Conn,
+        each: &mut dyn FnMut(Self) -> Result<(), AppError>,
+    ) -> Result<(), AppError>;
+
+    /// Inserts rows with their ids.
+    fn insert(conn: &mut Conn, rows: &Vec<Self>) -> Result<(), AppError>;
+
+    /// The number of rows.
+    fn count(conn: &mut Conn) -> Result<i64, AppError>;
+
+    /// A query for the key and all texts of each row of SQLite, as bytes.
+    const TEXTS: &'static str;
+}
+
+/// A value that is hashed as a type, a length and bytes, so that no two rows have the same bytes.
+trait Hashed {
+    fn hash(&self, digest: &mut Sha256);
+}
+
+impl Hashed for i64 {
+    fn hash(&self, digest: &mut Sha256) {
+        digest.update(b"i");
+        digest.update(self.to_be_bytes());
+    }
+}
+
+impl Hashed for bool {
+    fn hash(&self, digest: &mut Sha256) {
+        digest.update(if *self { b"t" } else { b"f" });
+    }
+}
+
+impl Hashed for String {
+    fn hash(&self, digest: &mut Sha256) {
+        digest.update(b"s");
+        digest.update(u64::try_from(self.len()).unwrap_or(u64::MAX).to_be_bytes());
+        digest.update(self.as_bytes());
+    }
+}
+
+impl Hashed for NaiveDateTime {
+    fn hash(&self, digest: &mut Sha256) {
+        digest.update(b"d");
+        digest.update(self.and_utc().timestamp_micros().to_be_bytes());
+    }
+}
+
+impl<T: Hashed> Hashed for Option<T> {
+    fn hash(&self, digest: &mut Sha256) {
+        match self {
+            Some(value) => value.hash(digest),
+            None => digest.update(b"n"),
+        }
+    }
+}
+
+macro_rules! rows {
+    ($($table:ident by $key:literal, postgres $postgres:expr, sqlite $sqlite:expr => {
+        $($column:ident: $kind:ty,)*
+    })*) => {$(
+        pub(super) mod $table {
+            use super::*;
+            use super::schema::$table;
+            use super::schema::$table::*;
+
+            #[derive(Insertable, Queryable)]
+            #[diesel(table_name = $table, treat_none_as_default_value = false)]
+            pub(in crate::db::transfer) struct Row {
+                $($column: $kind,)*
+            }
+
+            /// Compiles only if the columns above are those of the schema, in the same order.
+            fn columns() -> <$table::table as Table>::AllColumns {
+                ($($column,)*)
+            }
+
+            impl CopiedRow for Row {
+                const TABLE: &'static str = stringify!($table);
+
+                fn hash(&self, digest: &mut Sha256) {
+                    $(Hashed::hash(&self.$column, digest);)*
+                }
+
+                fn for_each(
+                    conn: &mut Conn,
+                    each: &mut dyn FnMut(Self) -> Result<(), AppError>,
+                ) -> Result<(), AppError> {
+                    match conn {
+                        Conn::Postgres(conn) => {
+                            let query = $table::table.select(columns()).order($postgres);
+                            for row in query.load_iter::<Self, PgRowByRowLoadingMode>(conn)? {
+                                each(row?)?;
+                            }
+                        }
+                        Conn::Sqlite(conn) => {
+                            let query = $table::table.select(columns()).order($sqlite);
+                            for row in query.load_iter::<Self, DefaultLoadingMode>(conn)? {
+                                each(row?)?;
+                            }
+                        }
+                    }
+                    Ok(())
+                }
+
+                fn insert(conn: &mut Conn, rows: &Vec<Self>) -> Result<(), AppError> {
+                    match conn {
+                        // Ids of an identity column are accepted by COPY, but not by INSERT.
+                        Conn::Postgres(conn) => diesel::copy_from($table::table).from_insertable(rows).execute(conn)?,
+                        Conn::Sqlite(conn) => diesel::insert_into($table::table).values(rows).execute(conn)?,
+                    };
+                    Ok(())
+                }
+
+                fn count(conn: &mut Conn) -> Result<i64, AppError> {
+                    Ok($table::table.count().get_result(conn)?)
+                }
+
+                const TEXTS: &'static str = concat!(
+                    "SELECT CAST(", $key, " AS BLOB) AS key, CAST(''",
+                    $(" || ' ' || coalesce(", stringify!($column), ", '')",)*
+                    " AS BLOB) AS texts FROM ", stringify!($table)
+                );
+            }
+        }
+    )*};
+}
+
+// The order of texts is that of their bytes on both databases. Digests in hex have this order in every collation.
+rows! {
+    users by "id", postgres id, sqlite id => {
+        id: i64,
+        name: String,
+        surname: String,
+        email: String,
+        email_key: String,
+        website: String,
+        hashed_password: String,
+        created_at: NaiveDateTime,
+        updated_at: NaiveDateTime,
+        role: String,
+        disabled_at: Option<NaiveDateTime>,
+        deleted_at: Option<NaiveDateTime>,
+        issued_ended_through: i64,
+        issued_ended_at: Option<NaiveDateTime>,
+        acting_ended_through: i64,
+        acting_ended_at: Option<NaiveDateTime>,
+    }
+    access_tokens by "user_id", postgres user_id, sqlite user_id => {
+        user_id: i64,
+        access_token: String,
+        scopes: String,
+        created_at: NaiveDateTime,
+        expiration_date: NaiveDateTime,
+        sign_in_id: i64,
+    }
+    api_keys by "id", postgres id, sqlite id => {
+        id: i64,
+        owner_id: i64,
+        issued: bool,
+        name: String,
+        scopes: String,
+        foreign_scopes: String,
+        hint: Option<String>,
+        digest: Option<String>,
+        previous_digest: Option<String>,
+        previous_expires_at: Option<NaiveDateTime>,
+        created_at: NaiveDateTime,
+        expires_at: Option<NaiveDateTime>,
+        last_used_at: Option<NaiveDateTime>,
+        last_used_ip: Option<String>,
+        revoked_at: Option<NaiveDateTime>,
+        order_id: Option<String>,
+        request_digest: Option<String>,
+        metadata: Option<String>,
+        claim_digest: Option<String>,
+        claim_expires_at: Option<NaiveDateTime>,
+        claimed_at: Option<NaiveDateTime>,
+        secret_request: Option<String>,
+        secret_request_body: Option<String>,
+        secret_made_at: Option<NaiveDateTime>,
+        secret_unseen: bool,
+    }
+    pages by "id", postgres id, sqlite id => {
+        id: i64,
+        owner_id: i64,
+        title: String,
+        body: String,
+        version: i64,
+        created_at: NaiveDateTime,
+        updated_at: NaiveDateTime,
+        updated_by: i64,
+    }
+    issue_requests by "name",
+    postgres (owner_id, sql::<Text>("name COLLATE \"C\"")),
+    sqlite (owner_id, name) => {
+        owner_id: i64,
+        name: String,
+        request_digest: String,
+        key_id: i64,
+        created_at: NaiveDateTime,
+    }
+    account_cleanups by "id", postgres id, sqlite id => {
+        id: i64,
+        user_id: i64,
+        kind: String,
+        entry_id: i64,
+        ended_at: NaiveDateTime,
+        key_after: i64,
+        key_through: i64,
+        keys: i64,
+        objects: String,
+    }
+    audit_entries by "id", postgres id, sqlite id => {
+        id: i64,
+        at: NaiveDateTime,
+        actor: String,
+        user_id: Option<i64>,
+        credential: String,
+        role: Option<String>,
+        scopes: String,
+        action: String,
+        target: Option<String>,
+        subject_id: Option<i64>,
+        version_before: Option<i64>,
+        version_after: Option<i64>,
+        changed: String,
+        outcome: String,
+        detail: Option<String>,
+        client: Option<String>,
+        request_id: Option<String>,
+    }
+    sign_in_failures by "account", postgres account, sqlite account => {
+        account: String,
+        failures: i64,
+        last_at: NaiveDateTime,
+        first_at: Option<NaiveDateTime>,
+    }
+    known_networks by "network", postgres network, sqlite network => {
+        network: String,
+        user_id: i64,
+        seen_at: NaiveDateTime,
+    }
+}
