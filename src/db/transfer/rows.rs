@@ -28,7 +28,7 @@ pub(super) trait CopiedRow: Sized {
     ) -> Result<(), AppError>;
 
     /// Inserts rows with their ids.
-    fn insert(conn: &mut Conn, rows: &Vec<Self>) -> Result<(), AppError>;
+    fn insert(conn: &mut Conn, rows: &[Self]) -> Result<(), AppError>;
 
     /// The number of rows.
     fn count(conn: &mut Conn) -> Result<i64, AppError>;
@@ -86,7 +86,6 @@ macro_rules! rows {
         pub(super) mod $table {
             use super::*;
             use super::schema::$table;
-            use super::schema::$table::*;
 
             #[derive(Insertable, Queryable)]
             #[diesel(table_name = $table, treat_none_as_default_value = false)]
@@ -96,7 +95,7 @@ macro_rules! rows {
 
             /// Compiles only if the columns above are those of the schema, in the same order.
             fn columns() -> <$table::table as Table>::AllColumns {
-                ($($column,)*)
+                ($($table::$column,)*)
             }
 
             impl CopiedRow for Row {
@@ -127,7 +126,7 @@ macro_rules! rows {
                     Ok(())
                 }
 
-                fn insert(conn: &mut Conn, rows: &Vec<Self>) -> Result<(), AppError> {
+                fn insert(conn: &mut Conn, rows: &[Self]) -> Result<(), AppError> {
                     match conn {
                         // Ids of an identity column are accepted by COPY, but not by INSERT.
                         Conn::Postgres(conn) => diesel::copy_from($table::table).from_insertable(rows).execute(conn)?,
@@ -152,7 +151,7 @@ macro_rules! rows {
 
 // The order of texts is that of their bytes on both databases. Digests in hex have this order in every collation.
 rows! {
-    users by "id", postgres id, sqlite id => {
+    users by "id", postgres users::id, sqlite users::id => {
         id: i64,
         name: String,
         surname: String,
@@ -170,7 +169,7 @@ rows! {
         acting_ended_through: i64,
         acting_ended_at: Option<NaiveDateTime>,
     }
-    access_tokens by "user_id", postgres user_id, sqlite user_id => {
+    access_tokens by "user_id", postgres access_tokens::user_id, sqlite access_tokens::user_id => {
         user_id: i64,
         access_token: String,
         scopes: String,
@@ -178,7 +177,7 @@ rows! {
         expiration_date: NaiveDateTime,
         sign_in_id: i64,
     }
-    api_keys by "id", postgres id, sqlite id => {
+    api_keys by "id", postgres api_keys::id, sqlite api_keys::id => {
         id: i64,
         owner_id: i64,
         issued: bool,
@@ -205,7 +204,7 @@ rows! {
         secret_made_at: Option<NaiveDateTime>,
         secret_unseen: bool,
     }
-    pages by "id", postgres id, sqlite id => {
+    pages by "id", postgres pages::id, sqlite pages::id => {
         id: i64,
         owner_id: i64,
         title: String,
@@ -216,15 +215,15 @@ rows! {
         updated_by: i64,
     }
     issue_requests by "name",
-    postgres (owner_id, sql::<Text>("name COLLATE \"C\"")),
-    sqlite (owner_id, name) => {
+    postgres (issue_requests::owner_id, sql::<Text>("name COLLATE \"C\"")),
+    sqlite (issue_requests::owner_id, issue_requests::name) => {
         owner_id: i64,
         name: String,
         request_digest: String,
         key_id: i64,
         created_at: NaiveDateTime,
     }
-    account_cleanups by "id", postgres id, sqlite id => {
+    account_cleanups by "id", postgres account_cleanups::id, sqlite account_cleanups::id => {
         id: i64,
         user_id: i64,
         kind: String,
@@ -235,7 +234,7 @@ rows! {
         keys: i64,
         objects: String,
     }
-    audit_entries by "id", postgres id, sqlite id => {
+    audit_entries by "id", postgres audit_entries::id, sqlite audit_entries::id => {
         id: i64,
         at: NaiveDateTime,
         actor: String,
@@ -254,13 +253,13 @@ rows! {
         client: Option<String>,
         request_id: Option<String>,
     }
-    sign_in_failures by "account", postgres account, sqlite account => {
+    sign_in_failures by "account", postgres sign_in_failures::account, sqlite sign_in_failures::account => {
         account: String,
         failures: i64,
         last_at: NaiveDateTime,
         first_at: Option<NaiveDateTime>,
     }
-    known_networks by "network", postgres network, sqlite network => {
+    known_networks by "network", postgres known_networks::network, sqlite known_networks::network => {
         network: String,
         user_id: i64,
         seen_at: NaiveDateTime,
