@@ -519,7 +519,8 @@ fn only_the_engine_the_transfer_and_the_user_search_use_sql_dialects() {
         let dialect = ["PRAGMA", "BEGIN IMMEDIATE", "pg_advisory", "Conn::Postgres", "Conn::Sqlite"];
         let dialect = dialect.iter().any(|text| code.contains(text));
         let text = path.to_string_lossy();
-        let allowed = text.contains("/db/engine/") || text.contains("/db/transfer/") || text.ends_with("/db/user_search.rs");
+        let allowed =
+            text.contains("/db/engine/") || text.contains("/db/transfer/") || text.ends_with("/db/user_search.rs");
         assert!(!dialect || allowed, "{} uses an SQL dialect", path.display());
     }
 }

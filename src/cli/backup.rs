@@ -83,7 +83,12 @@ fn create(settings: &Settings, file: &Path, report: &mut ProgressReport, output:
     output.show(&with(&manifest, []), format_args!("made {}: {}", file.display(), summary(&manifest)))
 }
 
-fn show_restored(restored: &Restored, options: RestoreOptions, url: &impl std::fmt::Display, output: Output) -> Outcome {
+fn show_restored(
+    restored: &Restored,
+    options: RestoreOptions,
+    url: &impl std::fmt::Display,
+    output: Output,
+) -> Outcome {
     let Restored { manifest, tokens, keys, migrations } = restored;
     let revoked = match (options.revoke_tokens, options.revoke_keys) {
         (false, false) => "tokens and keys",

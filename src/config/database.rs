@@ -77,7 +77,8 @@ impl Settings {
         settings.database.url = DatabaseUrl::try_from(url.to_owned()).map_err(invalid)?;
         settings.places = Places::default();
         let environment = std::env::vars_os();
-        let environment = environment.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let environment =
+            environment.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         settings.database.check(&environment.collect()).map_err(|error| invalid(error.message))?;
         Ok(settings)
     }

@@ -72,6 +72,7 @@ fn check_references(conn: &mut SqliteConnection) -> Result<(), AppError> {
     let name = |orphan: &Orphan| format!("{} row {}", orphan.table, orphan.rowid.unwrap_or_default());
     let names: Vec<String> = orphans.iter().take(MAX_REPORTED).map(name).collect();
     Err(AppError::Internal(
-        format!("rows refer to rows that do not exist: {}. Delete them in the source, and try again", names.join(", ")).into(),
+        format!("rows refer to rows that do not exist: {}. Delete them in the source, and try again", names.join(", "))
+            .into(),
     ))
 }

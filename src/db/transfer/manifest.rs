@@ -18,7 +18,8 @@ const CREATE: &str = "CREATE TABLE backup_manifest (
      );";
 const INSERT: &str = "INSERT INTO backup_manifest
      (file_digest, format, version, created_at, migration, audit_head, tables) VALUES ($1, $2, $3, $4, $5, $6, $7)";
-const SELECT: &str = "SELECT file_digest, format, version, created_at, migration, audit_head, tables FROM backup_manifest";
+const SELECT: &str =
+    "SELECT file_digest, format, version, created_at, migration, audit_head, tables FROM backup_manifest";
 
 /// What a backup contains.
 #[derive(Clone, Debug, QueryableByName)]

@@ -18,14 +18,14 @@ pub(super) trait CopiedRow: Sized {
     /// The name of the table.
     const TABLE: &'static str;
 
+    /// Whether the table assigns ids.
+    const ASSIGNS_IDS: bool;
+
     /// Adds all values to `digest`. The values of equal rows are equal on both databases.
     fn hash(&self, digest: &mut Sha256);
 
     /// Calls `each` with every row, in the order of the key, without loading all rows at once.
-    fn for_each(
-        conn: &mut Conn,
-        each: &mut dyn FnMut(Self) -> Result<(), AppError>,
-    ) -> Result<(), AppError>;
+    fn for_each(conn: &mut Conn, each: &mut dyn FnMut(Self) -> Result<(), AppError>) -> Result<(), AppError>;
 
     /// Inserts rows with their ids.
     fn insert(conn: &mut Conn, rows: &[Self]) -> Result<(), AppError>;
@@ -100,6 +100,7 @@ macro_rules! rows {
 
             impl CopiedRow for Row {
                 const TABLE: &'static str = stringify!($table);
+                const ASSIGNS_IDS: bool = matches!($key.as_bytes(), b"id");
 
                 fn hash(&self, digest: &mut Sha256) {
                     $(Hashed::hash(&self.$column, digest);)*

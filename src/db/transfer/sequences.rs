@@ -1,7 +1,7 @@
 //! The last id that each table has assigned, which is carried over, so that no id is ever assigned twice.
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Nullable, Text};
+use diesel::sql_types::{BigInt, Text};
 
 use super::tables::TableSummary;
 use crate::db::engine::connection::Conn;
@@ -9,12 +9,9 @@ use crate::error::AppError;
 
 #[derive(QueryableByName)]
 struct LastId {
-    #[diesel(sql_type = Nullable<BigInt>)]
-    last_id: Option<i64>,
+    #[diesel(sql_type = BigInt)]
+    last_id: i64,
 }
-
-/// Tables that assign ids.
-const ASSIGNING: [&str; 5] = ["users", "api_keys", "pages", "account_cleanups", "audit_entries"];
 
 const POSTGRES_LAST: &str =
     "SELECT coalesce(pg_sequence_last_value(CAST(pg_get_serial_sequence($1, 'id') AS regclass)), 0) AS last_id";
@@ -24,11 +21,8 @@ const SQLITE_LAST: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHER
 const SQLITE_REMOVE: &str = "DELETE FROM sqlite_sequence WHERE name = $1";
 const SQLITE_SET: &str = "INSERT INTO sqlite_sequence (name, seq) VALUES ($1, $2)";
 
-/// The last id that `table` has assigned; 0 if it never has, and `None` if it assigns none.
-pub(super) fn last_id(conn: &mut Conn, table: &str) -> Result<Option<i64>, AppError> {
-    if !ASSIGNING.contains(&table) {
-        return Ok(None);
-    }
+/// The last id that `table` has assigned; 0 if it never has.
+pub(super) fn last_id(conn: &mut Conn, table: &str) -> Result<i64, AppError> {
     let found: LastId = match conn {
         Conn::Postgres(conn) => diesel::sql_query(POSTGRES_LAST).bind::<Text, _>(table).get_result(conn)?,
         Conn::Sqlite(conn) => diesel::sql_query(SQLITE_LAST).bind::<Text, _>(table).get_result(conn)?,

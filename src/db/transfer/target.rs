@@ -37,7 +37,8 @@ pub fn is_empty(conn: &mut Conn) -> Result<bool, AppError> {
 /// a server uses, and removes all rows.
 pub fn prepare_postgres(conn: &mut Conn) -> Result<(), AppError> {
     let Conn::Postgres(conn) = conn else { return Ok(()) };
-    let is_free: bool = diesel::select(diesel::dsl::sql::<Bool>("pg_try_advisory_xact_lock").sql(USE_LOCK)).get_result(conn)?;
+    let is_free: bool =
+        diesel::select(diesel::dsl::sql::<Bool>("pg_try_advisory_xact_lock").sql(USE_LOCK)).get_result(conn)?;
     if !is_free {
         return Err(AppError::Internal(IN_USE.into()));
     }

@@ -68,9 +68,8 @@ pub fn verify(file: &Path, progress: OnProgress<'_>) -> Result<Verified, AppErro
     if !file.is_file() {
         return Err(failed(format!("there is no file {name}: name a backup that `latchkey backup create` made")));
     }
-    let no_backup = || {
-        failed(format!("{name} is no backup, or it is damaged: name a file that `latchkey backup create` made"))
-    };
+    let no_backup =
+        || failed(format!("{name} is no backup, or it is damaged: name a file that `latchkey backup create` made"));
     let opened = Session::open_read_only(file);
     let mut session = opened.map_err(|error| failed(format!("cannot open {name}: {error}")))?;
     let manifest = manifest::read(session.conn()).ok_or_else(no_backup)?;

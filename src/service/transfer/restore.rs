@@ -47,9 +47,7 @@ pub fn restore(
     progress: OnProgress<'_>,
 ) -> Result<Restored, AppError> {
     match target {
-        DatabaseUrl::Sqlite(path) => {
-            restore_file(file, path, options, now, progress)
-        }
+        DatabaseUrl::Sqlite(path) => restore_file(file, path, options, now, progress),
         DatabaseUrl::Postgres(_) => restore_postgres(file, target, options, now, progress),
     }
 }

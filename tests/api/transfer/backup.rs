@@ -14,12 +14,13 @@ async fn creates(backend: Backend) {
     let tables = made["tables"].as_array().unwrap();
     assert_eq!(tables.len(), 9, "{made}");
     assert!(tables.iter().all(|table| table["rows"].as_i64().unwrap() > 0), "{made}");
-    let head = source.app.database.number("SELECT max(id) FROM audit_entries").await;
+    let head = source.database.number("SELECT max(id) FROM audit_entries").await;
     assert_eq!(made["audit_head"], head);
     assert_eq!(made["version"], env!("CARGO_PKG_VERSION"));
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let files: Vec<_> = std::fs::read_dir(source.home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let files: Vec<_> =
+        std::fs::read_dir(source.home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(files, ["backup"], "nothing else is left");
 
     let verified = run(&mut source.command(&["backup", "verify", &file]));
@@ -64,11 +65,13 @@ async fn a_backup_is_written_to_standard_output() {
 
 async fn serves(backend: Backend) {
     let Some(source) = Filled::create(backend).await else { return };
+    let serving = serve(source.home.path(), source.url());
+    let client = serving.client();
     let (mut made, mut requests) = (Vec::new(), 0);
     for number in 0..5 {
         let mut child = source.command(&["backup", "create", &source.file(&number.to_string())]).spawn().unwrap();
         while child.try_wait().unwrap().is_none() {
-            let page = source.app.post("/page/", &source.token, &json!({ "title": "more", "body": "more" })).await;
+            let page = client.post("/page/", &source.token, &json!({ "title": "more", "body": "more" })).await;
             assert_eq!(page.status, 201, "{page:?}");
             requests += 1;
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -109,10 +112,10 @@ async fn wrong_files_are_named_with_what_to_do() {
 #[tokio::test]
 async fn invalid_texts_prevent_a_backup_and_nul_characters_do_not() {
     let Some(source) = Filled::create(Backend::Sqlite).await else { return };
-    source.app.database.execute("UPDATE pages SET body = 'a' || char(0) || 'b' WHERE id = 1").await;
+    source.database.execute("UPDATE pages SET body = 'a' || char(0) || 'b' WHERE id = 1").await;
     let file = source.backup("with-nul");
     out(&run(&mut source.command(&["backup", "verify", &file])));
-    source.app.database.execute("UPDATE pages SET body = CAST(x'ff' AS TEXT) WHERE id = 1").await;
+    source.database.execute("UPDATE pages SET body = CAST(x'ff' AS TEXT) WHERE id = 1").await;
     let refused = failure(&run(&mut source.command(&["backup", "create", "other"])));
     assert!(refused.contains("pages \"1\" has invalid UTF-8"), "{refused}");
     assert!(!source.home.path().join("other").exists() && !source.home.path().join(".other.part").exists());

@@ -5,9 +5,9 @@ use crate::support::program::failure;
 
 async fn copies(from: Backend, to: Backend) {
     let (Some(source), Some(target)) = (Filled::create(from).await, empty(to)) else { return };
-    for table in source.app.database.tables().await {
+    for table in source.database.tables().await {
         let known = table.starts_with("__") || table.starts_with("user_search") || table == "credential_changes";
-        assert!(known || !source.app.database.dump(&table).await.is_empty(), "{table} has rows");
+        assert!(known || !source.database.dump(&table).await.is_empty(), "{table} has rows");
     }
     let before = tables(source.home.path(), source.url());
     let copied = out(&run(&mut source.command(&["copy", "--to", &target.url])));
@@ -62,8 +62,10 @@ async fn a_target_in_use_is_not_replaced() {
 
 #[tokio::test]
 async fn texts_that_postgres_cannot_store_are_listed_before_anything_is_written() {
-    let (Some(source), Some(target)) = (Filled::create(Backend::Sqlite).await, empty(Backend::Postgres)) else { return };
-    let database = &source.app.database;
+    let (Some(source), Some(target)) = (Filled::create(Backend::Sqlite).await, empty(Backend::Postgres)) else {
+        return;
+    };
+    let database = &source.database;
     database.execute("UPDATE pages SET body = 'a' || char(0) || 'b' WHERE id = 1").await;
     database.execute("UPDATE users SET surname = CAST(x'41c3' AS TEXT) WHERE id = 2").await;
     let refused = failure(&run(&mut source.command(&["copy", "--to", &target.url])));
@@ -90,26 +92,30 @@ async fn wrong_targets_are_named_with_what_to_do() {
 
 #[tokio::test]
 async fn schemas_of_another_version_are_rejected() {
-    let (Some(source), Some(target)) = (Filled::create(Backend::Sqlite).await, empty(Backend::Postgres)) else { return };
+    let (Some(source), Some(target)) = (Filled::create(Backend::Sqlite).await, empty(Backend::Postgres)) else {
+        return;
+    };
     out(&run(&mut command(source.home.path(), &target.url, &["migrate", "up"])));
     let newer = "INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000000')";
     target.execute(newer).await;
     let refused = failure(&run(&mut source.command(&["copy", "--to", &target.url, "--replace"])));
     assert!(refused.contains("a newer version of this program") && refused.contains("run that version"), "{refused}");
-    source.app.database.execute(newer).await;
+    source.database.execute(newer).await;
     for arguments in [&["copy", "--to", "other.db"][..], &["backup", "create", "other.db"]] {
         let refused = failure(&run(&mut source.command(arguments)));
         assert!(refused.contains("a newer version of this program"), "{refused}");
     }
-    source.app.database.execute("DELETE FROM __diesel_schema_migrations WHERE version > '20261127'").await;
+    source.database.execute("DELETE FROM __diesel_schema_migrations WHERE version > '20261127'").await;
     let refused = failure(&run(&mut source.command(&["copy", "--to", "other.db"])));
     assert!(refused.contains("run `latchkey migrate up` on it"), "{refused}");
 }
 
 #[tokio::test]
 async fn rows_that_refer_to_missing_rows_are_named() {
-    let (Some(source), Some(target)) = (Filled::create(Backend::Sqlite).await, empty(Backend::Postgres)) else { return };
-    source.app.database.execute("PRAGMA foreign_keys = OFF; UPDATE pages SET owner_id = 999 WHERE id = 1").await;
+    let (Some(source), Some(target)) = (Filled::create(Backend::Sqlite).await, empty(Backend::Postgres)) else {
+        return;
+    };
+    source.database.execute("PRAGMA foreign_keys = OFF; UPDATE pages SET owner_id = 999 WHERE id = 1").await;
     let refused = failure(&run(&mut source.command(&["copy", "--to", &target.url])));
     assert!(refused.contains("pages row 1"), "{refused}");
 }

@@ -69,7 +69,10 @@ async fn a_damaged_or_newer_backup_is_not_restored() {
     let backup = Database::at(&format!("sqlite://{file}"));
     for (change, message) in [
         ("UPDATE pages SET version = 2 WHERE id = 1", "the rows of pages differ"),
-        ("INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000000')", "a newer version of this program"),
+        (
+            "INSERT INTO __diesel_schema_migrations (version) VALUES ('29990101000000')",
+            "a newer version of this program",
+        ),
         ("UPDATE backup_manifest SET format = 2", "has format 2, and this program reads format 1"),
     ] {
         backup.execute(change).await;

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::support::app::PASSWORD;
 use crate::support::database::Database;
 use crate::support::program::{Serving, latchkey, out, run};
-use crate::support::{App, Backend, Credential, Profile};
+use crate::support::{Backend, Credential};
 
 /// Every column that allows NULL is set in one row and NULL in another.
 const OTHER_ROWS: &str = "
@@ -40,9 +40,9 @@ b 😀 '' \"', 1, '2026-01-01 00:00:00.123456', '2026-01-01 00:00:00', 1);
         '2026-01-01 00:00:00', '2026-01-01 00:00:00', 's', 'b', '2026-01-01 00:00:00', TRUE);
 ";
 
-/// A server whose database has rows in every table, and credentials of it.
+/// A database with rows in every table, without a server, and credentials of it.
 pub struct Filled {
-    pub app: App,
+    pub database: Database,
     pub home: TempDir,
     pub token: Credential,
     pub key: Credential,
@@ -53,21 +53,28 @@ pub struct Filled {
 impl Filled {
     /// `None` if PostgreSQL is required and missing.
     pub async fn create(backend: Backend) -> Option<Self> {
-        let app = App::start(backend, Profile::Fastapi).await?;
-        let token = app.admin("ada@example.org").await;
-        app.register("eve@example.org").await;
-        let (key, _) = app.key_of(&token, &["pages:read"]).await;
-        let page = app.post("/page/", &token, &json!({ "title": "a title", "body": "a body" })).await;
+        let (database, home) = (Database::create(backend)?, TempDir::new().unwrap());
+        let mut serving = serve(home.path(), &database.url);
+        let client = serving.client();
+        client.register("ada@example.org").await;
+        database.execute("UPDATE users SET role = 'admin'").await;
+        let token = Credential::Token(client.new_token_of("ada@example.org").await);
+        client.register("eve@example.org").await;
+        let (key, _) = client.key_of(&token, &["pages:read"]).await;
+        let page = client.post("/page/", &token, &json!({ "title": "a title", "body": "a body" })).await;
         assert_eq!(page.status, 201, "{page:?}");
-        let last = app.register("gone@example.org").await.body["id"].as_i64().unwrap();
-        let deleted = app.delete(&format!("/users/{last}"), &token).await;
+        let last_user = client.register("gone@example.org").await.body["id"].as_i64().unwrap();
+        let deleted = client.delete(&format!("/users/{last_user}"), &token).await;
         assert_eq!(deleted.status, 204, "{deleted:?}");
-        app.database.execute(OTHER_ROWS).await;
-        Some(Self { app, home: TempDir::new().unwrap(), token, key, last_user: last })
+        // The server would remove some of the other rows.
+        serving.signal("-TERM");
+        assert!(serving.child.wait().unwrap().success());
+        database.execute(OTHER_ROWS).await;
+        Some(Self { database, home, token, key, last_user })
     }
 
     pub fn url(&self) -> &str {
-        &self.app.database.url
+        &self.database.url
     }
 
     /// A command on this database.
@@ -111,7 +118,7 @@ pub fn serve(home: &Path, url: &str) -> Serving {
 
 pub fn command(home: &Path, url: &str, arguments: &[&str]) -> Command {
     let mut command = latchkey(home, arguments);
-    command.env("DATABASE_URL", url);
+    command.env("DATABASE_URL", url).env("LATCHKEY__LIMITS__ENABLED", "false");
     command
 }
 
