@@ -127,7 +127,10 @@ async fn replacement_survives(source: &Database, target: &Database, home: &Path,
         || {
             // The server of a killed process may hold its locks for a moment.
             let began = Instant::now();
-            while !run(&mut command(home, &target.url, &["backup", "restore", &old_backup, "--replace"])).status.success() {
+            while !run(&mut command(home, &target.url, &["backup", "restore", &old_backup, "--replace"]))
+                .status
+                .success()
+            {
                 assert!(began.elapsed() < Duration::from_secs(20), "the locks of a killed process are released");
             }
             assert_eq!(tables(home, &target.url), old);
