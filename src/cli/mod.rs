@@ -1,12 +1,15 @@
 //! The command line: arguments, output and exit codes.
 
 mod audit;
+mod backup;
+mod copy;
 mod health;
 mod key;
 mod migrate;
 mod openapi;
 mod packaging;
 mod password;
+mod progress;
 mod role;
 mod scan_regex;
 mod serve;
@@ -80,6 +83,10 @@ enum Command {
     Token(Operation<token::TokenCommand>),
     /// Read, export and prune the audit trail
     Audit(Operation<audit::AuditCommand>),
+    /// Make, verify and restore backups
+    Backup(Operation<backup::BackupCommand>),
+    /// Copy the database to another one: from SQLite to PostgreSQL, or back
+    Copy(copy::Copy),
     /// Print the OpenAPI document
     Openapi,
     /// Print regular expressions that find Latchkey's secrets, one per line
@@ -190,6 +197,8 @@ fn execute(arguments: Arguments) -> Outcome {
         Command::Audit(Operation { json, command }) => {
             runtime.block_on(audit::audit(&settings, command, Output { json }))
         }
+        Command::Backup(Operation { json, command }) => backup::backup(&settings, command, Output { json }),
+        Command::Copy(command) => copy::copy(&settings, &command),
         Command::Openapi => openapi::print(&settings),
         Command::ScanRegex => scan_regex::print(),
         Command::Config => show_config::print(&settings),

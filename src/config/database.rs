@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::postgres_uri::PostgresUri;
-use super::{ConfigError, Settings, within};
+use super::{ConfigError, Places, Settings, within};
 
 /// `[database]`: the database and the connections to it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -68,6 +68,21 @@ impl DatabaseSettings {
 }
 
 impl Settings {
+    /// These settings with the database at `url`, which `argument` states.
+    ///
+    /// Errors name the argument.
+    pub fn with_database(&self, argument: &str, url: &str) -> Result<Self, ConfigError> {
+        let invalid = |message| ConfigError::new(argument, message);
+        let mut settings = self.clone();
+        settings.database.url = DatabaseUrl::try_from(url.to_owned()).map_err(invalid)?;
+        settings.places = Places::default();
+        let environment = std::env::vars_os();
+        let environment =
+            environment.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        settings.database.check(&environment.collect()).map_err(|error| invalid(error.message))?;
+        Ok(settings)
+    }
+
     /// Checks that the directory of a SQLite file exists and that the path is not a directory.
     ///
     /// Errors name the setting and the path.

@@ -126,6 +126,11 @@ pub fn delete_some(conn: &mut Conn, after: UserId, limit: i64) -> Result<(usize,
     Ok((ended, last))
 }
 
+/// Deletes all tokens. Returns their number.
+pub fn delete_all(conn: &mut Conn) -> Result<usize, AppError> {
+    Ok(diesel::delete(access_tokens::table).execute(conn)?)
+}
+
 /// Deletes at most `limit` tokens that expired at or before `end`, except rows that are locked. Returns the number of
 /// deleted rows.
 pub fn delete_expired(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, AppError> {

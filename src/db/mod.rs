@@ -15,6 +15,7 @@ pub mod owned;
 pub mod pages;
 mod schema;
 pub mod sign_in_failures;
+pub mod transfer;
 pub mod user_roles;
 pub mod user_search;
 pub mod users;

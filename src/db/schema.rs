@@ -164,3 +164,127 @@ macro_rules! for_each_table {
     };
 }
 pub(crate) use for_each_table;
+
+/// Calls a macro with the columns of every table, as backups and copies contain them, and with the key that orders the
+/// rows. A table or a column that is missing here is a compile error. The order of texts is that of their bytes on both
+/// databases. Digests in hex have this order in every collation.
+macro_rules! for_each_copied_table {
+    ($then:ident) => {
+        $then! {
+            users by "id", postgres users::id, sqlite users::id => {
+                id: i64,
+                name: String,
+                surname: String,
+                email: String,
+                email_key: String,
+                website: String,
+                hashed_password: String,
+                created_at: NaiveDateTime,
+                updated_at: NaiveDateTime,
+                role: String,
+                disabled_at: Option<NaiveDateTime>,
+                deleted_at: Option<NaiveDateTime>,
+                issued_ended_through: i64,
+                issued_ended_at: Option<NaiveDateTime>,
+                acting_ended_through: i64,
+                acting_ended_at: Option<NaiveDateTime>,
+            }
+            access_tokens by "user_id", postgres access_tokens::user_id, sqlite access_tokens::user_id => {
+                user_id: i64,
+                access_token: String,
+                scopes: String,
+                created_at: NaiveDateTime,
+                expiration_date: NaiveDateTime,
+                sign_in_id: i64,
+            }
+            api_keys by "id", postgres api_keys::id, sqlite api_keys::id => {
+                id: i64,
+                owner_id: i64,
+                issued: bool,
+                name: String,
+                scopes: String,
+                foreign_scopes: String,
+                hint: Option<String>,
+                digest: Option<String>,
+                previous_digest: Option<String>,
+                previous_expires_at: Option<NaiveDateTime>,
+                created_at: NaiveDateTime,
+                expires_at: Option<NaiveDateTime>,
+                last_used_at: Option<NaiveDateTime>,
+                last_used_ip: Option<String>,
+                revoked_at: Option<NaiveDateTime>,
+                order_id: Option<String>,
+                request_digest: Option<String>,
+                metadata: Option<String>,
+                claim_digest: Option<String>,
+                claim_expires_at: Option<NaiveDateTime>,
+                claimed_at: Option<NaiveDateTime>,
+                secret_request: Option<String>,
+                secret_request_body: Option<String>,
+                secret_made_at: Option<NaiveDateTime>,
+                secret_unseen: bool,
+            }
+            pages by "id", postgres pages::id, sqlite pages::id => {
+                id: i64,
+                owner_id: i64,
+                title: String,
+                body: String,
+                version: i64,
+                created_at: NaiveDateTime,
+                updated_at: NaiveDateTime,
+                updated_by: i64,
+            }
+            issue_requests by "name",
+            postgres (issue_requests::owner_id, sql::<Text>("name COLLATE \"C\"")),
+            sqlite (issue_requests::owner_id, issue_requests::name) => {
+                owner_id: i64,
+                name: String,
+                request_digest: String,
+                key_id: i64,
+                created_at: NaiveDateTime,
+            }
+            account_cleanups by "id", postgres account_cleanups::id, sqlite account_cleanups::id => {
+                id: i64,
+                user_id: i64,
+                kind: String,
+                entry_id: i64,
+                ended_at: NaiveDateTime,
+                key_after: i64,
+                key_through: i64,
+                keys: i64,
+                objects: String,
+            }
+            audit_entries by "id", postgres audit_entries::id, sqlite audit_entries::id => {
+                id: i64,
+                at: NaiveDateTime,
+                actor: String,
+                user_id: Option<i64>,
+                credential: String,
+                role: Option<String>,
+                scopes: String,
+                action: String,
+                target: Option<String>,
+                subject_id: Option<i64>,
+                version_before: Option<i64>,
+                version_after: Option<i64>,
+                changed: String,
+                outcome: String,
+                detail: Option<String>,
+                client: Option<String>,
+                request_id: Option<String>,
+            }
+            sign_in_failures by "account", postgres sign_in_failures::account, sqlite sign_in_failures::account => {
+                account: String,
+                failures: i64,
+                last_at: NaiveDateTime,
+                first_at: Option<NaiveDateTime>,
+            }
+            known_networks by "network", postgres known_networks::network, sqlite known_networks::network => {
+                network: String,
+                user_id: i64,
+                seen_at: NaiveDateTime,
+            }
+        }
+    };
+}
+pub(crate) use for_each_copied_table;

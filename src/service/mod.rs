@@ -11,6 +11,7 @@ pub mod lists;
 pub mod page;
 pub mod password;
 pub mod token;
+pub mod transfer;
 mod validation;
 
 use std::sync::Arc;

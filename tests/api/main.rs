@@ -28,5 +28,6 @@ mod page;
 mod registration;
 mod security_page;
 mod token;
+mod transfer;
 mod transport;
 mod wire;

@@ -28,6 +28,7 @@ mod slow;
 mod soak;
 mod start;
 mod stop;
+mod transfer;
 
 /// Number of repetitions.
 fn cycles() -> usize {

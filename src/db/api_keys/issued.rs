@@ -81,6 +81,13 @@ pub fn revoke_all(conn: &mut Conn, ids: &[KeyId], at: NaiveDateTime) -> Result<(
     Ok(())
 }
 
+/// Ends all keys at `at`: deletes those of users themselves, and revokes issued ones. Returns their number.
+pub fn end_all(conn: &mut Conn, at: Timestamp) -> Result<usize, AppError> {
+    let own = diesel::delete(api_keys::table.filter(api_keys::issued.eq(false))).execute(conn)?;
+    let active = api_keys::table.filter(api_keys::revoked_at.is_null());
+    Ok(own + diesel::update(active).set(api_keys::revoked_at.eq(at.naive())).execute(conn)?)
+}
+
 /// Clears at most `limit` claim codes that expired at or before `end`, except in rows that are locked. Returns the
 /// number of cleared codes.
 pub fn clear_expired_claims(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, AppError> {

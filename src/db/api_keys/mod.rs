@@ -14,7 +14,7 @@ use crate::domain::id::{KeyId, UserId};
 use crate::error::AppError;
 
 pub use self::issued::{
-    IssuedKey, clear_expired_claims, find_by_claim, find_by_order, issued_within, last_issued, revoke_all,
+    IssuedKey, clear_expired_claims, end_all, find_by_claim, find_by_order, issued_within, last_issued, revoke_all,
 };
 pub use self::row::{ApiKey, KeyChange, NewKey};
 pub use self::secret::{Resolved, note_first_use, resolve, touch};

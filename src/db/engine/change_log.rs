@@ -44,6 +44,10 @@ const POSTGRES_READ: &str = "
 /// The snapshot for the first read, which returns no rows.
 const EMPTY_SNAPSHOT: &str = "1:1:";
 
+/// The arguments of the advisory lock that a process holds in shared mode while it serves. The number is arbitrary;
+/// nothing else on the database may use it.
+pub(crate) const USE_LOCK: &str = "(549487211, hashtext(current_schema()))";
+
 /// Reads the log on a connection of its own.
 pub struct ChangeLogReader {
     conn: PooledConnection,
@@ -126,7 +130,14 @@ impl ChangeLogReader {
     pub(crate) fn open(manager: &Manager) -> Result<Self, AppError> {
         let mut conn = manager.open_named(APPLICATION_NAME)?;
         let position = match conn.verified()? {
-            Conn::Postgres(_) => Position::Postgres(None),
+            Conn::Postgres(conn) => {
+                // A lock of a session would stay with the pooler.
+                if !manager.pooler().is_present() {
+                    let lock = diesel::dsl::sql::<Bool>("pg_try_advisory_lock_shared").sql(USE_LOCK);
+                    let _is_locked: bool = diesel::select(lock).get_result(conn)?;
+                }
+                Position::Postgres(None)
+            }
             Conn::Sqlite(_) => Position::Sqlite(SqlitePosition::default()),
         };
         Ok(Self { conn, pooler: manager.pooler().clone(), server: Arc::clone(manager.server()), position })

@@ -306,7 +306,7 @@ const MAX_CONNECT_SECONDS: u64 = 600;
 /// Creates a missing SQLite file with permissions for its owner only, because it contains password hashes. SQLite gives
 /// its side files the same permissions. An existing file is not opened: on close, the operating system would release
 /// the locks that SQLite holds on it in this process, and another process could then delete the write-ahead log.
-fn create_private(path: &Path) -> std::io::Result<()> {
+pub(crate) fn create_private(path: &Path) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::config::{DatabaseUrl, PostgresUri};
 use crate::db::engine::connection::Conn;
@@ -149,6 +150,11 @@ impl PooledConnection {
             (Some(fault), AppError::Busy(_)) => AppError::Internal(format!("{}: {error}", fault.cause()).into()),
             _ => error,
         }
+    }
+
+    /// The inner connection, for a use outside the pool that ends soon.
+    pub(crate) fn into_conn(self) -> Conn {
+        self.conn
     }
 
     /// The inner connection, for use outside the pool.
@@ -305,6 +311,18 @@ fn open_file(path: &Path) -> Result<SqliteConnection, ConnectError> {
     }
     Ok(conn)
 }
+
+/// Opens a file that no program changes, such as a backup, without locks and without files beside it.
+#[expect(clippy::disallowed_methods, reason = "a backup is not a database that the manager serves")]
+pub(crate) fn open_read_only(path: &Path) -> Result<SqliteConnection, ConnectError> {
+    let name = path.to_str().ok_or_else(|| ConnectError::permanent("the path is not UTF-8"))?;
+    let name = utf8_percent_encode(name, IN_FILE_URI);
+    SqliteConnection::establish(&format!("file:{name}?mode=ro&immutable=1"))
+        .map_err(|error| ConnectError::permanent(error.to_string()))
+}
+
+/// The characters that have a meaning in a `file:` URI of SQLite.
+const IN_FILE_URI: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
 
 impl r2d2::ManageConnection for Manager {
     type Connection = PooledConnection;

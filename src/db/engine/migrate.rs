@@ -16,6 +16,7 @@ use crate::db::engine::connection::Conn;
 use crate::db::engine::database::Db;
 use crate::db::engine::diagnosis::existing_columns;
 use crate::db::engine::manager::SQLITE_BUSY_TIMEOUT;
+use crate::db::engine::postgres::Pooler;
 use crate::db::engine::transaction::{CommitGate, write_transaction};
 use crate::db::schema::{self, for_each_table};
 use crate::error::{AppError, Source};
@@ -107,23 +108,51 @@ impl Db {
         run: impl FnOnce(&mut Conn) -> Result<T, Source> + Send + 'static,
     ) -> Result<T, AppError> {
         let pooler = self.pooler();
-        self.without_timeout(move |conn| {
-            if let Conn::Sqlite(conn) = conn {
-                conn.batch_execute(SQLITE_MIGRATION_TIMEOUT)?;
-            }
-            let result = write_transaction(conn, &pooler, &CommitGate::new(None), |conn| {
-                if let Conn::Postgres(conn) = conn {
-                    conn.batch_execute(POSTGRES_LOCK)?;
-                }
-                run(conn).map_err(AppError::Internal)
-            });
-            if let Conn::Sqlite(conn) = conn {
-                conn.batch_execute(SQLITE_BUSY_TIMEOUT)?;
-            }
-            result
-        })
-        .await
+        self.without_timeout(move |conn| in_migration(conn, &pooler, run)).await
     }
+}
+
+/// Runs `run` in one transaction, and excludes the migrations of other processes.
+fn in_migration<T>(
+    conn: &mut Conn,
+    pooler: &Pooler,
+    run: impl FnOnce(&mut Conn) -> Result<T, Source>,
+) -> Result<T, AppError> {
+    if let Conn::Sqlite(conn) = conn {
+        conn.batch_execute(SQLITE_MIGRATION_TIMEOUT)?;
+    }
+    let result = write_transaction(conn, pooler, &CommitGate::new(None), |conn| {
+        if let Conn::Postgres(conn) = conn {
+            conn.batch_execute(POSTGRES_LOCK)?;
+        }
+        run(conn).map_err(AppError::Internal)
+    });
+    if let Conn::Sqlite(conn) = conn {
+        conn.batch_execute(SQLITE_BUSY_TIMEOUT)?;
+    }
+    result
+}
+
+/// As [`Db::migrate_up`], on a connection outside of a pool.
+pub(crate) fn migrate_up(conn: &mut Conn, pooler: &Pooler) -> Result<Vec<String>, AppError> {
+    in_migration(conn, pooler, run_pending)
+}
+
+/// As [`Db::schema_state`], on a connection outside of a pool.
+pub(crate) fn schema_state(conn: &mut Conn) -> Result<SchemaState, AppError> {
+    Ok(state(&status(conn).map_err(read_error)?))
+}
+
+/// The name of the latest migration of this program.
+pub(crate) fn latest() -> Result<String, AppError> {
+    let known = names::<diesel::sqlite::Sqlite>(&SQLITE).map_err(AppError::Internal)?;
+    Ok(known.into_iter().next_back().map(|(_, name)| name).unwrap_or_default())
+}
+
+/// The number of rows of each table that exists.
+pub(crate) fn count_existing_rows(conn: &mut Conn) -> Result<BTreeMap<&'static str, i64>, AppError> {
+    let columns = existing_columns(conn)?;
+    count_rows(conn, &columns).map_err(read_error)
 }
 
 /// Converts an error: database errors keep their kind, all others become internal errors.

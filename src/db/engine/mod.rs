@@ -13,7 +13,7 @@ mod error;
 mod execution;
 mod hosts;
 pub mod lease;
-mod manager;
+pub(in crate::db) mod manager;
 pub mod migrate;
 mod pool;
 pub(crate) mod postgres;

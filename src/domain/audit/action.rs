@@ -62,6 +62,8 @@ actions! {
     EditKey = "key.update", Ends: "Name, scopes or expiry of a key changed",
     RotateKey = "key.rotate", Ends: "A key got a new secret",
     RevokeKey = "key.revoke", Ends: "A key was revoked",
+    RestoreDatabase = "database.restore", Keeps: "An operator restored a backup into this database",
+    CopyDatabase = "database.copy", Keeps: "An operator copied another database into this one",
     CreatePage = "page.create", Keeps: "A page was created",
     EditPage = "page.update", Keeps: "A page changed",
     DeletePage = "page.delete", Keeps: "A page was deleted",

@@ -15,13 +15,13 @@ use crate::support::program::{Serving, failure, latchkey, out, run};
 use crate::support::skipped;
 
 /// A small file system in memory. It is unmounted when dropped.
-struct SmallDisk {
+pub struct SmallDisk {
     place: TempDir,
 }
 
 impl SmallDisk {
     /// Mounts one. If the process is not allowed to mount, it reports this and returns `None`.
-    fn mount(megabytes: u32) -> Option<Self> {
+    pub fn mount(megabytes: u32) -> Option<Self> {
         let place = TempDir::with_prefix("latchkey-disk-").unwrap();
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m,mode=755"), "tmpfs"]).arg(place.path());
@@ -33,12 +33,12 @@ impl SmallDisk {
         None
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.place.path()
     }
 
     /// Fills the free space except for a megabyte. Returns the file that occupies it.
-    fn fill(&self) -> PathBuf {
+    pub fn fill(&self) -> PathBuf {
         let file = self.path().join("filler");
         let _ = Command::new("dd").args(["if=/dev/zero", "bs=4096"]).arg(format!("of={}", file.display())).output();
         let filler = std::fs::OpenOptions::new().write(true).open(&file).unwrap();

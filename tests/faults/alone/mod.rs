@@ -2,7 +2,7 @@
 
 mod deep_lists;
 mod flood;
-mod full_disk;
+pub mod full_disk;
 mod guesses;
 mod kill;
 mod large_accounts;

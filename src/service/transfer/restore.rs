@@ -1,0 +1,134 @@
+//! Restores a backup into a database of either kind.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+
+use super::backup::{Verified, cannot_write, verify};
+use super::part::PartFile;
+use super::target::{load_postgres, open_postgres, record, take_file};
+use super::{Manifest, OnProgress, failed};
+use crate::clock::Timestamp;
+use crate::config::DatabaseUrl;
+use crate::db::transfer::{Session, check_texts, files, manifest};
+use crate::db::{Conn, access_tokens, api_keys};
+use crate::domain::audit::{Action, Event, Target};
+use crate::error::AppError;
+
+/// What to do besides the restore of the rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RestoreOptions {
+    /// Replace a database that holds data.
+    pub replace: bool,
+    /// End all sign-in tokens of the backup.
+    pub revoke_tokens: bool,
+    /// End all keys of the backup.
+    pub revoke_keys: bool,
+}
+
+/// What was restored.
+#[derive(Debug)]
+pub struct Restored {
+    /// The manifest of the backup.
+    pub manifest: Manifest,
+    /// The number of tokens that were revoked.
+    pub tokens: usize,
+    /// The number of keys that were revoked.
+    pub keys: usize,
+    /// The migrations that were applied to the rows of an older schema.
+    pub migrations: Vec<String>,
+}
+
+/// Restores `file` into the database at `target`, which no program may use.
+pub fn restore(
+    file: &Path,
+    target: &DatabaseUrl,
+    options: RestoreOptions,
+    now: Timestamp,
+    progress: OnProgress<'_>,
+) -> Result<Restored, AppError> {
+    match target {
+        DatabaseUrl::Sqlite(path) => restore_file(file, path, options, now, progress),
+        DatabaseUrl::Postgres(_) => restore_postgres(file, target, options, now, progress),
+    }
+}
+
+/// All changes are made in a copy of the backup beside the target, which then replaces the target.
+fn restore_file(
+    file: &Path,
+    target: &Path,
+    options: RestoreOptions,
+    now: Timestamp,
+    progress: OnProgress<'_>,
+) -> Result<Restored, AppError> {
+    // Held until the new file has its name, so that no server opens the old one meanwhile.
+    let old = take_file(target, options.replace)?;
+    let part = PartFile::create(target)?;
+    let verified = verify(file, progress)?;
+    let restored = migrated_copy(file, &part).and_then(|(mut session, migrations)| {
+        let (tokens, keys) = session.write(|conn| finish(conn, &verified.manifest, options, now))?;
+        Ok(Restored { manifest: verified.manifest, tokens, keys, migrations })
+    });
+    let restored = restored.map_err(|error| cannot_write(target, &error))?;
+    part.publish()?;
+    drop(old);
+    Ok(restored)
+}
+
+fn restore_postgres(
+    file: &Path,
+    target: &DatabaseUrl,
+    options: RestoreOptions,
+    now: Timestamp,
+    progress: OnProgress<'_>,
+) -> Result<Restored, AppError> {
+    let mut target = open_postgres(target, options.replace)?;
+    let Verified { manifest, pending } = verify(file, progress)?;
+    let copy = std::env::temp_dir().join(format!("latchkey-restore-{}", std::process::id()));
+    // The rows of an older schema are migrated in a copy.
+    let part = if pending.is_empty() { None } else { Some(PartFile::create(&copy)?) };
+    let (mut source, migrations) = match &part {
+        None => (Session::open_read_only(file)?, Vec::new()),
+        Some(part) => migrated_copy(file, part).map_err(|error| cannot_write(part.path(), &error))?,
+    };
+    check_texts(source.conn(), false)?;
+    let (_, (tokens, keys)) =
+        load_postgres(&mut source, &mut target, progress, |conn, _| finish(conn, &manifest, options, now))?;
+    Ok(Restored { manifest, tokens, keys, migrations })
+}
+
+/// Copies a backup to `part`, and makes it a database of this program. Returns the applied migrations.
+fn migrated_copy(file: &Path, part: &PartFile) -> Result<(Session, Vec<String>), AppError> {
+    let copied = File::open(file).and_then(|mut source| {
+        let mut target = OpenOptions::new().write(true).open(part.path())?;
+        std::io::copy(&mut source, &mut target)
+    });
+    copied.map_err(|error| failed(error.to_string()))?;
+    let mut session = Session::open(&part.url())?;
+    files::without_wal(session.conn())?;
+    manifest::remove(session.conn())?;
+    let migrations = session.migrate_up()?;
+    Ok((session, migrations))
+}
+
+/// Revokes credentials, and writes the audit entries. Returns the numbers of revoked tokens and keys.
+fn finish(
+    conn: &mut Conn,
+    manifest: &Manifest,
+    options: RestoreOptions,
+    now: Timestamp,
+) -> Result<(usize, usize), AppError> {
+    let Manifest { created_at, audit_head, .. } = manifest;
+    let detail = format!("backup of {created_at}, audit entry {audit_head}, {} rows", manifest.rows());
+    record(conn, now, &Event::of(Action::RestoreDatabase).detail(detail))?;
+    let (mut tokens, mut keys) = (0, 0);
+    if options.revoke_tokens {
+        tokens = access_tokens::delete_all(conn)?;
+        let ended = Event::of(Action::RevokeToken).on(Target::AllTokens);
+        record(conn, now, &ended.detail(format!("{tokens} tokens, at a restore")))?;
+    }
+    if options.revoke_keys {
+        keys = api_keys::end_all(conn, now)?;
+        record(conn, now, &Event::of(Action::RevokeKey).detail(format!("{keys} keys, at a restore")))?;
+    }
+    Ok((tokens, keys))
+}

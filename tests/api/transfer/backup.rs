@@ -1,0 +1,122 @@
+//! `latchkey backup create` and `verify`.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use super::*;
+use crate::support::program::failure;
+
+async fn creates(backend: Backend) {
+    let Some(source) = Filled::create(backend).await else { return };
+    let file = source.file("backup");
+    let made = out(&run(&mut source.command(&["backup", "create", &file, "--json"])));
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let tables = made["tables"].as_array().unwrap();
+    assert_eq!(tables.len(), 9, "{made}");
+    assert!(tables.iter().all(|table| table["rows"].as_i64().unwrap() > 0), "{made}");
+    let head = source.database.number("SELECT max(id) FROM audit_entries").await;
+    assert_eq!(made["audit_head"], head);
+    assert_eq!(made["version"], env!("CARGO_PKG_VERSION"));
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let files: Vec<_> =
+        std::fs::read_dir(source.home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files, ["backup"], "nothing else is left");
+
+    let verified = run(&mut source.command(&["backup", "verify", &file]));
+    assert!(out(&verified).contains("is complete: ") && out(&verified).contains(&format!("last audit entry {head}")));
+    let again = failure(&run(&mut source.command(&["backup", "create", &file])));
+    assert!(again.contains("exists: name a file that does not exist yet"), "{again}");
+    assert_eq!(super::tables(source.home.path(), source.url()).len(), 8);
+}
+
+#[tokio::test]
+async fn a_backup_of_sqlite_is_private_complete_and_described_by_itself() {
+    creates(Backend::Sqlite).await;
+}
+
+#[tokio::test]
+async fn a_backup_of_postgres_is_private_complete_and_described_by_itself() {
+    creates(Backend::Postgres).await;
+}
+
+async fn streams(backend: Backend) {
+    let Some(source) = Filled::create(backend).await else { return };
+    let temporary = TempDir::new().unwrap();
+    let streamed = run(source.command(&["backup", "create", "-", "--json"]).env("TMPDIR", temporary.path()));
+    assert!(streamed.status.success(), "{streamed:?}");
+    let progress = String::from_utf8(streamed.stderr).unwrap();
+    for line in progress.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert!(line["table"].is_string() && line["done"].as_i64() <= line["total"].as_i64(), "{line}");
+    }
+    assert!(progress.contains("\"users\""), "{progress}");
+    let file = source.file("streamed");
+    std::fs::write(&file, streamed.stdout).unwrap();
+    out(&run(&mut source.command(&["backup", "verify", &file])));
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_backup_is_written_to_standard_output() {
+    streams(Backend::Sqlite).await;
+    streams(Backend::Postgres).await;
+}
+
+async fn serves(backend: Backend) {
+    let Some(source) = Filled::create(backend).await else { return };
+    let serving = serve(source.home.path(), source.url());
+    let client = serving.client();
+    let (mut made, mut requests) = (Vec::new(), 0);
+    for number in 0..5 {
+        let mut child = source.command(&["backup", "create", &source.file(&number.to_string())]).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() {
+            let page = client.post("/page/", &source.token, &json!({ "title": "more", "body": "more" })).await;
+            assert_eq!(page.status, 201, "{page:?}");
+            requests += 1;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        made.push(out(&child.wait_with_output().unwrap()));
+    }
+    assert!(requests > 10, "{requests}");
+    for number in 0..made.len() {
+        out(&run(&mut source.command(&["backup", "verify", &source.file(&number.to_string())])));
+    }
+}
+
+#[tokio::test]
+async fn a_server_accepts_changes_during_a_backup() {
+    serves(Backend::Sqlite).await;
+    serves(Backend::Postgres).await;
+}
+
+#[tokio::test]
+async fn wrong_files_are_named_with_what_to_do() {
+    let Some(source) = Filled::create(Backend::Sqlite).await else { return };
+    let text = source.file("text");
+    std::fs::write(&text, "no database").unwrap();
+    for (arguments, message) in [
+        (&["backup", "verify", "missing"][..], "there is no file missing: name a backup"),
+        (&["backup", "verify", &text], "is no backup, or it is damaged"),
+        (&["backup", "verify", source.url().trim_start_matches("sqlite://")], "is no backup, or it is damaged"),
+        (&["backup", "create", "missing/backup"], "cannot write missing/backup: No such file or directory"),
+        (&["backup", "create", "/"], "exists"),
+    ] {
+        let refused = failure(&run(&mut source.command(arguments)));
+        assert!(refused.contains(message), "{arguments:?}: {refused}");
+    }
+    let nowhere = failure(&run(&mut command(source.home.path(), "sqlite://other.db", &["backup", "create", "b"])));
+    assert!(nowhere.contains("There is no database at"), "{nowhere}");
+}
+
+#[tokio::test]
+async fn invalid_texts_prevent_a_backup_and_nul_characters_do_not() {
+    let Some(source) = Filled::create(Backend::Sqlite).await else { return };
+    source.database.execute("UPDATE pages SET body = 'a' || char(0) || 'b' WHERE id = 1").await;
+    let file = source.backup("with-nul");
+    out(&run(&mut source.command(&["backup", "verify", &file])));
+    source.database.execute("UPDATE pages SET body = CAST(x'ff' AS TEXT) WHERE id = 1").await;
+    let refused = failure(&run(&mut source.command(&["backup", "create", "other"])));
+    assert!(refused.contains("pages \"1\" has invalid UTF-8"), "{refused}");
+    assert!(!source.home.path().join("other").exists() && !source.home.path().join(".other.part").exists());
+}

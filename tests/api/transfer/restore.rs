@@ -1,0 +1,106 @@
+//! `latchkey backup restore`.
+
+use super::damage::seal;
+use super::*;
+use crate::support::program::failure;
+
+async fn restores(from: Backend, to: Backend) {
+    let (Some(source), Some(target)) = (Filled::create(from).await, empty(to)) else { return };
+    let (home, file) = (source.home.path(), source.backup("backup"));
+    let (before, bytes) = (tables(home, source.url()), std::fs::read(&file).unwrap());
+    let restored = run(&mut command(home, &target.url, &["backup", "restore", &file]));
+    assert!(out(&restored).starts_with("restored "), "{restored:?}");
+    let warning = String::from_utf8(restored.stderr).unwrap();
+    assert!(warning.contains("tokens and keys that were revoked since the backup"), "{warning}");
+    assert_eq!(tables(home, &target.url), before);
+    assert_eq!(std::fs::read(&file).unwrap(), bytes, "the backup is unchanged");
+    let entry = target
+        .rows("SELECT actor || ' ' || action || ' ' || detail AS row FROM audit_entries ORDER BY id DESC LIMIT 1")
+        .await;
+    assert!(entry[0].starts_with("command-line database.restore backup of 20"), "{entry:?}");
+    source.assert_works_at(&target.url).await;
+
+    let again = failure(&run(&mut command(home, &target.url, &["backup", "restore", &file])));
+    assert!(again.contains("nothing was changed") && again.contains("--replace"), "{again}");
+    let serving = serve(home, &target.url);
+    let client = serving.client();
+    let used = failure(&run(&mut command(home, &target.url, &["backup", "restore", &file, "--replace"])));
+    assert!(used.contains("stop all servers"), "{used}");
+    assert_eq!(client.register("more@example.org").await.status, 201);
+    drop(serving);
+    out(&run(&mut command(home, &target.url, &["backup", "restore", &file, "--replace"])));
+    assert_eq!(tables(home, &target.url), before);
+    source.assert_works_at(&target.url).await;
+}
+
+#[tokio::test]
+async fn a_backup_of_sqlite_is_restored_into_both_databases() {
+    restores(Backend::Sqlite, Backend::Sqlite).await;
+    restores(Backend::Sqlite, Backend::Postgres).await;
+}
+
+#[tokio::test]
+async fn a_backup_of_postgres_is_restored_into_both_databases() {
+    restores(Backend::Postgres, Backend::Postgres).await;
+    restores(Backend::Postgres, Backend::Sqlite).await;
+}
+
+async fn revokes(to: Backend) {
+    let (Some(source), Some(target)) = (Filled::create(Backend::Sqlite).await, empty(to)) else { return };
+    let (home, file) = (source.home.path(), source.backup("backup"));
+    let arguments = ["backup", "restore", &file, "--revoke-tokens", "--revoke-keys", "--json"];
+    let restored = run(&mut command(home, &target.url, &arguments));
+    let shown: Value = serde_json::from_str(&out(&restored)).unwrap();
+    assert_eq!((&shown["revoked_tokens"], &shown["revoked_keys"]), (&1.into(), &1.into()), "{shown}");
+    assert!(!String::from_utf8(restored.stderr).unwrap().contains("warning"));
+    let serving = serve(home, &target.url);
+    let client = serving.client();
+    for credential in [&source.token, &source.key] {
+        assert_eq!(client.get("/protected-route", credential).await.status, 403);
+    }
+    assert_eq!(client.sign_in("ada@example.org", PASSWORD).await.status, 200);
+    let entries = target.rows("SELECT action AS row FROM audit_entries WHERE actor = 'command-line' ORDER BY id").await;
+    assert_eq!(entries, ["database.restore", "token.revoke", "key.revoke"]);
+}
+
+#[tokio::test]
+async fn a_restore_ends_tokens_and_keys_on_request() {
+    revokes(Backend::Sqlite).await;
+    revokes(Backend::Postgres).await;
+}
+
+#[tokio::test]
+async fn a_backup_of_an_older_schema_is_migrated() {
+    let Some(source) = Filled::create(Backend::Sqlite).await else { return };
+    let (home, file) = (source.home.path(), source.backup("backup"));
+    let before = tables(home, source.url());
+    let older = "DROP INDEX users_roles; DELETE FROM __diesel_schema_migrations WHERE version = '20261127040000'";
+    Database::at(&format!("sqlite://{file}")).execute(older).await;
+    seal(&file).await;
+    let verified = out(&run(&mut source.command(&["backup", "verify", &file])));
+    assert!(verified.contains("its schema lacks 1 migrations, which a restore applies"), "{verified}");
+    for target in [Backend::Sqlite, Backend::Postgres] {
+        let Some(target) = empty(target) else { return };
+        out(&run(&mut command(home, &target.url, &["backup", "restore", &file])));
+        assert_eq!(tables(home, &target.url), before);
+        source.assert_works_at(&target.url).await;
+    }
+}
+
+#[tokio::test]
+async fn side_files_of_an_earlier_database_are_removed_and_a_damaged_database_is_replaced() {
+    let (Some(source), Some(target)) = (Filled::create(Backend::Sqlite).await, empty(Backend::Sqlite)) else { return };
+    let (home, file) = (source.home.path(), source.backup("backup"));
+    let path = target.url.trim_start_matches("sqlite://").to_owned();
+    for side in ["-wal", "-shm", "-journal"] {
+        std::fs::write(format!("{path}{side}"), "of another database").unwrap();
+    }
+    out(&run(&mut command(home, &target.url, &["backup", "restore", &file])));
+    source.assert_works_at(&target.url).await;
+    std::fs::write(&path, "no database any more".repeat(1000)).unwrap();
+    std::fs::write(format!("{path}-wal"), "of another database").unwrap();
+    out(&run(&mut command(home, &target.url, &["backup", "restore", &file, "--replace"])));
+    source.assert_works_at(&target.url).await;
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
