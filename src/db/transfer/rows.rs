@@ -10,7 +10,6 @@ use diesel::sql_types::Text;
 use sha2::{Digest, Sha256};
 
 use crate::db::engine::connection::Conn;
-use crate::db::schema;
 use crate::error::AppError;
 
 /// A row of a table that is copied.
@@ -85,11 +84,11 @@ macro_rules! rows {
     })*) => {$(
         pub(super) mod $table {
             use super::*;
-            use super::schema::$table;
+            use crate::db::schema::$table;
 
             #[derive(Insertable, Queryable)]
             #[diesel(table_name = $table, treat_none_as_default_value = false)]
-            pub(in crate::db::transfer) struct Row {
+            pub(crate) struct Row {
                 $($column: $kind,)*
             }
 
