@@ -83,7 +83,7 @@ macro_rules! rows {
         $($column:ident: $kind:ty,)*
     })*) => {$(
         pub(super) mod $table {
-            use super::*;
+            use crate::db::transfer::rows::*;
             use crate::db::schema::$table;
 
             #[derive(Insertable, Queryable)]
