@@ -13,7 +13,7 @@ mod error;
 mod execution;
 mod hosts;
 pub mod lease;
-pub(in crate::db) mod manager;
+pub(crate) mod manager;
 pub mod migrate;
 mod pool;
 pub(crate) mod postgres;

@@ -9,7 +9,6 @@ use diesel::sql_types::Text;
 use sha2::{Digest, Sha256};
 
 use crate::db::engine::connection::Conn;
-use crate::db::schema;
 use crate::db::schema::for_each_copied_table;
 use crate::error::AppError;
 
@@ -84,12 +83,12 @@ macro_rules! rows {
         $($column:ident: $kind:ty,)*
     })*) => {$(
         pub(super) mod $table {
-            use super::*;
-            use super::schema::$table;
+            use crate::db::transfer::rows::*;
+            use crate::db::schema::$table;
 
             #[derive(Insertable, Queryable)]
             #[diesel(table_name = $table, treat_none_as_default_value = false)]
-            pub(in crate::db::transfer) struct Row {
+            pub(crate) struct Row {
                 $($column: $kind,)*
             }
 

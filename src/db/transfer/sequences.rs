@@ -3,7 +3,6 @@
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Text};
 
-use super::tables::TableSummary;
 use crate::db::engine::connection::Conn;
 use crate::error::AppError;
 
@@ -32,8 +31,8 @@ pub(super) fn last_id(conn: &mut Conn, table: &str) -> Result<i64, AppError> {
 
 /// Sets the last ids. On PostgreSQL the transaction must have restarted the sequences (`TRUNCATE … RESTART IDENTITY`),
 /// because only then a rollback undoes this, too.
-pub(super) fn set(conn: &mut Conn, tables: &[TableSummary]) -> Result<(), AppError> {
-    for (table, last_id) in tables.iter().filter_map(|table| Some((&table.name, table.last_id?))) {
+pub(super) fn set<'t>(conn: &mut Conn, last_ids: impl Iterator<Item = (&'t str, i64)>) -> Result<(), AppError> {
+    for (table, last_id) in last_ids {
         match conn {
             Conn::Postgres(conn) => {
                 let set = diesel::sql_query(POSTGRES_SET).bind::<Text, _>(table).bind::<BigInt, _>(last_id);

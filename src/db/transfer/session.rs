@@ -15,7 +15,7 @@ use crate::error::AppError;
 
 const APPLICATION_NAME: &str = "latchkey-transfer";
 
-/// A transfer takes as long as it takes, but does not wait for the locks of a server.
+/// A transfer has no time limit. It waits only briefly for the locks of a server.
 const POSTGRES_WITHOUT_LIMIT: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s';
      SET LOCAL idle_in_transaction_session_timeout = 0;";
 

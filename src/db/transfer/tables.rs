@@ -65,7 +65,7 @@ pub fn copy(source: &mut Conn, target: &mut Conn, progress: OnProgress<'_>) -> R
         };
     }
     for_each_table!(each);
-    sequences::set(target, &found)?;
+    sequences::set(target, found.iter().filter_map(|table| Some((table.name.as_str(), table.last_id?))))?;
     Ok(found)
 }
 

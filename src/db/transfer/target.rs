@@ -26,7 +26,13 @@ macro_rules! truncate {
 /// Removes all rows, and restarts the ids.
 const POSTGRES_EMPTY: &str = for_each_table!(truncate);
 
-const POSTGRES_ANALYZE: &str = "ANALYZE";
+macro_rules! analyze {
+    ($($table:ident: $privileges:literal,)*) => {
+        concat!("ANALYZE ", $(stringify!($table), ", ",)* "credential_changes")
+    };
+}
+
+const POSTGRES_ANALYZE: &str = for_each_table!(analyze);
 
 /// Whether the tables of the database hold no rows. Tables that do not exist hold none.
 pub fn is_empty(conn: &mut Conn) -> Result<bool, AppError> {

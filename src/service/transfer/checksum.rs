@@ -83,8 +83,8 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("latchkey-checksum-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let (file, placeholder) = (directory.join("file"), "p".repeat(64));
-        // The place is split between two chunks.
-        for before in [0, 10, CHUNK - 30, CHUNK, 2 * CHUNK + 1] {
+        // Files are read in chunks of 1,048,576 bytes, and the place can be split between two.
+        for before in [0, 10, 1_048_546, 1_048_576, 2_097_153] {
             std::fs::write(&file, [&vec![b'x'; before], placeholder.as_bytes(), b"after"].concat()).unwrap();
             seal(&file, &placeholder).unwrap();
             let sealed = std::fs::read(&file).unwrap();

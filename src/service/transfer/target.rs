@@ -46,7 +46,7 @@ pub(super) fn open_postgres(url: &DatabaseUrl, replace: bool) -> Result<Session,
     if let SchemaState::Unknown(unknown) = session.schema_state().map_err(cannot)? {
         return Err(failed(newer_schema(&unknown)));
     }
-    if !replace && !target::is_empty(session.conn()).map_err(cannot)? {
+    if !replace && !session.read(target::is_empty).map_err(cannot)? {
         return Err(failed(format!(
             "nothing was changed, because {url} holds rows: name an empty database, or add --replace to lose its data"
         )));
@@ -72,7 +72,10 @@ pub(super) fn load_postgres<T>(
             Ok((copied, finished))
         })
     })?;
-    target::analyze(target.conn())?;
+    // The rows are stored, so a failure here is none of the transfer.
+    if let Err(error) = target.write(target::analyze) {
+        log::warn!("cannot update the statistics of PostgreSQL, run ANALYZE: {error}");
+    }
     Ok(done)
 }
 
