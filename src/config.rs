@@ -339,14 +339,22 @@ impl Settings {
             let rule = "Use 1 to 512 visible ASCII characters, without a comma.";
             return Err(ConfigError::new("auth.api_key_token", rule));
         }
-        if self.metrics.listen.address().is_some_and(|address| address == self.server.listen && address.port() != 0) {
+        if self.metrics.listen.address().is_some_and(|address| overlap(address, self.server.listen)) {
             return Err(ConfigError::new(
                 "metrics.listen",
-                "server.listen uses the same address. Choose another port.",
+                "server.listen uses the same address and port. Choose another port.",
             ));
         }
         proxies::check_public_url(&self.http.public_url)
     }
+}
+
+/// Whether two listeners could not both listen. An unspecified address such as 0.0.0.0 includes all others. Port 0 means
+/// any free port.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let [one_ip, other_ip] = [one, other].map(|address| address.ip().to_canonical());
+    let share_address = one_ip == other_ip || one_ip.is_unspecified() || other_ip.is_unspecified();
+    one.port() != 0 && one.port() == other.port() && share_address
 }
 
 fn within<T: PartialOrd + fmt::Display + Copy>(key: &str, value: T, min: T, max: T) -> Result<(), ConfigError> {

@@ -74,7 +74,8 @@ impl Server {
         let tls_error = |error| tls_error(settings, error);
         let certificate = Certificate::load(&settings.tls).map_err(tls_error)?;
         let tls = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(tls_error)?;
-        // The addresses are bound first, so that an address in use does not leave a migrated database behind.
+        // The addresses are bound first, so that one on which another program listens does not leave a migrated database
+        // behind. Sockets that only are bound do not exclude each other: the settings are checked for that.
         let bind = |setting, address| {
             let bound = http::transport::connections::bind(address);
             bound.map_err(|cause| listen_error(settings, setting, address, &cause)).map(|socket| (address, socket))
