@@ -145,7 +145,11 @@ specify_database! {
         ]);
         assert_eq!(out(&run(&["audit", "list", "--action", "user.role", "--outcome", "success"])).lines().count(), 1);
         assert_eq!(out(&run(&["audit", "list", "--limit", "3"])).lines().count(), 3);
-        assert!(failure(&run(&["audit", "list", "--action", "nonsense"])).contains("page.update"));
+        for (filter, value, form) in
+            [("--action", "nonsense", "page.update"), ("--actor", "users:1", "actor: Use one of: user:<id>"), ("--target", "x", "page:<id>")]
+        {
+            assert!(failure(&run(&["audit", "list", filter, value])).contains(form), "{filter}");
+        }
         assert!(!run(&["audit", "list", "--since", "yesterday"]).status.success());
     }
 
