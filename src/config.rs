@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize, Serializer};
 
 mod authz;
+mod choice;
 mod database;
 mod files;
 mod limits;
@@ -25,6 +26,7 @@ mod tls;
 mod values;
 
 pub use self::authz::{AuthzSettings, ForwardAudit};
+use self::choice::choice;
 pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl};
 pub use self::limits::{Limit, LimitSettings};
 pub use self::postgres_uri::PostgresUri;
@@ -119,25 +121,13 @@ pub struct HttpSettings {
     pub cors_origins: Origins,
 }
 
-/// The status profile: the status codes for callers that are not authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-pub enum StatusProfile {
-    /// As FastAPI's security helpers respond: 403 without a credential.
-    Fastapi,
-    /// As RFC 6749, 6750 and 9110 require: 401 without a credential.
-    Rfc,
-}
-
-impl TryFrom<String> for StatusProfile {
-    type Error = &'static str;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        match name.as_str() {
-            "fastapi" => Ok(Self::Fastapi),
-            "rfc" => Ok(Self::Rfc),
-            _ => Err("Write \"fastapi\" or \"rfc\"."),
-        }
+choice! {
+    /// The status profile: the status codes for callers that are not authenticated.
+    pub enum StatusProfile {
+        /// As FastAPI's security helpers respond: 403 without a credential.
+        Fastapi = "fastapi",
+        /// As RFC 6749, 6750 and 9110 require: 401 without a credential.
+        Rfc = "rfc",
     }
 }
 
@@ -215,25 +205,13 @@ impl From<OptionalAddress> for String {
     }
 }
 
-/// The format of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-pub enum LogFormat {
-    /// One line of text.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-impl TryFrom<String> for LogFormat {
-    type Error = &'static str;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        match name.as_str() {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("Write \"text\" or \"json\"."),
-        }
+choice! {
+    /// The format of log lines.
+    pub enum LogFormat {
+        /// One line of text.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
     }
 }
 
