@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 mod audit;
 mod authz;
+mod choice;
 mod database;
 mod files;
 mod limits;
@@ -27,6 +28,7 @@ mod values;
 
 pub use self::audit::AuditSettings;
 pub use self::authz::{AuthzSettings, ForwardAudit};
+use self::choice::choice;
 pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl};
 pub use self::limits::{Limit, LimitSettings};
 pub use self::postgres_uri::PostgresUri;
@@ -127,25 +129,13 @@ pub struct HttpSettings {
     pub cors_origins: Origins,
 }
 
-/// The status profile: the status codes for callers that are not authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-pub enum StatusProfile {
-    /// As FastAPI's security helpers respond: 403 without a credential.
-    Fastapi,
-    /// As RFC 6749, 6750 and 9110 require: 401 without a credential.
-    Rfc,
-}
-
-impl TryFrom<String> for StatusProfile {
-    type Error = &'static str;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        match name.as_str() {
-            "fastapi" => Ok(Self::Fastapi),
-            "rfc" => Ok(Self::Rfc),
-            _ => Err("Write \"fastapi\" or \"rfc\"."),
-        }
+choice! {
+    /// The status profile: the status codes for callers that are not authenticated.
+    pub enum StatusProfile {
+        /// As FastAPI's security helpers respond: 403 without a credential.
+        Fastapi = "fastapi",
+        /// As RFC 6749, 6750 and 9110 require: 401 without a credential.
+        Rfc = "rfc",
     }
 }
 
@@ -223,25 +213,13 @@ impl From<OptionalAddress> for String {
     }
 }
 
-/// The format of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-pub enum LogFormat {
-    /// One line of text.
-    Text,
-    /// One JSON object per line.
-    Json,
-}
-
-impl TryFrom<String> for LogFormat {
-    type Error = &'static str;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        match name.as_str() {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("Write \"text\" or \"json\"."),
-        }
+choice! {
+    /// The format of log lines.
+    pub enum LogFormat {
+        /// One line of text.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
     }
 }
 
@@ -354,14 +332,22 @@ impl Settings {
             let rule = "Use 1 to 512 visible ASCII characters, without a comma.";
             return Err(ConfigError::new("auth.api_key_token", rule));
         }
-        if self.metrics.listen.address().is_some_and(|address| address == self.server.listen && address.port() != 0) {
+        if self.metrics.listen.address().is_some_and(|address| overlap(address, self.server.listen)) {
             return Err(ConfigError::new(
                 "metrics.listen",
-                "server.listen uses the same address. Choose another port.",
+                "server.listen uses the same address and port. Choose another port.",
             ));
         }
         proxies::check_public_url(&self.http.public_url)
     }
+}
+
+/// Whether two listeners could not both listen. An unspecified address such as 0.0.0.0 includes all others. Port 0 means
+/// any free port.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let [one_ip, other_ip] = [one, other].map(|address| address.ip().to_canonical());
+    let share_address = one_ip == other_ip || one_ip.is_unspecified() || other_ip.is_unspecified();
+    one.port() != 0 && one.port() == other.port() && share_address
 }
 
 fn within<T: PartialOrd + fmt::Display + Copy>(key: &str, value: T, min: T, max: T) -> Result<(), ConfigError> {

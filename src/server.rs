@@ -32,8 +32,11 @@ pub enum StartError {
         /// The error.
         cause: AppError,
     },
-    /// Migrations are pending, and `database.migrate_on_start` is false.
-    #[error("the database schema is not up to date: run `latchkey migrate up`, or set database.migrate_on_start")]
+    /// Migrations are pending. Only `migrate up`, and the server with `database.migrate_on_start`, apply them.
+    #[error(
+        "the database schema is not up to date: run `latchkey migrate up`, or start the server with \
+         database.migrate_on_start"
+    )]
     NotMigrated,
     /// The schema contains migrations that this version does not know.
     #[error("{0}")]
@@ -71,7 +74,8 @@ impl Server {
         let tls_error = |error| tls_error(settings, error);
         let certificate = Certificate::load(&settings.tls).map_err(tls_error)?;
         let tls = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(tls_error)?;
-        // The addresses are bound first, so that an address in use does not leave a migrated database behind.
+        // The addresses are bound first, so that one on which another program listens does not leave a migrated database
+        // behind. Sockets that only are bound do not exclude each other: the settings are checked for that.
         let bind = |setting, address| {
             let bound = http::transport::connections::bind(address);
             bound.map_err(|cause| listen_error(settings, setting, address, &cause)).map(|socket| (address, socket))
@@ -278,20 +282,27 @@ fn tls_error(settings: &Settings, error: TlsError) -> StartError {
     }
 }
 
-/// Opens the existing database, without waiting for it, and creates the service. Applies pending migrations if the
-/// settings allow it.
+/// Opens the existing database, without waiting for it and without changing its schema, and creates the service.
 ///
 /// Errors: the database does not exist, is not available, or its schema is not current.
 pub async fn open_service(settings: &Settings, clock: Clock) -> Result<Service, StartError> {
     settings.check_database_exists()?;
-    let db = open_database(settings, Duration::ZERO).await?;
+    let db = connect(settings, Duration::ZERO).await?;
+    check_schema(&db, settings).await?;
     Service::new(db, clock, settings).map_err(StartError::Other)
 }
 
-/// As [`open_service`], but waits up to `database.start_timeout` for the database, and checks that it accepts
-/// everything that serving requires.
+/// As [`open_service`], but creates a missing SQLite file, waits up to `database.start_timeout` for the database,
+/// applies pending migrations if the settings allow it, and checks that the database accepts everything that serving
+/// requires.
 async fn service_for_server(settings: &Settings, clock: Clock) -> Result<Service, StartError> {
-    let db = open_database(settings, Duration::from_secs(settings.database.start_timeout)).await?;
+    let db = connect(settings, Duration::from_secs(settings.database.start_timeout)).await?;
+    if settings.database.migrate_on_start {
+        for name in db.migrate_up().await.map_err(|cause| database_error(settings, cause))? {
+            log::info!("applied migration {name}");
+        }
+    }
+    check_schema(&db, settings).await?;
     db.check_for_serving().await.map_err(|cause| database_error(settings, cause))?;
     let service = Service::new(db, clock, settings).map_err(StartError::Other)?;
     match service.undefined_roles().await {
@@ -308,22 +319,18 @@ fn database_error(settings: &Settings, cause: AppError) -> StartError {
     StartError::Database { url: format!("{}{place}", settings.database.url), cause }
 }
 
-async fn open_database(settings: &Settings, wait: Duration) -> Result<Db, StartError> {
+async fn connect(settings: &Settings, wait: Duration) -> Result<Db, StartError> {
     settings.check_database_file()?;
-    let failed = |cause| database_error(settings, cause);
-    let db = Db::open_within(&settings.database, wait).await.map_err(failed)?;
-    if settings.database.migrate_on_start {
-        for name in db.migrate_up().await.map_err(failed)? {
-            log::info!("applied migration {name}");
-        }
-    }
-    match db.schema_state().await.map_err(failed)? {
-        SchemaState::Current => {}
-        SchemaState::Outdated(_) => return Err(StartError::NotMigrated),
-        SchemaState::Unknown(unknown) => return Err(StartError::NewerSchema(newer_schema(&unknown))),
-    }
     if settings.auth.api_key_token.get().is_some_and(|key| key.len() < 32) {
         log::warn!("auth.api_key_token has fewer than 32 characters: a short static key can be guessed");
     }
-    Ok(db)
+    Db::open_within(&settings.database, wait).await.map_err(|cause| database_error(settings, cause))
+}
+
+async fn check_schema(db: &Db, settings: &Settings) -> Result<(), StartError> {
+    match db.schema_state().await.map_err(|cause| database_error(settings, cause))? {
+        SchemaState::Current => Ok(()),
+        SchemaState::Outdated(_) => Err(StartError::NotMigrated),
+        SchemaState::Unknown(unknown) => Err(StartError::NewerSchema(newer_schema(&unknown))),
+    }
 }

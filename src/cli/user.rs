@@ -16,6 +16,7 @@ use crate::error::AppError;
 use crate::http::account::users::UserResponse;
 use crate::server::open_service;
 use crate::service::Service;
+use crate::service::account::owned::AccountEnd;
 use crate::service::account::registration::Registration;
 use crate::service::account::user_search::{LIMIT_MAX, UserQuery};
 use crate::service::account::users::Administration;
@@ -48,14 +49,27 @@ pub(super) enum UserCommand {
         #[arg(long)]
         keep_keys: bool,
     },
-    /// Disable a user, and permanently revoke the sign-in token and all API keys of the account
-    Disable(EmailArg),
+    /// Disable a user, and permanently revoke the sign-in token and all API keys of the account. Fails if the account has
+    /// issued keys
+    Disable {
+        /// E-mail address, in any equivalent spelling
+        email: String,
+        /// Disable the user also if the account has issued keys. They end permanently
+        #[arg(long)]
+        yes: bool,
+    },
     /// Enable a disabled user, and end a lockout
     Enable(EmailArg),
     /// End a lockout after failed sign-ins. A disabled user stays disabled
     Unlock(EmailArg),
-    /// Delete a user and everything that they own
-    Delete(EmailArg),
+    /// Delete a user and everything that they own. Fails if the account owns issued keys, or objects such as pages
+    Delete {
+        /// E-mail address, in any equivalent spelling
+        email: String,
+        /// Delete the user also if the account owns issued keys, or objects such as pages. They are lost
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Args)]
@@ -111,14 +125,22 @@ pub(super) async fn user(settings: &Settings, command: UserCommand, output: Outp
             administer(service, &email, set, output).await
         }
         UserCommand::SetPassword { email, keep_keys } => set_password(service, &email, !keep_keys, output).await,
-        UserCommand::Disable(EmailArg { email }) => {
+        UserCommand::Disable { email, yes } => {
+            if !yes {
+                confirm(service, &email, AccountEnd::Disabled).await?;
+            }
             administer(service, &email, Administration { role: None, disabled: Some(true) }, output).await
         }
         UserCommand::Enable(EmailArg { email }) => {
             administer(service, &email, Administration { role: None, disabled: Some(false) }, output).await
         }
         UserCommand::Unlock(EmailArg { email }) => unlock(service, &email, output).await,
-        UserCommand::Delete(EmailArg { email }) => delete(service, &email, output).await,
+        UserCommand::Delete { email, yes } => {
+            if !yes {
+                confirm(service, &email, AccountEnd::Deleted).await?;
+            }
+            delete(service, &email, output).await
+        }
     }
 }
 
@@ -226,6 +248,25 @@ async fn administer(service: &Service, email: &str, set: Administration, output:
     let changed = service.administer_user(RequestContext::command_line(), user.id, set).await.map_err(explain)?;
     report_cleanup(service, user.id).await;
     show(changed, output)
+}
+
+/// Fails if something would be lost with the account, and lists it.
+async fn confirm(service: &Service, email: &str, end: AccountEnd) -> Outcome {
+    let user = user_by_email(service, email).await?;
+    let owned = service.count_owned(user.id, end).await.map_err(explain)?;
+    if owned.is_empty() {
+        return Ok(());
+    }
+    let owned = owned.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let (effect, command) = match end {
+        AccountEnd::Disabled => ("disabling the user permanently revokes", "disable"),
+        AccountEnd::Deleted => ("deleting the user deletes", "delete"),
+    };
+    let email = user.email;
+    Err(format!(
+        "nothing was changed, because {effect} {owned}. If you want this, run `latchkey user {command} --yes {email}`"
+    )
+    .into())
 }
 
 async fn unlock(service: &Service, email: &str, output: Output) -> Outcome {

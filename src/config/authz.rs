@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::choice::choice;
 use super::{ConfigError, HttpSettings};
 use crate::domain::forward::{Access, Host, Method, PlainPath, Rule, Rules, scope_list};
 
@@ -33,25 +34,13 @@ impl AuthzSettings {
     }
 }
 
-/// The decisions that are recorded in the audit trail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-pub enum ForwardAudit {
-    /// No decisions.
-    Off,
-    /// Decisions about POST, PUT, PATCH and DELETE requests.
-    Writes,
-}
-
-impl TryFrom<String> for ForwardAudit {
-    type Error = &'static str;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        match name.as_str() {
-            "off" => Ok(Self::Off),
-            "writes" => Ok(Self::Writes),
-            _ => Err("Write \"off\" or \"writes\"."),
-        }
+choice! {
+    /// The decisions that are recorded in the audit trail.
+    pub enum ForwardAudit {
+        /// No decisions.
+        Off = "off",
+        /// Decisions about POST, PUT, PATCH and DELETE requests.
+        Writes = "writes",
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::choice::choice;
 use super::postgres_uri::PostgresUri;
 use super::{ConfigError, Places, Settings, within};
 
@@ -27,25 +28,13 @@ pub struct DatabaseSettings {
     pub tls: DatabaseTls,
 }
 
-/// The rule for connections to PostgreSQL on another machine (ASVS 5.0, 12.3.1 and 12.3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-pub enum DatabaseTls {
-    /// TLS with a verified certificate and host name is required: `sslmode=verify-full`.
-    Verify,
-    /// Any `sslmode` is allowed.
-    Any,
-}
-
-impl TryFrom<String> for DatabaseTls {
-    type Error = &'static str;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        match name.as_str() {
-            "verify" => Ok(Self::Verify),
-            "any" => Ok(Self::Any),
-            _ => Err("Write \"verify\" or \"any\"."),
-        }
+choice! {
+    /// The rule for connections to PostgreSQL on another machine (ASVS 5.0, 12.3.1 and 12.3.2).
+    pub enum DatabaseTls {
+        /// TLS with a verified certificate and host name is required: `sslmode=verify-full`.
+        Verify = "verify",
+        /// Any `sslmode` is allowed.
+        Any = "any",
     }
 }
 

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
+use super::choice::choice;
 
 /// A list of IP addresses and networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -54,27 +55,13 @@ fn canonical(network: IpNet) -> IpNet {
     }
 }
 
-/// The header in which trusted proxies report the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String")]
-pub enum ClientHeader {
-    /// `X-Forwarded-For`, with `X-Forwarded-Proto`.
-    #[serde(rename = "x-forwarded-for")]
-    XForwardedFor,
-    /// `Forwarded` (RFC 7239).
-    #[serde(rename = "forwarded")]
-    Forwarded,
-}
-
-impl TryFrom<String> for ClientHeader {
-    type Error = &'static str;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        match name.as_str() {
-            "x-forwarded-for" => Ok(Self::XForwardedFor),
-            "forwarded" => Ok(Self::Forwarded),
-            _ => Err("Write \"x-forwarded-for\" or \"forwarded\"."),
-        }
+choice! {
+    /// The header in which trusted proxies report the client.
+    pub enum ClientHeader {
+        /// `X-Forwarded-For`, with `X-Forwarded-Proto`.
+        XForwardedFor = "x-forwarded-for",
+        /// `Forwarded` (RFC 7239).
+        Forwarded = "forwarded",
     }
 }
 

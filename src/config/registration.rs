@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::choice::choice;
 use super::{ConfigError, within};
 use crate::domain::email::EmailAddress;
 
@@ -27,25 +28,13 @@ impl RegistrationSettings {
     }
 }
 
-/// Who can register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "String", rename_all = "lowercase")]
-pub enum RegistrationMode {
-    /// Everyone.
-    Open,
-    /// Only admins and the command line create users.
-    Closed,
-}
-
-impl TryFrom<String> for RegistrationMode {
-    type Error = &'static str;
-
-    fn try_from(name: String) -> Result<Self, Self::Error> {
-        match name.as_str() {
-            "open" => Ok(Self::Open),
-            "closed" => Ok(Self::Closed),
-            _ => Err("Write \"open\" or \"closed\"."),
-        }
+choice! {
+    /// Who can register.
+    pub enum RegistrationMode {
+        /// Everyone.
+        Open = "open",
+        /// Only admins and the command line create users.
+        Closed = "closed",
     }
 }
 

@@ -15,6 +15,7 @@ mod alone;
 mod change_log;
 mod client;
 mod command;
+mod erasure;
 mod hang;
 mod hosts;
 mod network;

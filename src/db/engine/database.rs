@@ -218,8 +218,8 @@ impl Db {
         self.executor.pool().manager().recheck_connections();
     }
 
-    /// Runs `work` on a connection of the pool, without a time-out and outside the shares of callers. The caller must
-    /// limit the time.
+    /// Runs `work` on a connection of the pool, outside the shares of callers. The waits for a permit and for a connection
+    /// have time-outs, but `work` has none: the caller must limit its time.
     pub async fn with_connection<T, F>(&self, work: F) -> Result<T, AppError>
     where
         T: Send + 'static,
@@ -269,7 +269,7 @@ impl Db {
         emptied
     }
 
-    /// Runs `work` without permits and without a time-out.
+    /// Runs `work` without permits. The wait for a connection has a time-out, but `work` has none.
     pub(crate) async fn without_timeout<T, F>(&self, work: F) -> Result<T, AppError>
     where
         T: Send + 'static,

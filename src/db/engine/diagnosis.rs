@@ -16,7 +16,7 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Bool, Text};
 
-use self::disk::{DiskFault, DiskState};
+use self::disk::{DiskFault, DiskState, Probe};
 use crate::db::engine::connection::Conn;
 use crate::db::schema::{self, for_each_table};
 use crate::error::{AppError, NotReady};
@@ -111,7 +111,7 @@ impl Diagnosis {
     fn disk_defect(&self, conn: &mut Conn) -> Option<Defect> {
         let fault = self.disk.current(|| match conn {
             Conn::Postgres(conn) => disk::probe_postgres(conn),
-            Conn::Sqlite(_) => self.file.as_deref().and_then(disk::probe_directory),
+            Conn::Sqlite(_) => self.file.as_deref().map_or(Probe::Unknown, disk::probe_directory),
         })?;
         let not_ready = match fault {
             DiskFault::Full => DISK_FULL,
@@ -127,7 +127,7 @@ impl Diagnosis {
 
     /// Finds out why SQLite reported an I/O error, and records a known fault of the disk.
     pub(crate) fn after_io_error(&self) -> Option<DiskFault> {
-        let fault = self.file.as_deref().and_then(disk::probe_directory)?;
+        let fault = disk::probe_directory(self.file.as_deref()?).fault()?;
         self.disk.set(fault);
         Some(fault)
     }

@@ -94,7 +94,7 @@ impl Executor {
         permits
     }
 
-    /// Runs `work` without a permit and without a time-out.
+    /// Runs `work` without a permit. The wait for a connection has a time-out, but `work` has none.
     pub(crate) async fn without_timeout<T, F>(&self, work: F) -> Result<T, AppError>
     where
         T: Send + 'static,

@@ -301,7 +301,7 @@ impl Manager {
 #[expect(clippy::disallowed_methods, reason = "this is the only place that opens SQLite")]
 fn open_file(path: &Path) -> Result<SqliteConnection, ConnectError> {
     let name = path.to_str().ok_or_else(|| ConnectError::permanent("the path is not UTF-8"))?;
-    let failed = |error: String| match probe_directory(path) {
+    let failed = |error: String| match probe_directory(path).fault() {
         Some(fault) => ConnectError::permanent(format!("{error}: {}", fault.cause())),
         None => ConnectError::permanent(error),
     };

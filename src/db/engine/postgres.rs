@@ -59,23 +59,49 @@ impl ConnectError {
     }
 }
 
-/// Parts of messages about connections that fail until an operator changes something. Messages in other languages than
-/// English count as temporary.
-const REJECTIONS: [&str; 7] = [
-    "certificate verify failed",
-    "does not support SSL",
-    "password authentication failed",
-    "does not exist",
-    "is not permitted to log in",
+/// Parts of messages about connections that fail until an operator changes something, in lower case. libpq reports no
+/// SQLSTATE of a failed connection. All other messages count as temporary, also those in other languages than English.
+const REJECTIONS: [&str; 24] = [
+    "authentication failed",
+    "authentication method",
+    "no password supplied",
     "no pg_hba.conf entry",
-    "permission denied for database",
+    "pg_hba.conf rejects",
+    "is not permitted to log in",
+    "permission denied",
+    // A database, a role, or a file of certificates.
+    "does not exist",
+    "no such database",
+    "no such user",
+    // `ALTER DATABASE … ALLOW_CONNECTIONS false`. The database system that starts up has another message.
+    "is not currently accepting connections",
+    // TLS. A connection that ends during the handshake is temporary.
+    "does not support ssl",
+    "does not support gssapi",
+    "certificate",
+    "private key",
+    "unknown ca",
+    "unsupported protocol",
+    "wrong version number",
+    "channel binding",
+    // Parameters of the connection.
+    "startup parameter",
+    "configuration parameter",
+    "invalid value for parameter",
+    "unsupported frontend protocol",
+    "is too long",
 ];
+
+/// Whether an operator must change something before a connection with this error can succeed.
+fn is_rejection(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    REJECTIONS.iter().any(|text| message.contains(text))
+}
 
 impl ConnectError {
     /// The cause and the remedy, if the server rejects all connections until an operator changes something.
     pub(crate) fn rejection(&self) -> Option<String> {
-        let is_rejection = !self.is_temporary && REJECTIONS.iter().any(|text| self.message.contains(text));
-        is_rejection.then(|| {
+        (!self.is_temporary && is_rejection(&self.message)).then(|| {
             format!("{}: correct database.url and restart, or allow this connection in PostgreSQL", self.message)
         })
     }
@@ -179,30 +205,6 @@ fn rejects_parameters(error: &ConnectError) -> bool {
     ["startup parameter", "options", "unrecognized configuration parameter"].iter().any(|text| message.contains(text))
 }
 
-/// Parts of the messages of libpq and servers while a server is not up yet, or while another one becomes the primary.
-const TEMPORARY: [&str; 20] = [
-    "Connection refused",
-    "Connection reset",
-    "Connection timed out",
-    "No such file or directory",
-    "No route to host",
-    "Network is unreachable",
-    "timeout expired",
-    "closed the connection unexpectedly",
-    "could not translate host name",
-    "is starting up",
-    "is shutting down",
-    "not yet accepting connections",
-    "in recovery mode",
-    "too many clients",
-    "too many connections",
-    "remaining connection slots are reserved",
-    "terminating connection",
-    "could not receive data from server",
-    "could not send",
-    "session is read-only",
-];
-
 /// The error for a message of libpq. Only messages about a connection attempt are passed on: those about a URL that
 /// libpq cannot parse quote parts of the URL, which can contain the password.
 fn connect_error(message: &str) -> ConnectError {
@@ -214,8 +216,7 @@ fn connect_error(message: &str) -> ConnectError {
             "libpq cannot parse the database URL: check its parameters, and write special characters as %XX",
         );
     }
-    let is_temporary = TEMPORARY.iter().any(|text| message.contains(text));
-    ConnectError { message: message.trim_end().to_owned(), is_temporary }
+    ConnectError { message: message.trim_end().to_owned(), is_temporary: !is_rejection(message) }
 }
 
 #[cfg(test)]
@@ -223,32 +224,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_errors_of_a_server_that_is_not_up_yet_are_temporary() {
-        for (message, is_temporary) in [
-            (
-                "connection to server at \"127.0.0.1\", port 1 failed: Connection refused\n\tIs the server running?",
-                true,
-            ),
-            ("connection to server on socket \"/run/.s.PGSQL.5432\" failed: No such file or directory", true),
-            ("connection to server at \"db\" (10.0.0.1), port 5432 failed: timeout expired", true),
-            ("connection to server at \"db\" failed: FATAL:  the database system is starting up", true),
-            ("could not translate host name \"db\" to address: Name or service not known", true),
-            ("connection to server at \"db\" (10.0.0.1), port 5432 failed: session is read-only", true),
-            ("connection to server at \"db\" failed: FATAL:  remaining connection slots are reserved for …", true),
-            (
-                "connection to server at \"db\" failed: FATAL:  terminating connection due to administrator command",
-                true,
-            ),
-            ("connection to server at \"db\" failed: FATAL:  password authentication failed for user \"ada\"", false),
-            ("connection to server at \"db\" failed: FATAL:  database \"latchkey\" does not exist", false),
-            ("connection to server at \"db\" failed: SSL error: certificate verify failed", false),
-            ("connection to server at \"db\" failed: server does not support SSL, but SSL was required", false),
-            ("invalid port number: \"canary\"", false),
+    fn only_errors_that_an_operator_must_correct_are_permanent() {
+        let is_temporary = |failed: &str| {
+            connect_error(&format!("connection to server at \"db\" (10.0.0.1), port 5432 failed: {failed}"))
+                .is_temporary
+        };
+        for temporary in [
+            "Connection refused\n\tIs the server running?",
+            "No such file or directory",
+            "timeout expired",
+            "session is read-only",
+            "server is in hot standby mode",
+            "server is not in hot standby mode",
+            "SSL error: unexpected eof while reading",
+            "FATAL:  the database system is starting up",
+            "FATAL:  the database system is not yet accepting connections",
+            "FATAL:  canceling authentication due to timeout",
+            "FATAL:  too many connections for role \"latchkey\"",
+            "FATAL:  remaining connection slots are reserved for \u{2026}",
+            "FATAL:  terminating connection due to administrator command",
+            "FATAL:  das Datenbanksystem startet",
+            "a message of a later version",
         ] {
-            let error = connect_error(message);
-            assert_eq!(error.is_temporary, is_temporary, "{message}");
-            assert!(!error.to_string().contains("canary"), "{error}");
+            assert!(is_temporary(temporary), "{temporary}");
         }
+        for permanent in [
+            "FATAL:  password authentication failed for user \"ada\"",
+            "FATAL:  SASL authentication failed",
+            "fe_sendauth: no password supplied",
+            "FATAL:  database \"latchkey\" does not exist",
+            "FATAL:  database \"latchkey\" is not currently accepting connections",
+            "FATAL:  no such database: latchkey",
+            "FATAL:  role \"latchkey\" is not permitted to log in",
+            "FATAL:  permission denied for database \"latchkey\"",
+            "Permission denied",
+            "FATAL:  no pg_hba.conf entry for host \"10.0.0.2\", user \"ada\", database \"x\", no encryption",
+            "FATAL:  pg_hba.conf rejects connection for host \"10.0.0.2\", user \"ada\", database \"x\"",
+            "SSL error: certificate verify failed",
+            "SSL error: tlsv1 alert unknown ca",
+            "server certificate for \"db\" does not match host name \"other\"",
+            "server does not support SSL, but SSL was required",
+            "channel binding is required, but server did not offer an authentication method that supports it",
+            "FATAL:  unrecognized configuration parameter \"serch_path\"",
+            // The second address of a host name.
+            "Connection refused\nconnection to server at \"db\" failed: FATAL:  role \"ada\" does not exist",
+        ] {
+            assert!(!is_temporary(permanent), "{permanent}");
+        }
+        assert!(connect_error("could not translate host name \"db\" to address: unknown").is_temporary);
+        let unreadable = connect_error("invalid port number: \"canary\"");
+        assert!(!unreadable.is_temporary && !unreadable.to_string().contains("canary"), "{unreadable}");
     }
 
     #[test]

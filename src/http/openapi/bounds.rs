@@ -14,6 +14,7 @@ use crate::http::openapi::{add_bounds, merge, operations};
 use crate::http::resource::{EXAMPLE_TIME, NO_NUL, Resource};
 use crate::http::wire::body;
 use crate::service::account::{user_search, users as user};
+use crate::service::audit::filters;
 use crate::service::audit::read::{self as audit, Order};
 use crate::service::key::issued::Delivery;
 use crate::service::key::{grant, issued as issue, own as key};
@@ -171,6 +172,8 @@ fn parameter_bounds(operation: &str, name: &str) -> Value {
         }
         (_, "outcome") => json!({ "enum": Outcome::ALL.map(Outcome::name) }),
         (_, "action") => json!({ "enum": Action::ALL.iter().map(|action| action.name()).collect::<Vec<_>>() }),
+        (_, "actor") => json!({ "pattern": filters::actor_pattern() }),
+        (_, "target") => json!({ "pattern": filters::target_pattern() }),
         (_, "since" | "until") => json!({ "format": "date-time" }),
         (_, "after") => json!({ "minimum": 0, "example": 0 }),
         ("listUsers", "limit") => limit(user_search::LIMIT_MAX, user_search::LIMIT_DEFAULT),

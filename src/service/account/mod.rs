@@ -1,6 +1,7 @@
 //! Accounts: the caller's own account, and the management of all users.
 
 pub mod me;
+pub mod owned;
 pub mod registration;
 pub mod roles;
 pub mod user_search;

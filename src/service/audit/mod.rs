@@ -3,6 +3,7 @@
 mod draft;
 pub(crate) mod entry_log;
 mod failure;
+pub mod filters;
 pub mod pruning;
 pub mod read;
 mod refusal_counts;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use crate::db::audit_entries;
 use crate::db::audit_slices::Slice;
 use crate::db::pages;
-use crate::domain::audit::{Action, Entry, Filter, Outcome, RequestContext, Target};
+use crate::domain::audit::{Entry, Filter, Outcome, RequestContext, Target};
 use crate::domain::id::{EntryId, PageId};
 use crate::error::{AppError, FieldError};
 use crate::service::Service;
+use crate::service::audit::filters;
 
 /// Maximum number of entries per response.
 pub const LIMIT_MAX: i64 = 500;
@@ -85,9 +86,9 @@ pub struct EntryList {
 impl Service {
     /// Returns entries of the whole trail that match `filter`.
     ///
-    /// Errors: [`AppError::Invalid`] for an unknown action.
+    /// Errors: [`AppError::Invalid`] for a value that no entry can have.
     pub async fn audit(&self, filter: Filter, span: Span) -> Result<EntryList, AppError> {
-        check_action(&filter)?;
+        filters::check(&filter)?;
         self.entries(Arc::new(filter), span).await
     }
 
@@ -141,15 +142,5 @@ impl Service {
         let slice = span.order.slice(span.cursor);
         let part = self.db.read(move |conn| audit_entries::list(conn, &filter, slice, span.limit)).await?;
         Ok(EntryList { items: part.entries, next: part.next })
-    }
-}
-
-fn check_action(filter: &Filter) -> Result<(), FieldError> {
-    match &filter.action {
-        Some(name) if !Action::ALL.iter().any(|action| action.name() == name) => {
-            let names: Vec<&str> = Action::ALL.iter().map(|action| action.name()).collect();
-            Err(FieldError::new("action", "unknown", format!("Use one of: {}.", names.join(", "))))
-        }
-        _ => Ok(()),
     }
 }

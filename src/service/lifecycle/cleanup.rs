@@ -16,7 +16,7 @@ use crate::db::{self, Conn, Db, OWNED, api_keys, audit_entries, users};
 use crate::domain::audit::{Action, Actor, Caller, ClientInfo, Event, Outcome, Target};
 use crate::domain::id::{EntryId, KeyId, UserId};
 use crate::error::AppError;
-use crate::logging::repeated::RepeatedFailure;
+use crate::logging::repeated::{LongFailure, RepeatedFailure};
 use crate::metrics::Metrics;
 use crate::service::audit::entry_log::log_entry;
 use crate::service::audit::trail::Change;
@@ -34,6 +34,8 @@ const MIN_PAUSE: Duration = Duration::from_millis(10);
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Delay before another attempt to empty SQLite's write-ahead log, after a reader has prevented it.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Why the write-ahead log cannot be emptied for long, and what to do.
+const OPEN_READER: &str = "another program keeps a transaction open, such as a backup or a session of sqlite3. End it";
 /// A run ends after more than this many failures if the last one is a time-out: the database does not respond.
 const MAX_BUSY: usize = 2;
 /// Maximum number of accounts that are processed in turn.
@@ -49,6 +51,7 @@ pub struct Cleanups {
     /// previous process may not have emptied it.
     must_empty_log: AtomicBool,
     failure: RepeatedFailure,
+    erasure: LongFailure,
 }
 
 /// The cleanup of a change: complete, or to be continued in the background.
@@ -214,7 +217,8 @@ fn batch(conn: &mut Conn, id: i64, now: Timestamp, work_time: Duration) -> Resul
 impl Cleanups {
     pub(crate) fn new(db: Db, clock: Clock, metrics: Arc<Metrics>) -> Self {
         let failure = RepeatedFailure::new("continue the cleanup of ended accounts");
-        Self { db, clock, metrics, wake: Notify::new(), must_empty_log: AtomicBool::new(true), failure }
+        let erasure = LongFailure::new("erase deleted data from SQLite's write-ahead log");
+        Self { db, clock, metrics, wake: Notify::new(), must_empty_log: AtomicBool::new(true), failure, erasure }
     }
 
     /// Runs the cleanup whenever there is work. Never returns.
@@ -224,11 +228,13 @@ impl Cleanups {
                 Ok(_) => self.failure.succeeded(),
                 Err(error) => self.failure.failed(&error),
             }
-            let log_is_emptied = self.erase().await.unwrap_or_else(|error| {
-                log::debug!("cannot empty the write-ahead log: {error}");
-                false
-            });
-            let delay = if log_is_emptied { INTERVAL } else { RETRY_DELAY };
+            let erased = self.erase().await;
+            match &erased {
+                Ok(true) => self.erasure.succeeded(),
+                Ok(false) => self.erasure.failed(&OPEN_READER),
+                Err(error) => self.erasure.failed(error),
+            }
+            let delay = if matches!(erased, Ok(true)) { INTERVAL } else { RETRY_DELAY };
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(delay) => {}

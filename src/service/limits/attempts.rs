@@ -27,14 +27,15 @@ pub(crate) struct Attempts {
 #[derive(Default)]
 struct Running {
     /// The numbers of the attempts of each account or client, the oldest first.
-    by_account: HashMap<Digest, VecDeque<u64>>,
+    by_key: HashMap<Digest, VecDeque<u64>>,
     last_number: u64,
 }
 
 /// A running or waiting attempt. Dropping it ends the attempt.
 pub(crate) struct AttemptGuard {
     attempts: Arc<Attempts>,
-    account: Digest,
+    /// The account or client.
+    key: Digest,
     number: u64,
 }
 
@@ -44,19 +45,19 @@ impl Attempts {
         Arc::new(Self { running: Mutex::default(), ended: watch::Sender::new(()), max_attempts })
     }
 
-    /// Adds an attempt on this account.
+    /// Adds an attempt of this account or client.
     ///
-    /// Errors: [`AppError::Busy`] if the account has the maximum number of attempts.
-    pub(crate) fn begin(self: &Arc<Self>, account: Digest) -> Result<AttemptGuard, AppError> {
+    /// Errors: [`AppError::Busy`] if it has the maximum number of attempts.
+    pub(crate) fn begin(self: &Arc<Self>, key: Digest) -> Result<AttemptGuard, AppError> {
         let mut running = self.running();
         running.last_number += 1;
         let number = running.last_number;
-        let attempts = running.by_account.entry(account).or_default();
+        let attempts = running.by_key.entry(key).or_default();
         if attempts.len() >= self.max_attempts {
             return Err(AppError::Busy("too many sign-ins of one account or client are in progress".into()));
         }
         attempts.push_back(number);
-        Ok(AttemptGuard { attempts: Arc::clone(self), account, number })
+        Ok(AttemptGuard { attempts: Arc::clone(self), key, number })
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -65,10 +66,10 @@ impl Attempts {
 }
 
 impl AttemptGuard {
-    /// The number of attempts on the same account that began earlier and have not ended.
+    /// The number of attempts of the same account or client that began earlier and have not ended.
     pub(crate) fn ahead(&self) -> usize {
         let running = self.attempts.running();
-        let attempts = running.by_account.get(&self.account);
+        let attempts = running.by_key.get(&self.key);
         attempts.and_then(|attempts| attempts.iter().position(|number| *number == self.number)).unwrap_or(0)
     }
 
@@ -87,10 +88,10 @@ impl AttemptGuard {
 impl Drop for AttemptGuard {
     fn drop(&mut self) {
         let mut running = self.attempts.running();
-        if let Some(attempts) = running.by_account.get_mut(&self.account) {
+        if let Some(attempts) = running.by_key.get_mut(&self.key) {
             attempts.retain(|number| *number != self.number);
             if attempts.is_empty() {
-                running.by_account.remove(&self.account);
+                running.by_key.remove(&self.key);
             }
         }
         drop(running);
@@ -123,7 +124,7 @@ mod tests {
         drop(first);
         assert_eq!(waiting.await.unwrap(), 0);
         drop(other);
-        assert!(attempts.running().by_account.is_empty(), "ended attempts are removed");
+        assert!(attempts.running().by_key.is_empty(), "ended attempts are removed");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod queue;
 mod worker;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -13,7 +14,6 @@ use std::time::Duration;
 use thread_priority::ThreadPriority;
 use tokio::sync::oneshot;
 
-pub use self::queue::Client;
 use self::queue::{Job, Queue};
 use self::worker::{Method, work};
 use crate::domain::password::checksum::{Checksum, Input};
@@ -61,9 +61,9 @@ impl Hasher {
     /// Computes a new hash of `password`.
     ///
     /// Errors: [`AppError::Busy`] if the queue is full.
-    pub async fn create(&self, client: Client, password: Password) -> Result<PasswordHash, AppError> {
+    pub async fn create(&self, address: Option<IpAddr>, password: Password) -> Result<PasswordHash, AppError> {
         let (new, input) = NewHash::of(&password, self.cost).map_err(|error| AppError::Internal(error.into()))?;
-        self.run(client, input, |reply| Task::Create(new, reply)).await
+        self.run(address, input, |reply| Task::Create(new, reply)).await
     }
 
     /// Whether `password` matches `hash`. Without a hash, or with a damaged one, the result is `false` after the same
@@ -72,7 +72,7 @@ impl Hasher {
     /// Errors: [`AppError::Busy`] if the queue is full.
     pub async fn verify(
         &self,
-        client: Client,
+        address: Option<IpAddr>,
         hash: Option<PasswordHash>,
         password: Password,
     ) -> Result<bool, AppError> {
@@ -85,7 +85,7 @@ impl Hasher {
             None => PasswordHash::decoy(self.cost).compare(&password),
         };
         let (comparison, input) = compared.map_err(|error| AppError::Internal(error.into()))?;
-        self.run(client, input, |reply| Task::Compare(comparison, reply)).await
+        self.run(address, input, |reply| Task::Compare(comparison, reply)).await
     }
 
     /// A histogram of the time for which jobs waited for a lane.
@@ -108,17 +108,22 @@ impl Hasher {
         hash.is_outdated(self.cost)
     }
 
-    /// Checks whether the queue would accept a job of this client, before other work is done for the request. Reserves
-    /// nothing.
+    /// Checks whether the queue would accept a job of the client with this address, before other work is done for the
+    /// request. Reserves nothing.
     ///
     /// Errors: [`AppError::Busy`] if the queue is full.
-    pub async fn admit(&self, client: Client) -> Result<(), AppError> {
-        if self.queue.has_capacity_for(client) { Ok(()) } else { Err(delayed(full()).await) }
+    pub async fn admit(&self, address: Option<IpAddr>) -> Result<(), AppError> {
+        if self.queue.has_capacity_for(address) { Ok(()) } else { Err(delayed(full()).await) }
     }
 
-    async fn run<T>(&self, client: Client, input: Input, task: impl FnOnce(Reply<T>) -> Task) -> Result<T, AppError> {
+    async fn run<T>(
+        &self,
+        address: Option<IpAddr>,
+        input: Input,
+        task: impl FnOnce(Reply<T>) -> Task,
+    ) -> Result<T, AppError> {
         let (reply, receiver) = oneshot::channel();
-        self.queue.push(client, task(reply), input);
+        self.queue.push(address, task(reply), input);
         match receiver.await {
             Ok(Err(refusal)) => Err(delayed(refusal).await),
             result => result.map_err(|error| AppError::Internal(error.into()))?,
@@ -204,7 +209,7 @@ mod tests {
         assert!(!hasher.verify(None, Some("damaged".to_owned().into()), password("damaged")).await.unwrap());
     }
 
-    fn address(last: u8) -> Client {
+    fn address(last: u8) -> Option<IpAddr> {
         Some([192, 0, 2, last].into())
     }
 
@@ -230,13 +235,13 @@ mod tests {
     /// Requests a hash, and sends `text` when it is computed.
     fn request(
         hasher: &Arc<Hasher>,
-        client: Client,
+        address: Option<IpAddr>,
         text: &'static str,
         finished: &Finished,
     ) -> tokio::task::JoinHandle<Result<(), AppError>> {
         let (hasher, finished) = (Arc::clone(hasher), finished.clone());
         tokio::spawn(async move {
-            hasher.create(client, password(text)).await?;
+            hasher.create(address, password(text)).await?;
             finished.send(text).unwrap();
             Ok(())
         })

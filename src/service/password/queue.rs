@@ -9,9 +9,6 @@ use crate::domain::network::Network;
 use crate::domain::password::checksum::{Checksum, Input};
 use crate::metrics::Durations;
 
-/// The client of a job. All clients without an address count as one.
-pub type Client = Option<IpAddr>;
-
 /// A job that needs a checksum.
 pub(crate) trait Job: Send + 'static {
     /// Whether its request has been cancelled.
@@ -22,7 +19,7 @@ pub(crate) trait Job: Send + 'static {
     fn refuse(self);
 }
 
-/// Waiting jobs, by client.
+/// Waiting jobs, by client: by the network of its address. All jobs without an address count as those of one client.
 pub(crate) struct Queue<J> {
     /// Maximum number of waiting jobs.
     capacity: usize,
@@ -76,9 +73,10 @@ impl<J: Job> Queue<J> {
         self.changed.notify_all();
     }
 
-    /// Whether a job of this client would be accepted now, if necessary in place of a job of a client that has more.
-    pub(crate) fn has_capacity_for(&self, client: Client) -> bool {
-        let client = client.map(Network::of);
+    /// Whether a job of the client with this address would be accepted now, if necessary in place of a job of a client
+    /// that has more.
+    pub(crate) fn has_capacity_for(&self, address: Option<IpAddr>) -> bool {
+        let client = address.map(Network::of);
         let mut waiting = self.waiting();
         if waiting.count >= self.capacity {
             waiting.remove_abandoned();
@@ -87,8 +85,8 @@ impl<J: Job> Queue<J> {
     }
 
     /// Adds a job. If the queue is full, rejects the latest job of the client that has most.
-    pub(crate) fn push(&self, client: Client, job: J, input: Input) {
-        let client = client.map(Network::of);
+    pub(crate) fn push(&self, address: Option<IpAddr>, job: J, input: Input) {
+        let client = address.map(Network::of);
         let mut waiting = self.waiting();
         if waiting.count >= self.capacity {
             waiting.remove_abandoned();

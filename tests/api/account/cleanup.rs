@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::support::app::PASSWORD;
 use crate::support::database::Database;
-use crate::support::program::{latchkey, out, run};
+use crate::support::program::{failure, latchkey, out, run};
 use crate::support::{App, Backend, Credential, Profile, specify};
 
 /// More rows than a change handles itself.
@@ -284,7 +284,8 @@ specify! {
         block_cleanups(&app.database).await;
         let home = TempDir::new().unwrap();
         let user = |command: &str| {
-            run(latchkey(home.path(), &["user", command, "ada@example.org"]).env("DATABASE_URL", &app.database.url))
+            let arguments = ["user", command, "--yes", "ada@example.org"];
+            run(latchkey(home.path(), &arguments).env("DATABASE_URL", &app.database.url))
         };
         for (command, output) in [("disable", "disabled\n"), ("delete", "deleted ada@example.org\n")] {
             let answer = user(command);
@@ -300,6 +301,38 @@ specify! {
         ).await;
         assert_eq!(actors, ["command-line"]);
         assert_eq!(app.database.number("SELECT count(*) FROM users").await, 1);
+    }
+
+    async fn the_command_line_ends_an_account_that_owns_something_only_with_yes(app: App) {
+        app.admin("root@example.org").await;
+        app.admin("ada@example.org").await;
+        let home = TempDir::new().unwrap();
+        let user = |arguments: &[&str]| {
+            let arguments = [&["user"], arguments, &["ADA@example.org"]].concat();
+            run(latchkey(home.path(), &arguments).env("DATABASE_URL", &app.database.url))
+        };
+        let refusal = |command: &str| {
+            let message = failure(&user(&[command]));
+            assert!(message.contains(&format!("run `latchkey user {command} --yes ada@example.org`")), "{message}");
+            message
+        };
+        seed(&app.database, 0, 2).await;
+        let before = app.database.dump_all().await;
+        assert!(refusal("delete").contains("nothing was changed, because deleting the user deletes 2 pages."));
+        assert_eq!(app.database.dump_all().await, before);
+        assert!(out(&user(&["disable"])).ends_with("disabled\n"), "no issued key ends");
+        out(&user(&["enable"]));
+
+        seed(&app.database, 3, 0).await;
+        app.database.execute("UPDATE api_keys SET revoked_at = '2026-01-01 00:00:00' WHERE id = 1").await;
+        let before = app.database.dump_all().await;
+        assert!(refusal("disable").contains("disabling the user permanently revokes 2 issued keys."));
+        assert!(refusal("delete").contains("deleting the user deletes 3 issued keys, 2 pages."));
+        assert_eq!(app.database.dump_all().await, before);
+        assert!(out(&user(&["disable", "--yes"])).ends_with("disabled\n"));
+        assert!(out(&user(&["disable"])).ends_with("disabled\n"), "no issued key is left that would end");
+        assert_eq!(out(&user(&["delete", "--yes"])), "deleted ADA@example.org\n");
+        assert_eq!(app.database.number("SELECT count(*) FROM pages").await, 0);
     }
 
     async fn all_tokens_are_revoked_in_batches(app: App) {

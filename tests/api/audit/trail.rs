@@ -430,7 +430,8 @@ specify! {
             (&format!("since={middle}"), 3),
             (&format!("until={middle}"), 6),
             (&format!("user=2&since={middle}&action=page.create"), 1),
-            ("actor=unknown", 0),
+            ("actor=various", 0),
+            ("target=token-of-user:2", 0),
             ("after=0", 9),
             ("after=0&order=oldest", 9),
             ("after=3", 2),
@@ -455,6 +456,7 @@ specify! {
         }
         for (query, field) in [
             ("limit=0", "limit"), ("limit=501", "limit"), ("after=-1", "after"), ("after=x", "after"), ("user=ada", "user"),
+            ("actor=unknown", "actor"), ("actor=user:x", "actor"), ("target=pages:2", "target"), ("target=2", "target"),
             ("action=page.unknown", "action"), ("outcome=maybe", "outcome"), ("order=random", "order"),
             ("since=yesterday", "since"), ("until=2026-01-01", "until"), ("actor=a&actor=b", "actor"),
         ] {

@@ -147,7 +147,11 @@ specify_database! {
         ]);
         assert_eq!(out(&run(&["audit", "list", "--action", "user.role", "--outcome", "success"])).lines().count(), 1);
         assert_eq!(out(&run(&["audit", "list", "--limit", "3"])).lines().count(), 3);
-        assert!(failure(&run(&["audit", "list", "--action", "nonsense"])).contains("page.update"));
+        for (filter, value, form) in
+            [("--action", "nonsense", "page.update"), ("--actor", "users:1", "actor: Use one of: user:<id>"), ("--target", "x", "page:<id>")]
+        {
+            assert!(failure(&run(&["audit", "list", filter, value])).contains(form), "{filter}");
+        }
         assert!(!run(&["audit", "list", "--since", "yesterday"]).status.success());
     }
 
@@ -259,6 +263,29 @@ specify_database! {
         out(&migrate("down"));
         old.env("DATABASE_URL", &database.url).env("LATCHKEY__DATABASE__MIGRATE_ON_START", "false");
         assert!(failure(&run(&mut old)).contains("latchkey migrate up"));
+    }
+
+    async fn only_serve_and_migrate_up_migrate_and_other_commands_name_them(database: Database) {
+        let home = TempDir::new().unwrap();
+        // Creates the SQLite file.
+        database.execute("SELECT 1").await;
+        let before = database.dump_all().await;
+        for arguments in [
+            &["user", "create", "ada@example.org", "--name", "Adaline"][..],
+            &["role", "list"],
+            &["key", "list"],
+            &["token", "revoke", "--all"],
+            &["audit", "list"],
+        ] {
+            let mut command = latchkey(home.path(), arguments);
+            let message = failure(&with_input(command.env("DATABASE_URL", &database.url), PASSWORD));
+            assert!(message.contains("latchkey migrate up") && message.contains("start the server"), "{message}");
+        }
+        assert_eq!(database.dump_all().await, before);
+        let mut serve = latchkey(home.path(), &[]);
+        Serving::start(serve.env("DATABASE_URL", &database.url)).address();
+        let mut list = latchkey(home.path(), &["user", "list"]);
+        assert_eq!(out(&run(list.env("DATABASE_URL", &database.url))), "");
     }
 
     async fn a_migration_that_drops_rows_is_reverted_only_with_yes(database: Database) {

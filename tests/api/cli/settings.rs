@@ -374,7 +374,7 @@ const VARIABLES: &[(&str, &str, &str)] = &[
     (
         "LATCHKEY__METRICS__LISTEN",
         "127.0.0.1:8080",
-        "settings: metrics.listen (LATCHKEY__METRICS__LISTEN): server.listen uses the same address. Choose another port.",
+        "settings: metrics.listen (LATCHKEY__METRICS__LISTEN): server.listen uses the same address and port. Choose another port.",
     ),
     (
         "LATCHKEY__SERVER__LISTN",
@@ -743,6 +743,26 @@ fn blanks_around_a_value_are_ignored() {
     assert_eq!(settings.http.cors_origins.all(), ["https://a.example.com", "https://b.example.com"]);
     assert_eq!(settings.auth.api_key_token.get(), Some("a-key"));
     assert_eq!(settings.database.url.to_string(), "sqlite://a.db");
+}
+
+#[test]
+fn two_listeners_cannot_have_one_port_on_the_same_address() {
+    for (server, metrics, is_allowed) in [
+        ("127.0.0.1:9090", "127.0.0.1:9090", false),
+        ("0.0.0.0:9090", "127.0.0.1:9090", false),
+        ("127.0.0.1:9090", "0.0.0.0:9090", false),
+        ("[::]:9090", "127.0.0.1:9090", false),
+        ("[::ffff:127.0.0.1]:9090", "127.0.0.1:9090", false),
+        ("127.0.0.2:9090", "127.0.0.1:9090", true),
+        ("0.0.0.0:8080", "127.0.0.1:9090", true),
+        ("0.0.0.0:0", "127.0.0.1:0", true),
+        ("0.0.0.0:9090", "", true),
+    ] {
+        let error = load_error(&[("LATCHKEY__SERVER__LISTEN", server), ("LATCHKEY__METRICS__LISTEN", metrics)]);
+        let is_refused = error.as_ref().is_some_and(|error| error.contains("server.listen uses the same address"));
+        assert_eq!(error.is_none(), is_allowed, "{server} {metrics}: {error:?}");
+        assert_eq!(is_refused, !is_allowed, "{server} {metrics}: {error:?}");
+    }
 }
 
 #[test]

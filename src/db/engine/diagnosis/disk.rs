@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,27 @@ impl DiskFault {
     }
 }
 
+/// The result of an attempt to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// There is no fault.
+    Writable,
+    /// There is a fault.
+    Fault(DiskFault),
+    /// The attempt failed for another reason, so that it neither finds a fault nor ends one.
+    Unknown,
+}
+
+impl Probe {
+    /// The fault that was found.
+    pub(crate) fn fault(self) -> Option<DiskFault> {
+        match self {
+            Self::Fault(fault) => Some(fault),
+            Self::Writable | Self::Unknown => None,
+        }
+    }
+}
+
 /// The current fault, if any.
 #[derive(Debug, Default)]
 pub(crate) struct DiskState(Mutex<State>);
@@ -65,7 +87,7 @@ impl DiskState {
     }
 
     /// The current fault. Every few seconds, `probe` finds out whether it has ended.
-    pub(crate) fn current(&self, probe: impl FnOnce() -> Option<DiskFault>) -> Option<DiskFault> {
+    pub(crate) fn current(&self, probe: impl FnOnce() -> Probe) -> Option<DiskFault> {
         let mut state = self.state();
         let (fault, _) = state.fault?;
         if state.probed_at.is_some_and(|at| at.elapsed() < PROBE_INTERVAL) {
@@ -74,16 +96,16 @@ impl DiskState {
         state.probed_at = Some(Instant::now());
         // Not locked during the probe, because work that fails meanwhile records a fault.
         drop(state);
-        let found = probe();
-        match found {
-            Some(fault) => self.set(fault),
-            None => {
+        match probe() {
+            Probe::Fault(fault) => self.set(fault),
+            Probe::Writable => {
                 if let Some((_, true)) = self.state().fault.take() {
                     log::info!("changes can be stored again");
                 }
             }
+            Probe::Unknown => {}
         }
-        found
+        self.state().fault.map(|(fault, _)| fault)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -97,20 +119,35 @@ pub(crate) fn reports_full_disk(message: &str) -> bool {
     ["No space left on device", "Disk quota exceeded"].iter().any(|text| message.contains(text))
 }
 
-/// Writes a file beside `database` and removes it. Returns the fault that prevents this, if it is a known one.
-pub(crate) fn probe_directory(database: &Path) -> Option<DiskFault> {
+/// Writes a file beside `database` and removes it.
+pub(crate) fn probe_directory(database: &Path) -> Probe {
+    // Each probe has a file of its own, because several can run at the same time.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
     let name = database.file_name().unwrap_or_default().to_string_lossy();
-    let path = database.with_file_name(format!(".{name}-probe-{}", std::process::id()));
-    match write_and_remove(&path).err()?.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Some(DiskFault::Full),
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Some(DiskFault::ReadOnly),
-        _ => None,
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    probe_file(&database.with_file_name(format!(".{name}-probe-{}-{number}", std::process::id())))
+}
+
+fn probe_file(path: &Path) -> Probe {
+    match write_and_remove(path) {
+        Ok(()) => Probe::Writable,
+        Err(error) => match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Probe::Fault(DiskFault::Full),
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => Probe::Fault(DiskFault::ReadOnly),
+            _ => Probe::Unknown,
+        },
     }
 }
 
 fn write_and_remove(path: &Path) -> std::io::Result<()> {
+    // A process with the same number can have been killed before it removed the file.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    // Follows no symbolic link.
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
@@ -126,16 +163,17 @@ fn write_and_remove(path: &Path) -> std::io::Result<()> {
 const POSTGRES_PROBE: &str = "INSERT INTO sign_in_failures (account, failures, last_at)
      SELECT 'probe ' || pg_backend_pid() || ' ' || n, 0, CAST(now() AS TIMESTAMP) FROM generate_series(1, 1000) AS n";
 
-/// Whether PostgreSQL cannot store changes because its disk is full.
+/// Whether PostgreSQL can store changes, or cannot because its disk is full.
 #[expect(clippy::disallowed_methods, reason = "`Db::write` would commit, and a probe is rolled back")]
-pub(crate) fn probe_postgres(conn: &mut PgConnection) -> Option<DiskFault> {
+pub(crate) fn probe_postgres(conn: &mut PgConnection) -> Probe {
     let probed = conn.transaction(|conn| {
         diesel::sql_query(POSTGRES_PROBE).execute(conn)?;
         Err::<(), _>(DieselError::RollbackTransaction)
     });
     match probed {
-        Err(DieselError::DatabaseError(_, info)) if reports_full_disk(info.message()) => Some(DiskFault::Full),
-        _ => None,
+        Ok(()) | Err(DieselError::RollbackTransaction) => Probe::Writable,
+        Err(DieselError::DatabaseError(_, info)) if reports_full_disk(info.message()) => Probe::Fault(DiskFault::Full),
+        Err(_) => Probe::Unknown,
     }
 }
 
@@ -151,10 +189,13 @@ mod tests {
         assert_eq!(disk.current(|| panic!("too early")), Some(DiskFault::Full));
         let long_ago = Instant::now().checked_sub(Duration::from_secs(6));
         disk.state().probed_at = long_ago;
-        assert_eq!(disk.current(|| Some(DiskFault::ReadOnly)), Some(DiskFault::ReadOnly));
+        assert_eq!(disk.current(|| Probe::Fault(DiskFault::ReadOnly)), Some(DiskFault::ReadOnly));
         assert_eq!(disk.current(|| panic!("too early")), Some(DiskFault::ReadOnly));
         disk.state().probed_at = long_ago;
-        assert_eq!(disk.current(|| None), None);
+        assert_eq!(disk.current(|| Probe::Unknown), Some(DiskFault::ReadOnly), "another error does not end the fault");
+        assert_eq!(disk.current(|| panic!("too early")), Some(DiskFault::ReadOnly));
+        disk.state().probed_at = long_ago;
+        assert_eq!(disk.current(|| Probe::Writable), None);
         assert_eq!(disk.current(|| panic!("no fault")), None);
     }
 
@@ -166,6 +207,34 @@ mod tests {
         disk.state().fault = None;
         disk.set(DiskFault::Full);
         assert_eq!(disk.state().fault, Some((DiskFault::Full, false)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_probe_replaces_a_file_that_is_left_and_follows_no_symbolic_link() {
+        let home = tempfile::TempDir::new().unwrap();
+        let (probe, other) = (home.path().join(".latchkey.db-probe-1-0"), home.path().join("other"));
+        let names =
+            || std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        std::fs::write(&other, "contents").unwrap();
+        for leave in [false, true] {
+            if leave {
+                std::fs::write(&probe, "left").unwrap();
+            } else {
+                std::os::unix::fs::symlink(&other, &probe).unwrap();
+            }
+            assert_eq!(probe_file(&probe), Probe::Writable);
+            assert_eq!(std::fs::read_to_string(&other).unwrap(), "contents");
+            assert_eq!(names(), ["other"]);
+        }
+    }
+
+    #[test]
+    fn a_probe_that_fails_for_another_reason_finds_nothing() {
+        let home = tempfile::TempDir::new().unwrap();
+        assert_eq!(probe_directory(&home.path().join("latchkey.db")), Probe::Writable);
+        assert_eq!(probe_directory(&home.path().join("missing/latchkey.db")), Probe::Unknown);
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
     }
 
     #[test]
