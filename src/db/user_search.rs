@@ -134,6 +134,7 @@ struct IndexExists {
 
 /// The planner chooses between the index and a scan, which finds a common text sooner. It may choose badly for a text
 /// that is common among some users only, so the search has a time-out.
+#[expect(clippy::disallowed_methods, reason = "a savepoint in a transaction that has begun")]
 fn on_postgres(conn: &mut PgConnection, text: &str, after: UserId, limit: i64) -> Result<Matches, AppError> {
     const INDEX: &str = "SELECT to_regclass('users_search') IS NOT NULL AS is_there";
     const MATCHES: &str = "SELECT id FROM users

@@ -18,6 +18,8 @@ pub(super) struct PartFile {
     target: PathBuf,
     /// Held while the file is written, so that two programs do not write it at once.
     lock: File,
+    /// Whether the file has its name, so that another program can use the name of the part.
+    is_published: bool,
 }
 
 impl PartFile {
@@ -42,7 +44,7 @@ impl PartFile {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let lock = options.open(&path).map_err(cannot)?;
         lock.lock().map_err(cannot)?;
-        Ok(Self { path, target: target.to_owned(), lock })
+        Ok(Self { path, target: target.to_owned(), lock, is_published: false })
     }
 
     /// The path until the file is complete.
@@ -57,13 +59,14 @@ impl PartFile {
 
     /// Writes the file to the disk and gives it its name, in one step. No connection to it must be open. Side files of
     /// an earlier database of this name are removed before, because SQLite would apply them to the new one.
-    pub(super) fn publish(self) -> Result<(), AppError> {
+    pub(super) fn publish(mut self) -> Result<(), AppError> {
         let cannot = |error: std::io::Error| failed(format!("cannot write {}: {error}", self.target.display()));
         self.lock.sync_all().map_err(cannot)?;
         for suffix in SIDE_FILES {
             remove(&with_suffix(&self.target, suffix)).map_err(cannot)?;
         }
         fs::rename(&self.path, &self.target).map_err(cannot)?;
+        self.is_published = true;
         let directory = self.target.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(directory.unwrap_or(Path::new("."))).and_then(|directory| directory.sync_all()).map_err(cannot)
     }
@@ -71,8 +74,10 @@ impl PartFile {
 
 impl Drop for PartFile {
     fn drop(&mut self) {
-        // After `publish` nothing of this name is left.
-        let _ = remove_with_side_files(&self.path);
+        if !self.is_published {
+            // The error that made the file incomplete is reported instead.
+            let _ = remove_with_side_files(&self.path);
+        }
     }
 }
 
