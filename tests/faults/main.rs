@@ -12,7 +12,6 @@ mod support;
 
 mod acknowledged;
 mod alone;
-mod change_log;
 mod client;
 mod command;
 mod erasure;

@@ -1,5 +1,6 @@
 //! Fault tests that measure times, or whose load requires both cores. Another test beside them would change the result.
 
+mod change_log;
 mod deep_lists;
 mod flood;
 pub mod full_disk;
