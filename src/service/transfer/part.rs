@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::failed;
@@ -23,28 +24,43 @@ pub(super) struct PartFile {
 }
 
 impl PartFile {
-    /// Creates an empty file for its owner only. Replaces the rest of a program that was killed.
+    /// Creates an empty file for its owner only, who is that of an existing `target`. Replaces the rest of a program
+    /// that was killed.
     pub(super) fn create(target: &Path) -> Result<Self, AppError> {
+        // A symbolic link stays, and the file that it names is replaced.
+        let target = &fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
         let cannot = |error: std::io::Error| failed(format!("cannot write {}: {error}", target.display()));
         let name = target.file_name().ok_or_else(|| failed(format!("{} does not name a file", target.display())))?;
         let mut part = OsString::from(".");
         part.push(name);
         part.push(".part");
         let path = target.with_file_name(part);
-        match File::open(&path).map(|rest| rest.try_lock()) {
-            Ok(Err(TryLockError::WouldBlock)) => {
+        // Anything but a file, such as a named pipe, is not opened, because this can wait forever.
+        let is_file = fs::symlink_metadata(&path).is_ok_and(|rest| rest.is_file());
+        match is_file.then(|| File::open(&path).map(|rest| rest.try_lock())) {
+            Some(Ok(Err(TryLockError::WouldBlock))) => {
                 return Err(failed(format!("another program writes {}: wait until it ends", target.display())));
             }
-            Ok(_) => remove_with_side_files(&path).map_err(cannot)?,
-            Err(_) => {}
+            _ => remove_with_side_files(&path).map_err(cannot)?,
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let lock = options.open(&path).map_err(cannot)?;
+        let lock =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(cannot)?;
         lock.lock().map_err(cannot)?;
-        Ok(Self { path, target: target.to_owned(), lock, is_published: false })
+        let part = Self { path, target: target.to_owned(), lock, is_published: false };
+        part.keep_owner()?;
+        Ok(part)
+    }
+
+    /// Gives the file to the owner of the target, because a server of that user must be able to open it.
+    fn keep_owner(&self) -> Result<(), AppError> {
+        let (Ok(old), Ok(new)) = (fs::metadata(&self.target), self.lock.metadata()) else { return Ok(()) };
+        if old.uid() == new.uid() {
+            return Ok(());
+        }
+        fchown(&self.lock, Some(old.uid()), Some(old.gid())).map_err(|error| {
+            let (target, user) = (self.target.display(), old.uid());
+            failed(format!("cannot write {target}: {error}. It belongs to user {user}: run this command as that user"))
+        })
     }
 
     /// The path until the file is complete.
