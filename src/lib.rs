@@ -14,7 +14,8 @@
 //!
 //! The core of bcrypt is a separate package, `crates/bcrypt-lanes`, so that it is optimized in debug builds too.
 //!
-//! Every layer may import [`config`], [`clock`], [`error`], [`logging`], [`metrics`], [`signals`] and [`tls`].
+//! Every layer may import [`config`], [`clock`], [`error`], [`logging`], [`metrics`], [`part_file`], [`signals`]
+//! and [`tls`].
 //! `tests/arch.rs` checks these rules.
 
 pub mod cli;
@@ -26,6 +27,7 @@ pub mod error;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod part_file;
 pub mod server;
 pub mod service;
 pub mod signals;

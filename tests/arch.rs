@@ -51,7 +51,7 @@ const ORDER: [&str; 36] = [
     "logging",
 ];
 /// Top-level modules that every entry may import, regardless of their place in `ORDER`.
-const AVAILABLE_TO_ALL: [&str; 7] = ["clock", "config", "domain", "error", "metrics", "signals", "tls"];
+const AVAILABLE_TO_ALL: [&str; 8] = ["clock", "config", "domain", "error", "metrics", "part_file", "signals", "tls"];
 /// The layers above the domain, which a module available to all must not import.
 const LAYERS: [&str; 5] = ["db", "service", "http", "server", "cli"];
 /// Layers that must not import each other although one is below the other: `http` uses the database through `service` only.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::file::PartialFile;
+use super::file::ExportFile;
 use super::{Output, date, require_past};
 use crate::cli::{Outcome, explain};
 use crate::clock::Timestamp;
@@ -36,7 +36,7 @@ pub(super) async fn export(service: &Service, export: Export, output: Output) ->
     let Export { before, force, file } = export;
     require_past(before)?;
     let is_stdout = file == Path::new("-");
-    let target = if is_stdout { None } else { Some(PartialFile::create(&file, force)?) };
+    let target = if is_stdout { None } else { Some(ExportFile::create(&file, force)?) };
     let old = service.pruning().older_than(before).await.map_err(explain)?;
     let Some(mut target) = target else {
         let mut stdout = BufWriter::new(std::io::stdout());

@@ -1,8 +1,7 @@
 //! Files of exported entries: written aside until they are complete, plain or compressed.
 
-use std::fs::{File, Metadata, TryLockError};
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
@@ -10,6 +9,8 @@ use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+
+use crate::part_file::PartFile;
 
 /// Maximum length of a line in bytes. An entry is shorter.
 const LINE_MAX: u64 = 1 << 20;
@@ -25,12 +26,10 @@ fn about(path: &Path, error: impl std::fmt::Display) -> String {
     format!("{}: {error}", path.display())
 }
 
-/// A file that is written as `.NAME.part` and gets its name when it is complete. It is removed if it is dropped before.
-pub(super) struct PartialFile {
-    target: PathBuf,
-    part: PathBuf,
-    /// `None` once the file has its name.
-    writer: Option<Writer>,
+/// A file of entries that gets its name when it is complete.
+pub(super) struct ExportFile {
+    part: PartFile,
+    writer: Writer,
 }
 
 enum Writer {
@@ -38,93 +37,49 @@ enum Writer {
     Gzip(GzEncoder<BufWriter<File>>),
 }
 
-impl PartialFile {
+impl ExportFile {
     /// Creates the file, which only its owner can read and write.
     ///
     /// Errors: `target` exists and `replace` is false, or another process writes it.
     pub(super) fn create(target: &Path, replace: bool) -> Result<Self, String> {
         require_free(target, replace)?;
-        let name = target.file_name().ok_or_else(|| about(target, "this is not the name of a file"))?;
-        let part = target.with_file_name(format!(".{}.part", name.to_string_lossy()));
-        let mut options = File::options();
-        options.write(true).create(true).truncate(false);
-        options.mode(0o600);
-        let file = options.open(&part).map_err(|error| about(&part, error))?;
-        match file.try_lock() {
-            // After a rename by another process, the locked file is not the one with this name.
-            Ok(()) if is_named(&file, &part) => {}
-            Ok(()) | Err(TryLockError::WouldBlock) => {
-                return Err(about(&part, "another export is writing this file"));
-            }
-            Err(TryLockError::Error(error)) => return Err(about(&part, error)),
-        }
-        // A killed process can have left the file, with any content.
-        file.set_len(0).map_err(|error| about(&part, error))?;
-        let buffer = BufWriter::new(file);
+        let part = PartFile::create(target, &[])?;
+        let buffer = BufWriter::new(part.file().try_clone().map_err(|error| about(part.path(), error))?);
         let writer = match is_gzip(target) {
             true => Writer::Gzip(GzEncoder::new(buffer, Compression::default())),
             false => Writer::Plain(buffer),
         };
-        Ok(Self { target: target.to_owned(), part, writer: Some(writer) })
+        Ok(Self { part, writer })
     }
 
     /// Gives the complete file its name, after it is on the disk.
-    pub(super) fn finish(mut self, replace: bool) -> Result<(), String> {
-        let buffer = match self.writer.take() {
-            Some(Writer::Plain(buffer)) => Ok(buffer),
-            Some(Writer::Gzip(encoder)) => encoder.finish(),
-            None => return Ok(()),
+    pub(super) fn finish(self, replace: bool) -> Result<(), String> {
+        let Self { part, writer } = self;
+        let buffer = match writer {
+            Writer::Plain(buffer) => Ok(buffer),
+            Writer::Gzip(encoder) => encoder.finish(),
         };
-        let stored = buffer.and_then(|buffer| buffer.into_inner().map_err(std::io::IntoInnerError::into_error));
-        let stored = stored.and_then(|file| file.sync_all()).map_err(|error| about(&self.part, error));
-        let renamed = stored
-            .and_then(|()| require_free(&self.target, replace))
-            .and_then(|()| std::fs::rename(&self.part, &self.target).map_err(|error| about(&self.target, error)));
-        if renamed.is_err() {
-            self.remove();
-        }
-        renamed?;
-        let directory = self.target.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new("."));
-        File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| about(directory, error))
-    }
-
-    fn remove(&self) {
-        // The error that made the file incomplete is reported instead.
-        let _ = std::fs::remove_file(&self.part);
+        let written = buffer.and_then(|mut buffer| buffer.flush());
+        written.map_err(|error| about(part.path(), error))?;
+        require_free(part.target(), replace)?;
+        part.publish()
     }
 }
 
-impl Write for PartialFile {
+impl Write for ExportFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         match &mut self.writer {
-            Some(Writer::Plain(buffer)) => buffer.write(bytes),
-            Some(Writer::Gzip(encoder)) => encoder.write(bytes),
-            None => Ok(0),
+            Writer::Plain(buffer) => buffer.write(bytes),
+            Writer::Gzip(encoder) => encoder.write(bytes),
         }
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
         match &mut self.writer {
-            Some(Writer::Plain(buffer)) => buffer.flush(),
-            Some(Writer::Gzip(encoder)) => encoder.flush(),
-            None => Ok(()),
+            Writer::Plain(buffer) => buffer.flush(),
+            Writer::Gzip(encoder) => encoder.flush(),
         }
     }
-}
-
-impl Drop for PartialFile {
-    fn drop(&mut self) {
-        if self.writer.is_some() {
-            self.remove();
-        }
-    }
-}
-
-/// Whether the open file is the one with this name.
-fn is_named(file: &File, path: &Path) -> bool {
-    let same = |(file, named): (Metadata, Metadata)| (file.dev(), file.ino()) == (named.dev(), named.ino());
-    file.metadata().ok().zip(path.symlink_metadata().ok()).is_some_and(same)
 }
 
 fn require_free(target: &Path, replace: bool) -> Result<(), String> {

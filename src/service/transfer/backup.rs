@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::part::PartFile;
+use super::part::DatabasePart;
 use super::target::load_file;
 use super::{Manifest, OnProgress, TableSummary, checksum, failed, require_current};
 use crate::clock::Timestamp;
@@ -26,7 +26,7 @@ pub fn create(
     if file.exists() {
         return Err(failed(format!("{} exists: name a file that does not exist yet", file.display())));
     }
-    let part = PartFile::create(file)?;
+    let part = DatabasePart::create(file)?;
     let manifest = write(source, &part, now, progress).map_err(|error| cannot_write(file, &error))?;
     part.publish()?;
     Ok(manifest)
@@ -40,7 +40,7 @@ pub fn stream(
     progress: OnProgress<'_>,
 ) -> Result<Manifest, AppError> {
     let name = std::env::temp_dir().join(format!("latchkey-backup-{}", std::process::id()));
-    let part = PartFile::create(&name)?;
+    let part = DatabasePart::create(&name)?;
     let manifest = write(source, &part, now, progress).map_err(|error| cannot_write(part.path(), &error))?;
     let sent = File::open(part.path()).and_then(|mut file| {
         // A process that is killed while it sends leaves no file behind.
@@ -102,7 +102,7 @@ pub fn verify(file: &Path, progress: OnProgress<'_>) -> Result<Verified, AppErro
 
 fn write(
     source: &DatabaseUrl,
-    part: &PartFile,
+    part: &DatabasePart,
     now: Timestamp,
     progress: OnProgress<'_>,
 ) -> Result<Manifest, AppError> {
@@ -122,7 +122,7 @@ fn write(
 /// Copies all rows of a database to a new SQLite file, which is closed afterwards.
 pub(super) fn write_rows(
     source: &mut Session,
-    part: &PartFile,
+    part: &DatabasePart,
     progress: OnProgress<'_>,
 ) -> Result<Vec<TableSummary>, AppError> {
     if source.is_postgres() {

@@ -1,7 +1,7 @@
 //! Copies the database to another one, of the same or of the other kind.
 
 use super::backup::{cannot_write, write_rows};
-use super::part::PartFile;
+use super::part::DatabasePart;
 use super::target::{load_postgres, open_postgres, record, take_file};
 use super::{OnProgress, TableSummary, failed, require_current};
 use crate::clock::Timestamp;
@@ -48,7 +48,7 @@ pub fn copy(
         DatabaseUrl::Sqlite(path) => {
             // Held until the new file has its name, so that no server opens the old one meanwhile.
             let old = take_file(path, replace)?;
-            let part = PartFile::create(path)?;
+            let part = DatabasePart::create(path)?;
             let written = write_rows(&mut source, &part, progress).and_then(|tables| {
                 let mut file = Session::open(&part.url())?;
                 files::without_wal(file.conn())?;

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 
 use super::backup::{Verified, cannot_write, verify};
-use super::part::PartFile;
+use super::part::DatabasePart;
 use super::target::{load_postgres, open_postgres, record, take_file};
 use super::{Manifest, OnProgress, failed};
 use crate::clock::Timestamp;
@@ -62,7 +62,7 @@ fn restore_file(
 ) -> Result<Restored, AppError> {
     // Held until the new file has its name, so that no server opens the old one meanwhile.
     let old = take_file(target, options.replace)?;
-    let part = PartFile::create(target)?;
+    let part = DatabasePart::create(target)?;
     let verified = verify(file, progress)?;
     let restored = migrated_copy(file, &part).and_then(|(mut session, migrations)| {
         let (tokens, keys) = session.write(|conn| finish(conn, &verified.manifest, options, now))?;
@@ -85,7 +85,7 @@ fn restore_postgres(
     let Verified { manifest, pending } = verify(file, progress)?;
     let copy = std::env::temp_dir().join(format!("latchkey-restore-{}", std::process::id()));
     // The rows of an older schema are migrated in a copy.
-    let part = if pending.is_empty() { None } else { Some(PartFile::create(&copy)?) };
+    let part = if pending.is_empty() { None } else { Some(DatabasePart::create(&copy)?) };
     let (mut source, migrations) = match &part {
         None => (Session::open_read_only(file)?, Vec::new()),
         Some(part) => migrated_copy(file, part).map_err(|error| cannot_write(part.path(), &error))?,
@@ -97,7 +97,7 @@ fn restore_postgres(
 }
 
 /// Copies a backup to `part`, and makes it a database of this program. Returns the applied migrations.
-fn migrated_copy(file: &Path, part: &PartFile) -> Result<(Session, Vec<String>), AppError> {
+fn migrated_copy(file: &Path, part: &DatabasePart) -> Result<(Session, Vec<String>), AppError> {
     let copied = File::open(file).and_then(|mut source| {
         let mut target = OpenOptions::new().write(true).open(part.path())?;
         std::io::copy(&mut source, &mut target)

@@ -12,7 +12,8 @@ const OTHERS: usize = 12_000;
 async fn one_request_finds_a_period_among_many_entries() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(app) = App::start(backend, Profile::Rfc).await else { continue };
-        let at = |days: i64, seconds: i64| app.clock.now().plus_seconds(seconds - days * 86_400);
+        let now = app.clock.now();
+        let at = |days: i64, seconds: i64| now.plus_seconds(seconds - days * 86_400);
         add_entries(&app.database, OTHERS, "user:7", "success", at(9, 0)).await;
         add_entries(&app.database, 30, "user:7", "success", at(5, 0)).await;
         // Another server, whose clock is five minutes behind.
