@@ -24,20 +24,31 @@ impl PartFile {
     /// Errors: a message with the path, also if another program writes the file.
     pub fn create(target: &Path, side_files: &'static [&'static str]) -> Result<Self, String> {
         let cannot = |error: std::io::Error| cannot_write(target, &error);
+        let busy = || format!("another program writes {}: wait until it ends", target.display());
         let name = target.file_name().ok_or_else(|| format!("{} does not name a file", target.display()))?;
         let path = target.with_file_name(format!(".{}.part", name.to_string_lossy()));
-        let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = file.map_err(cannot)?;
-        match file.try_lock() {
-            // After a rename by another program, the locked file is not the one with this name.
-            Ok(()) if is_named(&file, &path) => {}
-            Ok(()) | Err(TryLockError::WouldBlock) => {
-                return Err(format!("another program writes {}: wait until it ends", target.display()));
-            }
-            Err(TryLockError::Error(error)) => return Err(cannot(error)),
+        let lock = |file: &File| match file.try_lock() {
+            Ok(()) if is_named(file, &path) => Ok(()),
+            // After a change by another program, the locked file is not the one with this name.
+            Ok(()) | Err(TryLockError::WouldBlock) => Err(busy()),
+            Err(TryLockError::Error(error)) => Err(cannot(error)),
+        };
+        // A named pipe is not opened, because this can wait forever.
+        let is_file = fs::symlink_metadata(&path).is_ok_and(|rest| rest.is_file());
+        let rest = if is_file { File::open(&path).ok() } else { None };
+        if let Some(rest) = &rest {
+            lock(rest)?;
+            remove(&path).map_err(cannot)?;
         }
+        // Never opens a file that exists: another user could have made it, and could read what is written.
+        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => format!("{} exists: remove it, and try again", path.display()),
+            _ => cannot(error),
+        })?;
+        lock(&file)?;
         let part = Self { path, target: target.to_owned(), side_files, file, is_published: false };
-        part.file.set_len(0).and_then(|()| remove_all(&part.path, side_files)).map_err(cannot)?;
+        remove_all(&part.path, side_files).map_err(cannot)?;
         Ok(part)
     }
 
@@ -112,7 +123,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
 
     use super::*;
 
@@ -130,9 +141,15 @@ mod tests {
         fs::write(home.path().join("backup-wal"), "of an earlier file").unwrap();
         fs::write(home.path().join(".backup.part-wal"), "of a killed program").unwrap();
         fs::write(home.path().join(".backup.part"), "of a killed program").unwrap();
+        let mut rest = File::open(home.path().join(".backup.part")).unwrap();
         let dropped = PartFile::create(&target, &["-wal"]).unwrap();
         assert_eq!(names(home.path()), [".backup.part", "backup-wal"]);
         assert_eq!(dropped.file().metadata().unwrap().len(), 0);
+        dropped.file().write_all(b"secret").unwrap();
+        let mut read = String::new();
+        rest.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "of a killed program", "who has opened the rest does not see the new content");
+        assert_eq!(dropped.file().metadata().unwrap().mode() & 0o777, 0o600, "not the mode of the rest");
         let busy = PartFile::create(&target, &["-wal"]).err().unwrap();
         assert!(busy.starts_with("another program writes "), "{busy}");
         drop(dropped);
@@ -144,5 +161,10 @@ mod tests {
         part.publish().unwrap();
         assert_eq!(names(home.path()), ["backup"]);
         assert_eq!(fs::read_to_string(&target).unwrap(), "complete");
+
+        std::os::unix::fs::symlink(&target, home.path().join(".backup.part")).unwrap();
+        let refused = PartFile::create(&target, &[]).err().unwrap();
+        assert!(refused.ends_with(".backup.part exists: remove it, and try again"), "{refused}");
+        assert_eq!(fs::read_to_string(&target).unwrap(), "complete", "the link is not followed");
     }
 }

@@ -1,5 +1,7 @@
 //! SQLite files that are complete before they get their name.
 
+use std::fs;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
 use super::failed;
@@ -14,9 +16,26 @@ const SIDE_FILES: &[&str] = &["-journal", "-wal", "-shm"];
 pub(super) struct DatabasePart(PartFile);
 
 impl DatabasePart {
-    /// Creates an empty file.
+    /// Creates an empty file, with the owner of `target` if that exists.
     pub(super) fn create(target: &Path) -> Result<Self, AppError> {
-        Ok(Self(PartFile::create(target, SIDE_FILES).map_err(failed)?))
+        // A symbolic link stays, and the file that it names is replaced.
+        let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        let part = Self(PartFile::create(&target, SIDE_FILES).map_err(failed)?);
+        part.keep_owner()?;
+        Ok(part)
+    }
+
+    /// Gives the file to the owner of the target, because a server of that user must be able to open it.
+    fn keep_owner(&self) -> Result<(), AppError> {
+        let (target, part) = (self.0.target(), self.0.file());
+        let (Ok(old), Ok(new)) = (fs::metadata(target), part.metadata()) else { return Ok(()) };
+        if old.uid() == new.uid() {
+            return Ok(());
+        }
+        fchown(part, Some(old.uid()), Some(old.gid())).map_err(|error| {
+            let (target, user) = (target.display(), old.uid());
+            failed(format!("cannot write {target}: {error}. It belongs to user {user}: run this command as that user"))
+        })
     }
 
     /// The path until the database is complete.

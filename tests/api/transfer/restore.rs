@@ -1,5 +1,7 @@
 //! `latchkey backup restore`.
 
+use std::os::unix::fs::{MetadataExt, chown};
+
 use super::damage::seal;
 use super::*;
 use crate::support::program::failure;
@@ -103,4 +105,26 @@ async fn side_files_of_an_earlier_database_are_removed_and_a_damaged_database_is
     source.assert_works_at(&target.url).await;
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_replaced_file_keeps_its_owner_and_the_link_to_it() {
+    let (Some(source), Some(target)) = (Filled::create(Backend::Sqlite).await, empty(Backend::Sqlite)) else { return };
+    let (home, file) = (source.home.path(), source.backup("backup"));
+    let path = target.url.trim_start_matches("sqlite://").to_owned();
+    out(&run(&mut command(home, &target.url, &["migrate", "up"])));
+    // Only root can give files away.
+    let owner =
+        if chown(&path, Some(65532), Some(65532)).is_ok() { 65532 } else { std::fs::metadata(&path).unwrap().uid() };
+    let link = source.file("link.db");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let url = format!("sqlite://{link}");
+    let restore = &["backup", "restore", &file, "--replace"][..];
+    out(&run(&mut command(home, &url, restore)));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(std::fs::metadata(&path).unwrap().uid(), owner);
+    out(&run(&mut source.command(&["copy", "--to", &url, "--replace"])));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(std::fs::metadata(&path).unwrap().uid(), owner);
+    source.assert_works_at(&target.url).await;
 }
