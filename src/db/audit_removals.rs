@@ -61,16 +61,17 @@ pub fn failure_by_number(conn: &mut Conn, below: EntryId, number: i64) -> Result
 
 /// The id below which the newest entry `audit.prune` covers the entries of a part; 0 if there is none.
 pub fn recorded_bound(conn: &mut Conn, part: TrailPart) -> Result<EntryId, AppError> {
-    let bound: Option<Option<i64>> = audit_entries::table
+    let bound: Option<(i64, Option<i64>)> = audit_entries::table
         .filter(audit_entries::target.eq(part.name()))
         .filter(audit_entries::action.eq(Action::Prune.name()))
         .filter(audit_entries::outcome.eq(Outcome::Success.name()))
         .order(audit_entries::id.desc())
-        .select(audit_entries::version_after)
+        .select((audit_entries::id, audit_entries::version_after))
         .limit(1)
         .get_result(conn)
         .optional()?;
-    Ok(EntryId(bound.flatten().unwrap_or_default()))
+    // An entry never covers itself, as in the triggers.
+    Ok(EntryId(bound.map_or(0, |(id, below)| below.unwrap_or_default().min(id))))
 }
 
 #[derive(QueryableByName)]

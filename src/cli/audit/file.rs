@@ -1,8 +1,10 @@
 //! Files of exported entries: written aside until they are complete, plain or compressed.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
@@ -10,12 +12,11 @@ use flate2::write::GzEncoder;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::domain::secret::hex;
 use crate::part_file::PartFile;
 
 /// Maximum length of a line in bytes. An entry is shorter.
 const LINE_MAX: u64 = 1 << 20;
-/// Size of the parts in which a file is read for its digest.
-const CHUNK: usize = 1 << 16;
 
 fn is_gzip(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "gz")
@@ -90,24 +91,25 @@ fn require_free(target: &Path, replace: bool) -> Result<(), String> {
     }
 }
 
-/// The SHA-256 digest of a file in hex.
-pub(super) fn digest(path: &Path) -> Result<String, String> {
-    let mut file = File::open(path).map_err(|error| about(path, error))?;
-    let (mut hasher, mut chunk) = (Sha256::new(), vec![0; CHUNK]);
-    loop {
-        let length = file.read(&mut chunk).map_err(|error| about(path, error))?;
-        match chunk.get(..length) {
-            Some(read) if length > 0 => hasher.update(read),
-            _ => break,
-        }
+/// A file whose digest is computed while it is read.
+struct DigestedFile {
+    file: File,
+    digest: Rc<RefCell<Sha256>>,
+}
+
+impl Read for DigestedFile {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.file.read(bytes)?;
+        self.digest.borrow_mut().update(bytes.get(..length).unwrap_or_default());
+        Ok(length)
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The lines of a file of exported entries, in the order of their ids.
 pub(super) struct ExportedLines {
     path: PathBuf,
     reader: Box<dyn BufRead>,
+    digest: Rc<RefCell<Sha256>>,
     number: u64,
     /// The last line, with the id of its entry.
     current: Option<(i64, String)>,
@@ -121,12 +123,14 @@ struct WithId {
 impl ExportedLines {
     /// Opens a file, which is decompressed if its name ends in `.gz`.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
+        let digest = Rc::new(RefCell::new(Sha256::new()));
         let file = File::open(path).map_err(|error| about(path, error))?;
+        let file = DigestedFile { file, digest: Rc::clone(&digest) };
         let reader: Box<dyn BufRead> = match is_gzip(path) {
             true => Box::new(BufReader::new(MultiGzDecoder::new(BufReader::new(file)))),
             false => Box::new(BufReader::new(file)),
         };
-        Ok(Self { path: path.to_owned(), reader, number: 0, current: None })
+        Ok(Self { path: path.to_owned(), reader, digest, number: 0, current: None })
     }
 
     /// The line about the entry with this id; `None` if the file has none. Each call must name a greater id.
@@ -140,6 +144,13 @@ impl ExportedLines {
             self.current = Some((id, line));
         }
         Ok(self.current.as_ref().filter(|(current, _)| *current == id).map(|(_, line)| line.as_str()))
+    }
+
+    /// Reads the rest, so that a file that is damaged at its end is an error. Returns the SHA-256 digest of the file in
+    /// hex.
+    pub(super) fn finish(mut self) -> Result<String, String> {
+        while self.next_line()?.is_some() {}
+        Ok(hex(&self.digest.take().finalize()))
     }
 
     fn next_line(&mut self) -> Result<Option<String>, String> {

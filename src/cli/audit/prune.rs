@@ -1,5 +1,6 @@
 //! The command `latchkey audit prune`.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::export::OldEntryReader;
-use super::file::{ExportedLines, digest};
+use super::file::ExportedLines;
 use super::{Output, date, require_past};
 use crate::cli::{Outcome, explain};
 use crate::clock::Timestamp;
@@ -47,8 +48,8 @@ pub(super) async fn prune(service: &Service, prune: Prune, output: Output) -> Ou
         let reason = match exported {
             None => "without an export".to_owned(),
             Some(file) => {
-                compare(service, old, &file).await?;
-                format!("exported to a file with the SHA-256 digest {}", digest(&file)?)
+                let digest = compare(service, old, &file).await?;
+                format!("exported to a file with the SHA-256 digest {digest}")
             }
         };
         let reason = format!("from before {before}, {reason}");
@@ -61,10 +62,10 @@ pub(super) async fn prune(service: &Service, prune: Prune, output: Output) -> Ou
     output.show(&json!({ "removed": removed, "before": before }), line)
 }
 
-/// Compares the entries with those in the file.
+/// Compares the entries with those in the file. Returns the SHA-256 digest of the file.
 ///
-/// Errors: the file lacks one of them, or holds it with other contents.
-async fn compare(service: &Service, old: OldEntries, file: &Path) -> Outcome {
+/// Errors: the file lacks one of them, holds it with other contents, or cannot be read to its end.
+async fn compare(service: &Service, old: OldEntries, file: &Path) -> Result<String, Box<dyn Error>> {
     let mut lines = ExportedLines::open(file)?;
     let mut reader = OldEntryReader::new(service, Some(old));
     while let Some(entries) = reader.next().await? {
@@ -84,7 +85,7 @@ async fn compare(service: &Service, old: OldEntries, file: &Path) -> Outcome {
             .into());
         }
     }
-    Ok(())
+    Ok(lines.finish()?)
 }
 
 /// Deletes the entries of a part whose removal is recorded. Returns their number.

@@ -110,9 +110,6 @@ pub enum TrailPart {
 }
 
 impl TrailPart {
-    /// Every part.
-    pub const ALL: [Self; 2] = [Self::All, Self::AnonymousFailures];
-
     /// The name as a target.
     pub const fn name(self) -> &'static str {
         match self {

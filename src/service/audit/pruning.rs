@@ -71,34 +71,38 @@ impl Pruning {
 
     /// Removes what the settings say, and completes removals that were interrupted. Returns the number of deleted
     /// entries.
+    ///
+    /// Errors: that of one part of the trail. The other part is removed nevertheless.
     pub async fn run_once(&self) -> Result<u64, AppError> {
-        let mut count = 0;
-        for part in TrailPart::ALL {
+        let failures = self.run_part(TrailPart::AnonymousFailures).await;
+        Ok(self.run_part(TrailPart::All).await? + failures?)
+    }
+
+    async fn run_part(&self, part: TrailPart) -> Result<u64, AppError> {
+        let mut count = self.remove_recorded(part).await?.count;
+        let (old, setting) = match part {
+            TrailPart::All => (self.beyond_retention().await?, "audit.retention_days"),
+            TrailPart::AnonymousFailures => (self.beyond_limit().await?, "audit.anonymous_failures_kept"),
+        };
+        if let Some(old) = old
+            && self.record(old, Actor::server(), setting).await?
+        {
             count += self.remove_recorded(part).await?.count;
-            let (old, setting) = match part {
-                TrailPart::All => (self.beyond_retention().await?, "audit.retention_days"),
-                TrailPart::AnonymousFailures => (self.beyond_limit().await?, "audit.anonymous_failures_kept"),
-            };
-            if let Some(old) = old
-                && self.record(old, Actor::server(), setting).await?
-            {
-                count += self.remove_recorded(part).await?.count;
-            }
         }
         Ok(count)
     }
 
     /// The entries from the oldest one up to the first that is not older than `before`. An entry whose time is more than
-    /// a day in the future is one of a wrong clock, and does not end them. The entry that a pending cleanup of an account
-    /// refers to does.
+    /// a day in the future does not end them if an older one follows: then its clock was wrong. If none follows, the
+    /// clock of this machine may be behind. The entry that a pending cleanup of an account refers to ends them, too.
     ///
     /// Errors: [`AppError::Busy`] if the database does not answer.
     pub async fn older_than(&self, before: Timestamp) -> Result<Option<OldEntries>, AppError> {
         let latest = self.clock.now().plus_seconds(86_400);
         let pending = self.db.read(account_cleanups::oldest_entry).await?;
-        let (mut first, mut last, mut count) = (None, EntryId(0), 0);
+        let (mut read, mut number, mut first, mut old) = (EntryId(0), 0, None, None);
         'read: loop {
-            let entries = self.db.read(move |conn| audit_removals::times(conn, last, READ_SIZE)).await?;
+            let entries = self.db.read(move |conn| audit_removals::times(conn, read, READ_SIZE)).await?;
             if entries.is_empty() {
                 break;
             }
@@ -106,11 +110,14 @@ impl Pruning {
                 if (before <= at && at <= latest) || pending.is_some_and(|pending| pending <= id) {
                     break 'read;
                 }
-                first.get_or_insert(id);
-                (last, count) = (id, count + 1);
+                let first = *first.get_or_insert(id);
+                (read, number) = (id, number + 1);
+                if at < before {
+                    old = Some(OldEntries { part: TrailPart::All, first, below: EntryId(id.0 + 1), count: number });
+                }
             }
         }
-        Ok(first.map(|first| OldEntries { part: TrailPart::All, first, below: EntryId(last.0 + 1), count }))
+        Ok(old)
     }
 
     async fn beyond_retention(&self) -> Result<Option<OldEntries>, AppError> {

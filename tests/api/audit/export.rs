@@ -140,6 +140,16 @@ specify_database! {
         let packed = std::fs::read(home.path().join("complete")).unwrap();
         std::fs::write(home.path().join("plain.gz"), packed).unwrap();
         assert!(failure(&prune("plain.gz")).contains("plain.gz: line 1: invalid gzip header"));
+        out(&command(&["export", "--before", &before, "complete.gz"]));
+        let packed = std::fs::read(home.path().join("complete.gz")).unwrap();
+        let (end, mut changed) = (packed.len() - 8, packed.clone());
+        changed[end] ^= 1;
+        let garbage = [packed.as_slice(), b"garbage"].concat();
+        for (name, contents) in [("cut.gz", packed[..packed.len() - 4].to_vec()), ("sum.gz", changed), ("long.gz", garbage)] {
+            std::fs::write(home.path().join(name), contents).unwrap();
+            let error = failure(&prune(name));
+            assert!(error.starts_with(&format!("latchkey: {name}: line 701: ")), "gzip rejects it: {error}");
+        }
         let error = failure(&command(&["prune", "--before", &before]));
         assert!(error.contains("--exported <FILE>"), "{error}");
         for (bound, reason) in [("2999-01-01", "at least 60 seconds in the past"), ("tomorrow", "use a date such as")] {

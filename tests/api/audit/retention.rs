@@ -113,6 +113,13 @@ specify! {
         assert_eq!((service.pruning().run_once().await.unwrap(), count(&app).await), (6, 3));
     }
 
+    async fn with_a_clock_that_is_behind_newer_entries_are_kept(app: App) {
+        add(&app, 5, "user:7", "success", -4_000).await;
+        add(&app, 2, "user:7", "success", 0).await;
+        let service = open_service(&app, |settings| settings.audit.retention_days = 5).await;
+        assert_eq!((service.pruning().run_once().await.unwrap(), count(&app).await), (0, 7));
+    }
+
     async fn entries_whose_removal_is_not_recorded_cannot_be_deleted(app: App) {
         add(&app, 5, "anonymous", "failure", 12).await;
         add(&app, 5, "user:7", "success", 12).await;

@@ -1,5 +1,7 @@
 //! `latchkey backup verify` detects every change of a backup.
 
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, QueryableByName, RunQueryDsl, SqliteConnection};
 use sha2::{Digest, Sha256};
 
 use super::*;
@@ -27,11 +29,27 @@ async fn one_flipped_byte_anywhere_makes_verify_fail() {
     out(&run(&mut source.command(&["backup", "verify", &damaged])));
 }
 
+/// A connection that leaves the journal mode as it is, and is closed when it is dropped.
+#[expect(clippy::disallowed_methods, reason = "Db would change the journal mode")]
+fn open(file: &str) -> SqliteConnection {
+    SqliteConnection::establish(file).unwrap()
+}
+
+/// Changes a backup.
+pub fn change_file(file: &str, sql: &str) {
+    open(file).batch_execute(sql).unwrap();
+}
+
+#[derive(QueryableByName)]
+struct Manifest {
+    #[diesel(sql_type = diesel::sql_types::Text)]
+    file_digest: String,
+}
+
 /// Replaces the digest of a changed backup by the right one, as somebody who changes a backup on purpose would.
-pub async fn seal(file: &str) {
-    let database = Database::at(&format!("sqlite://{file}"));
-    let old = database.rows("SELECT file_digest AS row FROM backup_manifest").await.remove(0);
-    database.execute("PRAGMA journal_mode = DELETE").await;
+pub fn seal(file: &str) {
+    let select = diesel::sql_query("SELECT file_digest FROM backup_manifest");
+    let old = select.get_result::<Manifest>(&mut open(file)).unwrap().file_digest;
     let mut bytes = std::fs::read(file).unwrap();
     let at = bytes.windows(64).position(|window| window == old.as_bytes()).unwrap();
     bytes[at..at + 64].fill(0);
@@ -53,10 +71,10 @@ async fn a_missing_changed_or_moved_row_makes_verify_fail() {
         ("PRAGMA foreign_keys = OFF; DELETE FROM users WHERE id = 1", "rows refer to rows that do not exist: "),
     ] {
         std::fs::copy(&original, &file).unwrap();
-        Database::at(&format!("sqlite://{file}")).execute(change).await;
+        change_file(&file, change);
         let refused = failure(&run(&mut source.command(&["backup", "verify", &file])));
         assert!(refused.contains("its digest differs from that in its manifest"), "{change}: {refused}");
-        seal(&file).await;
+        seal(&file);
         let refused = failure(&run(&mut source.command(&["backup", "verify", &file])));
         assert!(refused.contains(message), "{change}: {refused}");
     }
@@ -66,7 +84,6 @@ async fn a_missing_changed_or_moved_row_makes_verify_fail() {
 async fn a_damaged_or_newer_backup_is_not_restored() {
     let Some(source) = Filled::create(Backend::Sqlite).await else { return };
     let file = source.backup("backup");
-    let backup = Database::at(&format!("sqlite://{file}"));
     for (change, message) in [
         ("UPDATE pages SET version = 2 WHERE id = 1", "the rows of pages differ"),
         (
@@ -75,8 +92,8 @@ async fn a_damaged_or_newer_backup_is_not_restored() {
         ),
         ("UPDATE backup_manifest SET format = 2", "has format 2, and this program reads format 1"),
     ] {
-        backup.execute(change).await;
-        seal(&file).await;
+        change_file(&file, change);
+        seal(&file);
         for target in [Backend::Sqlite, Backend::Postgres] {
             let Some(target) = empty(target) else { return };
             let mut restore = command(source.home.path(), &target.url, &["backup", "restore", &file]);
