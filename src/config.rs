@@ -29,7 +29,7 @@ mod values;
 pub use self::audit::AuditSettings;
 pub use self::authz::{AuthzSettings, ForwardAudit};
 use self::choice::choice;
-pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl};
+pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl, SQLITE_SIDE_FILES};
 pub use self::limits::{Limit, LimitSettings};
 pub use self::postgres_uri::PostgresUri;
 pub use self::proxies::{ClientHeader, Networks, Origins};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -211,7 +211,25 @@ fn sqlite_file(path: &str) -> Result<DatabaseUrl, String> {
     }
 }
 
+/// Suffixes of the files that SQLite creates beside a database.
+pub const SQLITE_SIDE_FILES: &[&str] = &["-journal", "-wal", "-shm"];
+
 impl DatabaseUrl {
+    /// Whether `path` is that of the SQLite file, or of a file that SQLite creates beside it.
+    pub fn owns(&self, path: &Path) -> bool {
+        let Self::Sqlite(database) = self else { return false };
+        let place = |path: &Path| {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            Some((directory.canonicalize().ok()?, path.file_name()?.to_owned()))
+        };
+        let Some(wanted) = place(path) else { return false };
+        SQLITE_SIDE_FILES.iter().chain(&[""]).any(|suffix| {
+            let mut name = database.as_os_str().to_owned();
+            name.push(suffix);
+            place(Path::new(&name)).is_some_and(|place| place == wanted)
+        })
+    }
+
     /// Whether this is the absolute path of a SQLite file.
     fn is_absolute(&self) -> bool {
         matches!(self, Self::Sqlite(path) if path.is_absolute())

@@ -11,6 +11,7 @@ use super::file::ExportFile;
 use super::{Output, date, require_past};
 use crate::cli::{Outcome, explain};
 use crate::clock::Timestamp;
+use crate::config::DatabaseUrl;
 use crate::domain::audit::{Entry, Filter};
 use crate::http::audit::AuditEntryResponse;
 use crate::service::Service;
@@ -32,9 +33,12 @@ pub(in crate::cli) struct Export {
     file: PathBuf,
 }
 
-pub(super) async fn export(service: &Service, export: Export, output: Output) -> Outcome {
+pub(super) async fn export(service: &Service, database: &DatabaseUrl, export: Export, output: Output) -> Outcome {
     let Export { before, force, file } = export;
     require_past(before)?;
+    if database.owns(&file) {
+        return Err(format!("{} belongs to the database: name another file", file.display()).into());
+    }
     let is_stdout = file == Path::new("-");
     let target = if is_stdout { None } else { Some(ExportFile::create(&file, force)?) };
     let old = service.pruning().older_than(before).await.map_err(explain)?;

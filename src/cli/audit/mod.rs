@@ -85,7 +85,7 @@ pub(super) async fn audit(settings: &Settings, command: AuditCommand, output: Ou
     let service: Service = open_service(settings, Clock::default()).await?;
     match command {
         AuditCommand::List(command) => list(&service, command, output).await,
-        AuditCommand::Export(command) => export::export(&service, command, output).await,
+        AuditCommand::Export(command) => export::export(&service, &settings.database.url, command, output).await,
         AuditCommand::Prune(command) => prune::prune(&service, command, output).await,
     }
 }

@@ -11,6 +11,7 @@ use crate::db::engine::manager::{Manager, open_read_only};
 use crate::db::engine::migrate::{self, SchemaState};
 use crate::db::engine::postgres::Pooler;
 use crate::db::engine::transaction::{CommitGate, read_transaction, write_transaction};
+use crate::db::transfer::target;
 use crate::error::AppError;
 
 const APPLICATION_NAME: &str = "latchkey-transfer";
@@ -66,6 +67,14 @@ impl Session {
             lift_limits(conn)?;
             change(conn)
         })
+    }
+
+    /// Keeps servers away from PostgreSQL while this session lasts. Behind a pooler, where a session is not kept, only
+    /// the transaction that writes does so.
+    ///
+    /// Errors: a server uses the database.
+    pub fn keep_servers_away(&mut self) -> Result<(), AppError> {
+        if self.pooler.is_present() { Ok(()) } else { target::take_postgres(&mut self.conn) }
     }
 
     /// Applies all pending migrations.

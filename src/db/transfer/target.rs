@@ -39,15 +39,25 @@ pub fn is_empty(conn: &mut Conn) -> Result<bool, AppError> {
     Ok(count_existing_rows(conn)?.into_iter().all(|(table, rows)| rows == 0 || table == "credential_changes"))
 }
 
+/// Takes the lock that servers hold, until the session ends.
+///
+/// Errors: a server holds it.
+pub fn take_postgres(conn: &mut Conn) -> Result<(), AppError> {
+    let Conn::Postgres(conn) = conn else { return Ok(()) };
+    let lock = diesel::dsl::sql::<Bool>("pg_try_advisory_lock").sql(USE_LOCK);
+    require_free(diesel::select(lock).get_result(conn)?)
+}
+
+fn require_free(is_free: bool) -> Result<(), AppError> {
+    if is_free { Ok(()) } else { Err(AppError::Internal(IN_USE.into())) }
+}
+
 /// Prepares PostgreSQL for the rows of another database, in the transaction that writes them: rejects a database that
 /// a server uses, and removes all rows.
 pub fn prepare_postgres(conn: &mut Conn) -> Result<(), AppError> {
     let Conn::Postgres(conn) = conn else { return Ok(()) };
-    let is_free: bool =
-        diesel::select(diesel::dsl::sql::<Bool>("pg_try_advisory_xact_lock").sql(USE_LOCK)).get_result(conn)?;
-    if !is_free {
-        return Err(AppError::Internal(IN_USE.into()));
-    }
+    let lock = diesel::dsl::sql::<Bool>("pg_try_advisory_xact_lock").sql(USE_LOCK);
+    require_free(diesel::select(lock).get_result(conn)?)?;
     Ok(conn.batch_execute(POSTGRES_EMPTY)?)
 }
 

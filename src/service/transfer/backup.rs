@@ -23,13 +23,22 @@ pub fn create(
     now: Timestamp,
     progress: OnProgress<'_>,
 ) -> Result<Manifest, AppError> {
-    if file.exists() {
-        return Err(failed(format!("{} exists: name a file that does not exist yet", file.display())));
+    if source.owns(file) {
+        return Err(failed(format!("{} belongs to the database: name another file", file.display())));
     }
+    require_free(file)?;
     let part = DatabasePart::create(file)?;
     let manifest = write(source, &part, now, progress).map_err(|error| cannot_write(file, &error))?;
+    require_free(file)?;
     part.publish()?;
     Ok(manifest)
+}
+
+fn require_free(file: &Path) -> Result<(), AppError> {
+    match file.symlink_metadata() {
+        Ok(_) => Err(failed(format!("{} exists: name a file that does not exist yet", file.display()))),
+        Err(_) => Ok(()),
+    }
 }
 
 /// Makes a backup in a temporary file, and writes it to `output`.

@@ -5,12 +5,9 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
 use super::failed;
-use crate::config::DatabaseUrl;
+use crate::config::{DatabaseUrl, SQLITE_SIDE_FILES};
 use crate::error::AppError;
 use crate::part_file::PartFile;
-
-/// The files that SQLite creates beside a database.
-const SIDE_FILES: &[&str] = &["-journal", "-wal", "-shm"];
 
 /// A database that gets its name when it is complete.
 pub(super) struct DatabasePart(PartFile);
@@ -20,7 +17,7 @@ impl DatabasePart {
     pub(super) fn create(target: &Path) -> Result<Self, AppError> {
         // A symbolic link stays, and the file that it names is replaced.
         let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
-        let part = Self(PartFile::create(&target, SIDE_FILES).map_err(failed)?);
+        let part = Self(PartFile::create(&target, SQLITE_SIDE_FILES).map_err(failed)?);
         part.keep_owner()?;
         Ok(part)
     }

@@ -1,6 +1,7 @@
 //! Restores a backup into a database of either kind.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::backup::{Verified, cannot_write, verify};
@@ -60,10 +61,13 @@ fn restore_file(
     now: Timestamp,
     progress: OnProgress<'_>,
 ) -> Result<Restored, AppError> {
+    if is_same_file(file, target) {
+        return Err(failed(format!("{} is the database of the settings: name a backup", file.display())));
+    }
+    let verified = verify(file, progress)?;
     // Held until the new file has its name, so that no server opens the old one meanwhile.
     let old = take_file(target, options.replace)?;
     let part = DatabasePart::create(target)?;
-    let verified = verify(file, progress)?;
     let restored = migrated_copy(file, &part).and_then(|(mut session, migrations)| {
         let (tokens, keys) = session.write(|conn| finish(conn, &verified.manifest, options, now))?;
         Ok(Restored { manifest: verified.manifest, tokens, keys, migrations })
@@ -74,6 +78,12 @@ fn restore_file(
     Ok(restored)
 }
 
+/// Whether two paths, links included, lead to one file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| path.metadata().map(|file| (file.dev(), file.ino())).ok();
+    id(one).is_some_and(|one| id(other) == Some(one))
+}
+
 fn restore_postgres(
     file: &Path,
     target: &DatabaseUrl,
@@ -81,8 +91,8 @@ fn restore_postgres(
     now: Timestamp,
     progress: OnProgress<'_>,
 ) -> Result<Restored, AppError> {
-    let mut target = open_postgres(target, options.replace)?;
     let Verified { manifest, pending } = verify(file, progress)?;
+    let mut target = open_postgres(target, options.replace)?;
     let copy = std::env::temp_dir().join(format!("latchkey-restore-{}", std::process::id()));
     // The rows of an older schema are migrated in a copy.
     let part = if pending.is_empty() { None } else { Some(DatabasePart::create(&copy)?) };

@@ -39,7 +39,7 @@ pub(super) fn take_file(path: &Path, replace: bool) -> Result<Option<Session>, A
 
 /// Opens PostgreSQL, and creates the tables.
 ///
-/// Errors: the tables hold rows and `replace` is false, or a newer version has migrated them.
+/// Errors: the tables hold rows and `replace` is false, a newer version has migrated them, or a server uses them.
 pub(super) fn open_postgres(url: &DatabaseUrl, replace: bool) -> Result<Session, AppError> {
     let cannot = |error: AppError| failed(format!("cannot use the database {url}: {error}"));
     let mut session = Session::open(url).map_err(cannot)?;
@@ -51,6 +51,7 @@ pub(super) fn open_postgres(url: &DatabaseUrl, replace: bool) -> Result<Session,
             "nothing was changed, because {url} holds rows: name an empty database, or add --replace to lose its data"
         )));
     }
+    session.keep_servers_away()?;
     session.migrate_up().map_err(cannot)?;
     Ok(session)
 }

@@ -84,6 +84,12 @@ async fn an_export_holds_the_entries_as_the_api_returns_them() {
         assert_eq!(unpacked, text);
 
         assert_eq!(out(&export(&["-"])), text, "a hyphen is the standard output");
+        if let Some(file) = app.database.url.strip_prefix("sqlite://") {
+            for name in [file.to_owned(), format!("{file}-wal")] {
+                let error = failure(&export(&[&name, "--force"]));
+                assert!(error.contains("belongs to the database: name another file"), "{error}");
+            }
+        }
         let error = failure(&export(&["trail.ndjson"]));
         assert!(error.contains("trail.ndjson: this file exists. Choose another name, or add --force"), "{error}");
         std::fs::write(&path, "old").unwrap();

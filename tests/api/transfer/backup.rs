@@ -95,10 +95,14 @@ async fn wrong_files_are_named_with_what_to_do() {
     let Some(source) = Filled::create(Backend::Sqlite).await else { return };
     let text = source.file("text");
     std::fs::write(&text, "no database").unwrap();
+    let database = source.url().trim_start_matches("sqlite://");
+    let journal = format!("{database}-journal");
     for (arguments, message) in [
-        (&["backup", "verify", "missing"][..], "there is no file missing: name a backup"),
+        (&["backup", "create", database][..], "belongs to the database: name another file"),
+        (&["backup", "create", &journal], "belongs to the database: name another file"),
+        (&["backup", "verify", "missing"], "there is no file missing: name a backup"),
         (&["backup", "verify", &text], "is no backup, or it is damaged"),
-        (&["backup", "verify", source.url().trim_start_matches("sqlite://")], "is no backup, or it is damaged"),
+        (&["backup", "verify", database], "is no backup, or it is damaged"),
         (&["backup", "create", "missing/backup"], "cannot write missing/backup: No such file or directory"),
         (&["backup", "create", "/"], "exists"),
     ] {

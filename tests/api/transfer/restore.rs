@@ -128,3 +128,39 @@ async fn a_replaced_file_keeps_its_owner_and_the_link_to_it() {
     assert_eq!(std::fs::metadata(&path).unwrap().uid(), owner);
     source.assert_works_at(&target.url).await;
 }
+
+#[tokio::test]
+async fn a_rejected_restore_changes_neither_the_target_nor_the_backup() {
+    let Some(source) = Filled::create(Backend::Sqlite).await else { return };
+    let (home, file) = (source.home.path(), source.backup("backup"));
+    let bytes = std::fs::read(&file).unwrap();
+    let link = source.file("link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for target in [&file, &link] {
+        let restore = ["backup", "restore", &file, "--replace"];
+        let refused = failure(&run(&mut command(home, &format!("sqlite://{target}"), &restore)));
+        assert!(refused.contains("is the database of the settings: name a backup"), "{refused}");
+    }
+    let swapped = ["backup", "restore", source.url().trim_start_matches("sqlite://"), "--replace"];
+    failure(&run(&mut command(home, &format!("sqlite://{file}"), &swapped)));
+    assert_eq!(std::fs::read(&file).unwrap(), bytes, "the backup is as it was");
+
+    let Some(target) = empty(Backend::Postgres) else { return };
+    let damaged = source.file("damaged");
+    std::fs::write(&damaged, &bytes[..bytes.len() / 2]).unwrap();
+    failure(&run(&mut command(home, &target.url, &["backup", "restore", &damaged])));
+    assert_eq!(target.tables().await, [""; 0], "no table was created");
+    out(&run(&mut command(home, &target.url, &["migrate", "up"])));
+    out(&run(&mut command(home, &target.url, &["migrate", "down"])));
+    let migrations = "SELECT version AS row FROM __diesel_schema_migrations ORDER BY version";
+    let before = target.rows(migrations).await;
+    let mut server =
+        Serving::start(command(home, &target.url, &["serve"]).env("LATCHKEY__DATABASE__MIGRATE_ON_START", "true"));
+    server.address();
+    out(&run(&mut command(home, &target.url, &["migrate", "down", "--yes"])));
+    let refused = failure(&run(&mut command(home, &target.url, &["backup", "restore", &file, "--replace"])));
+    assert!(refused.contains("a program uses the target database"), "{refused}");
+    assert_eq!(target.rows(migrations).await, before, "the schema that a server uses is not migrated");
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+}
