@@ -215,7 +215,8 @@ fn sqlite_file(path: &str) -> Result<DatabaseUrl, String> {
 pub const SQLITE_SIDE_FILES: &[&str] = &["-journal", "-wal", "-shm"];
 
 impl DatabaseUrl {
-    /// Whether `path` is that of the SQLite file, or of a file that SQLite creates beside it.
+    /// Whether `path` is that of the SQLite file, or of a file that SQLite creates beside it. If the file is reached
+    /// through a link, those are beside the file that the link names.
     pub fn owns(&self, path: &Path) -> bool {
         let Self::Sqlite(database) = self else { return false };
         let place = |path: &Path| {
@@ -223,10 +224,13 @@ impl DatabaseUrl {
             Some((directory.canonicalize().ok()?, path.file_name()?.to_owned()))
         };
         let Some(wanted) = place(path) else { return false };
-        SQLITE_SIDE_FILES.iter().chain(&[""]).any(|suffix| {
-            let mut name = database.as_os_str().to_owned();
-            name.push(suffix);
-            place(Path::new(&name)).is_some_and(|place| place == wanted)
+        let databases = [Some(database.clone()), database.canonicalize().ok()];
+        databases.iter().flatten().any(|database| {
+            SQLITE_SIDE_FILES.iter().chain(&[""]).any(|suffix| {
+                let mut name = database.as_os_str().to_owned();
+                name.push(suffix);
+                place(Path::new(&name)).is_some_and(|place| place == wanted)
+            })
         })
     }
 

@@ -61,8 +61,8 @@ fn restore_file(
     now: Timestamp,
     progress: OnProgress<'_>,
 ) -> Result<Restored, AppError> {
-    if is_same_file(file, target) {
-        return Err(failed(format!("{} is the database of the settings: name a backup", file.display())));
+    if is_same_file(file, target) || DatabaseUrl::Sqlite(target.to_owned()).owns(file) {
+        return Err(failed(format!("{} belongs to the database of the settings: name a backup", file.display())));
     }
     let verified = verify(file, progress)?;
     // Held until the new file has its name, so that no server opens the old one meanwhile.
@@ -92,7 +92,6 @@ fn restore_postgres(
     progress: OnProgress<'_>,
 ) -> Result<Restored, AppError> {
     let Verified { manifest, pending } = verify(file, progress)?;
-    let mut target = open_postgres(target, options.replace)?;
     let copy = std::env::temp_dir().join(format!("latchkey-restore-{}", std::process::id()));
     // The rows of an older schema are migrated in a copy.
     let part = if pending.is_empty() { None } else { Some(DatabasePart::create(&copy)?) };
@@ -101,6 +100,7 @@ fn restore_postgres(
         Some(part) => migrated_copy(file, part).map_err(|error| cannot_write(part.path(), &error))?,
     };
     check_texts(source.conn(), false)?;
+    let mut target = open_postgres(target, options.replace)?;
     let (_, (tokens, keys)) =
         load_postgres(&mut source, &mut target, progress, |conn, _| finish(conn, &manifest, options, now))?;
     Ok(Restored { manifest, tokens, keys, migrations })

@@ -97,6 +97,11 @@ async fn wrong_files_are_named_with_what_to_do() {
     std::fs::write(&text, "no database").unwrap();
     let database = source.url().trim_start_matches("sqlite://");
     let journal = format!("{database}-journal");
+    let link = source.file("link.db");
+    std::os::unix::fs::symlink(database, &link).unwrap();
+    let refused =
+        failure(&run(&mut command(source.home.path(), &format!("sqlite://{link}"), &["backup", "create", &journal])));
+    assert!(refused.contains("belongs to the database: name another file"), "{refused}");
     for (arguments, message) in [
         (&["backup", "create", database][..], "belongs to the database: name another file"),
         (&["backup", "create", &journal], "belongs to the database: name another file"),
@@ -119,6 +124,12 @@ async fn invalid_texts_prevent_a_backup_and_nul_characters_do_not() {
     source.database.execute("UPDATE pages SET body = 'a' || char(0) || 'b' WHERE id = 1").await;
     let file = source.backup("with-nul");
     out(&run(&mut source.command(&["backup", "verify", &file])));
+    if let Some(postgres) = empty(Backend::Postgres) {
+        let restore = &mut command(source.home.path(), &postgres.url, &["backup", "restore", &file]);
+        let refused = failure(&run(restore));
+        assert!(refused.contains("pages \"1\" has a NUL character"), "{refused}");
+        assert_eq!(postgres.tables().await, [""; 0], "no table was created");
+    }
     source.database.execute("UPDATE pages SET body = CAST(x'ff' AS TEXT) WHERE id = 1").await;
     let refused = failure(&run(&mut source.command(&["backup", "create", "other"])));
     assert!(refused.contains("pages \"1\" has invalid UTF-8"), "{refused}");

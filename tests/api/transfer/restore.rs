@@ -136,11 +136,16 @@ async fn a_rejected_restore_changes_neither_the_target_nor_the_backup() {
     let bytes = std::fs::read(&file).unwrap();
     let link = source.file("link");
     std::os::unix::fs::symlink(&file, &link).unwrap();
-    for target in [&file, &link] {
-        let restore = ["backup", "restore", &file, "--replace"];
+    // A database whose side file has the name of the backup: SQLite would remove it.
+    let beside = source.file("t.db-journal");
+    std::fs::copy(&file, &beside).unwrap();
+    let beside_target = source.file("t.db");
+    for (target, backup) in [(&file, &file), (&link, &file), (&beside_target, &beside)] {
+        let restore = ["backup", "restore", backup, "--replace"];
         let refused = failure(&run(&mut command(home, &format!("sqlite://{target}"), &restore)));
-        assert!(refused.contains("is the database of the settings: name a backup"), "{refused}");
+        assert!(refused.contains("belongs to the database of the settings: name a backup"), "{refused}");
     }
+    assert_eq!(std::fs::read(&beside).unwrap(), bytes);
     let swapped = ["backup", "restore", source.url().trim_start_matches("sqlite://"), "--replace"];
     failure(&run(&mut command(home, &format!("sqlite://{file}"), &swapped)));
     assert_eq!(std::fs::read(&file).unwrap(), bytes, "the backup is as it was");
