@@ -14,6 +14,7 @@
 #![expect(clippy::as_conversions, reason = "counts are converted to ratios")]
 #![expect(unreachable_pub, reason = "`pub` marks what other modules use")]
 
+mod backup;
 mod changes;
 mod charts;
 mod durable;
@@ -57,6 +58,8 @@ pub struct Extent {
     pub requests: u64,
     /// Number of revocations, and how many times the connection that reads the change log is killed.
     pub revocations: [u64; 2],
+    /// Size of the database of which a backup is made.
+    pub backup_bytes: u64,
 }
 
 const FULL: Extent = Extent {
@@ -67,6 +70,7 @@ const FULL: Extent = Extent {
     live: 100_000,
     requests: 1_000_000,
     revocations: [1_000, 20],
+    backup_bytes: 1_000_000_000,
 };
 const SHORT: Extent = Extent {
     seconds: 1,
@@ -76,13 +80,14 @@ const SHORT: Extent = Extent {
     live: 20_000,
     requests: 100_000,
     revocations: [100, 2],
+    backup_bytes: 50_000_000,
 };
 
 /// A function that measures a group of figures on a database.
 type Measure = fn(Backend, &Extent, &mut Report);
 
 /// The groups and their names on the command line.
-const GROUPS: [(&str, Measure); 11] = [
+const GROUPS: [(&str, Measure); 12] = [
     ("guard", guard::against_unguarded),
     ("bare", guard::against_bare_actix),
     ("forward-auth", guard::forward_auth),
@@ -94,6 +99,7 @@ const GROUPS: [(&str, Measure); 11] = [
     ("start", guard::cold_start),
     ("revocation", revocation::on_another_replica),
     ("changes", changes::against_one_row_updates),
+    ("backup", backup::under_changes),
 ];
 
 fn main() {

@@ -219,6 +219,7 @@ async fn when_the_network_to_the_database_fails_requests_end_in_time_and_recover
     println!("after an undetected failure: recovered after {:?}", restored.elapsed());
     for instance in &instances {
         let list = instance.client.request("GET", "/page/?size=1", &instance.token, None).await.unwrap();
+        assert_eq!(list.status, 200, "{}: {list:?}", instance.name);
         let (total, acknowledged) = (list.body["total"].as_u64().unwrap(), instance.pages.get());
         assert!(total >= acknowledged, "{}: {acknowledged} were acknowledged, {total} are stored", instance.name);
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::background::in_background;
 use super::part::DatabasePart;
 use super::target::load_file;
 use super::{Manifest, OnProgress, TableSummary, checksum, failed, require_current};
@@ -28,7 +29,8 @@ pub fn create(
     }
     require_free(file)?;
     let part = DatabasePart::create(file)?;
-    let manifest = write(source, &part, now, progress).map_err(|error| cannot_write(file, &error))?;
+    let manifest = in_background(part.file(), || write(source, &part, now, progress))
+        .map_err(|error| cannot_write(file, &error))?;
     require_free(file)?;
     part.publish()?;
     Ok(manifest)
@@ -50,7 +52,8 @@ pub fn stream(
 ) -> Result<Manifest, AppError> {
     let name = std::env::temp_dir().join(format!("latchkey-backup-{}", std::process::id()));
     let part = DatabasePart::create(&name)?;
-    let manifest = write(source, &part, now, progress).map_err(|error| cannot_write(part.path(), &error))?;
+    let manifest = in_background(part.file(), || write(source, &part, now, progress))
+        .map_err(|error| cannot_write(part.path(), &error))?;
     let sent = File::open(part.path()).and_then(|mut file| {
         // A process that is killed while it sends leaves no file behind.
         drop(part);

@@ -1,6 +1,7 @@
 //! Backups, their verification and restore, and copies from one database to another. They run in commands, on
 //! connections of their own, and block the thread.
 
+mod background;
 pub mod backup;
 mod checksum;
 pub mod copy;

@@ -1,6 +1,6 @@
 //! SQLite files that are complete before they get their name.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::Path;
 
@@ -38,6 +38,11 @@ impl DatabasePart {
     /// The path until the database is complete.
     pub(super) fn path(&self) -> &Path {
         self.0.path()
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> &File {
+        self.0.file()
     }
 
     /// The path as the address of a database.
