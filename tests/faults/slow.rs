@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::client::{Client, until_available};
+use crate::client::{Client, RECOVERY, until_available};
 use crate::resources::ProcessResources;
 use crate::start::free_port;
 use crate::support::program::{Serving, latchkey};
@@ -292,8 +292,14 @@ async fn three_hundred_readers_at_4600_bytes_a_second_use_little_memory_and_are_
     );
     assert!(most <= MAX_MEMORY, "{most} kB");
     assert!(kinds[1] == 0 && kinds[0] > 0 && kinds[2] > 0, "{kinds:?}");
-    let list = client.available("GET", "/page/?size=100", &token).await;
-    assert_eq!(list.status, 200, "the memory is free again: {list:?}");
+    let ended = Instant::now();
+    loop {
+        let list = client.available("GET", "/page/?size=100", &token).await;
+        if list.status == 200 {
+            break;
+        }
+        assert!(ended.elapsed() < RECOVERY, "the memory is free again: {list:?}");
+    }
 }
 
 #[tokio::test]
