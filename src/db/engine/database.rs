@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use crate::config::{DatabaseSettings, DatabaseUrl};
+use crate::db::engine::backup_file::reject_backup;
 use crate::db::engine::caller::{self, REQUEST_BUDGET};
 use crate::db::engine::change_log::ChangeLogReader;
 use crate::db::engine::connection::Conn;
@@ -46,6 +47,7 @@ impl Db {
     /// file.
     pub fn open(settings: &DatabaseSettings) -> Result<Self, AppError> {
         if let DatabaseUrl::Sqlite(path) = &settings.url {
+            reject_backup(path)?;
             create_private(path)
                 .map_err(|error| AppError::Internal(format!("cannot create the SQLite file: {error}").into()))?;
         }
