@@ -278,7 +278,7 @@ mod tests {
         for is_replaced_before in [false, true] {
             let used = executor.pool().current();
             let ((end, ended), held) = (channel::<()>(), Arc::new(()));
-            let lost = executor.with_lease(Arc::clone(&held), move |_| Ok(ended.recv().unwrap_or_default()));
+            let lost = executor.with_lease(Arc::clone(&held), move |_| Ok(ended.recv().is_ok()));
             assert!(tokio::time::timeout(Duration::from_millis(300), lost).await.is_err());
             if is_replaced_before {
                 assert!(executor.pool().replace(&used));

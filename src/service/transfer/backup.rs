@@ -142,7 +142,8 @@ pub(super) fn write_rows(
         files::without_wal(file.conn())?;
         return load_file(source, &mut file, progress);
     }
-    let foreign = |error: AppError| failed(format!("the source cannot be copied: {error}. Correct them, and try again"));
+    let foreign =
+        |error: AppError| failed(format!("the source cannot be copied: {error}. Correct them, and try again"));
     objects::require_own(source.conn()).map_err(foreign)?;
     files::vacuum_into(source.conn(), part.path())?;
     let mut file = Session::open_read_only(part.path())?;

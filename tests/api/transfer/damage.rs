@@ -92,7 +92,7 @@ async fn a_backup_with_a_foreign_trigger_view_or_table_is_rejected() {
         ("CREATE VIEW evil AS SELECT * FROM users", "view evil"),
         ("CREATE TABLE evil (id INTEGER)", "table evil"),
         ("ALTER TABLE users ADD COLUMN evil TEXT NOT NULL DEFAULT 'x'", "table users"),
-        ("DROP TRIGGER audit_entries_are_never_changed", "trigger audit_entries_are_never_changed"),
+        ("DROP TRIGGER audit_entries_no_update", "trigger audit_entries_no_update"),
     ] {
         std::fs::copy(&original, &file).unwrap();
         change_file(&file, change);
@@ -102,8 +102,7 @@ async fn a_backup_with_a_foreign_trigger_view_or_table_is_rejected() {
         assert!(refused.contains(&message), "{change}: {refused}");
         for target in [Backend::Sqlite, Backend::Postgres] {
             let Some(target) = empty(target) else { return };
-            let refused =
-                failure(&run(&mut command(source.home.path(), &target.url, &["backup", "restore", &file])));
+            let refused = failure(&run(&mut command(source.home.path(), &target.url, &["backup", "restore", &file])));
             assert!(refused.contains(&message), "{change}: {refused}");
         }
     }

@@ -160,7 +160,8 @@ async fn large_accounts_are_ended_at_once(backend: Backend) {
     let serving = start();
     let client = Client::of(&serving);
     for name in ["root", "keys", "pages", "killed"] {
-        let registered = until_available(|| client.register(&format!("{name}@example.org"))).await;
+        let email = format!("{name}@example.org");
+        let registered = until_available(|| client.register(&email)).await;
         assert_eq!(registered.status, 201, "{registered:?}");
     }
     database.execute("UPDATE users SET role = 'admin' WHERE id = 1").await;
