@@ -17,8 +17,9 @@ use crate::command::without_limits;
 use crate::server::Server;
 use crate::start::free_port;
 use crate::support::app::registration;
+use crate::support::database::Database;
 use crate::support::installed;
-use crate::support::program::{Serving, failure, latchkey, run};
+use crate::support::program::{Serving, failure, latchkey, out, run};
 
 /// User id of `nobody`. Like PostgreSQL, PgBouncer refuses to run as root.
 const UNPRIVILEGED: u32 = 65534;
@@ -181,4 +182,31 @@ async fn behind_a_transaction_pooler_no_valid_token_is_rejected_and_no_response_
     let url = format!("{}?options=-csearch_path%3Dother", lax.url());
     let message = failure(&run(latchkey(place.path(), &[]).env("DATABASE_URL", url)));
     assert!(message.contains("drops the parameter options"), "{message}");
+}
+
+#[tokio::test]
+#[ignore = "takes long"]
+async fn a_restore_through_a_transaction_pooler_detects_a_server_before_it_migrates() {
+    let (home, place) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let Some(server) = Server::start(home.path(), &[]) else { return };
+    let Some(pooler) = PgBouncer::start(home.path(), "") else { return };
+    let command = |url: &str, arguments: &[&str]| {
+        let mut command = latchkey(place.path(), arguments);
+        command.env("DATABASE_URL", url);
+        command
+    };
+    out(&run(&mut command(&server.url(), &["migrate", "up"])));
+    out(&run(&mut command(&server.url(), &["backup", "create", "backup"])));
+    let serving = Serving::start(&mut command(&server.url(), &[]));
+    serving.address();
+    out(&run(&mut command(&server.url(), &["migrate", "down", "--yes"])));
+    let migrations = "SELECT version AS row FROM __diesel_schema_migrations ORDER BY version";
+    let before = Database::at(&server.url()).rows(migrations).await;
+    let restore = ["backup", "restore", "backup", "--replace"];
+    let message = failure(&run(&mut command(&pooler.url(), &restore)));
+    assert!(message.contains("nothing was changed, because a program uses the target database"), "{message}");
+    assert_eq!(Database::at(&server.url()).rows(migrations).await, before, "the schema is not migrated");
+    drop(serving);
+    out(&run(&mut command(&pooler.url(), &restore)));
+    assert_eq!(Database::at(&server.url()).rows(migrations).await.len(), before.len() + 1);
 }
