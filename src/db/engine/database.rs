@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 use crate::config::{DatabaseSettings, DatabaseUrl};
-use crate::db::engine::backup_file::reject_backup;
 use crate::db::engine::caller::{self, REQUEST_BUDGET};
 use crate::db::engine::change_log::ChangeLogReader;
 use crate::db::engine::connection::Conn;
+use crate::db::engine::diagnosis::backup::reject_backup;
 use crate::db::engine::diagnosis::{Defect, require_writable};
 use crate::db::engine::erase::truncate_wal;
 use crate::db::engine::execution::{Executor, permit};

@@ -3,7 +3,6 @@
 //! [`database::Db`] runs closures on connections, on threads for blocking work. A connection must only be held while
 //! such a closure runs. In particular, a closure must not hash passwords.
 
-pub(crate) mod backup_file;
 pub mod caller;
 pub mod change_log;
 pub mod connection;

@@ -5,9 +5,9 @@ use std::path::Path;
 use diesel::connection::SimpleConnection;
 
 use crate::config::DatabaseUrl;
-use crate::db::engine::backup_file::reject_backup;
 use crate::db::engine::connection::Conn;
 use crate::db::engine::database::create_private;
+use crate::db::engine::diagnosis::backup::reject_backup;
 use crate::db::engine::manager::{Manager, open_read_only};
 use crate::db::engine::migrate::{self, SchemaState};
 use crate::db::engine::postgres::Pooler;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::failed;
 use crate::clock::Timestamp;
 use crate::config::DatabaseUrl;
-use crate::db::engine::backup_file::reject_backup;
+use crate::db::engine::diagnosis::backup::reject_backup;
 use crate::db::engine::migrate::{SchemaState, newer_schema};
 use crate::db::transfer::tables::{self, OnProgress, TableSummary};
 use crate::db::transfer::{Session, target};
