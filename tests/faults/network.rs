@@ -113,10 +113,7 @@ async fn pump(
         let mode = *modes.borrow_and_update();
         match mode {
             Mode::Cut => return,
-            Mode::Discard => {
-                while from.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
-                return;
-            }
+            Mode::Discard => return discard(from, modes).await,
             Mode::Pass | Mode::Delay(_) => {}
         }
         let read = tokio::select! {
@@ -131,6 +128,20 @@ async fn pump(
             _ => {}
         }
         if to.write_all(&bytes[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads and discards all bytes until the other end closes, or all connections are closed.
+async fn discard(mut from: impl AsyncReadExt + Unpin, mut modes: watch::Receiver<Mode>) {
+    let mut bytes = vec![0; 16 * 1024];
+    loop {
+        let is_open = tokio::select! {
+            read = from.read(&mut bytes) => read.is_ok_and(|read| read > 0),
+            _ = modes.changed() => *modes.borrow() != Mode::Cut,
+        };
+        if !is_open {
             return;
         }
     }

@@ -216,9 +216,9 @@ async fn a_full_disk_is_reported_and_leaves_no_partial_file() {
             assert!(is_clear && message.contains(&name), "{message}");
             assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0, "nothing is left: {message}");
         }
+        let mut to_stdout = command(home.path(), &source.url, &["backup", "create", "-"]);
+        let message = failure(&run(to_stdout.env("TMPDIR", disk.path())));
+        assert!(message.contains("full") || message.contains("No space left"), "{message}");
+        assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0, "nothing is left: {message}");
     }
-    let mut to_stdout = command(home.path(), &format!("sqlite://{whole}"), &["backup", "create", "-"]);
-    let message = failure(&run(to_stdout.env("TMPDIR", disk.path())));
-    assert!(message.contains("full") || message.contains("No space left"), "{message}");
-    assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 0, "nothing is left: {message}");
 }
