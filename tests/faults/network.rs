@@ -118,7 +118,11 @@ async fn pump(
         }
         let read = tokio::select! {
             read = from.read(&mut bytes) => read,
-            _ = modes.changed() => continue,
+            changed = modes.changed() => match changed {
+                Ok(()) => continue,
+                // The test has ended.
+                Err(_) => return,
+            },
         };
         let Ok(read @ 1..) = read else { return };
         let mode = *modes.borrow();
@@ -139,7 +143,7 @@ async fn discard(mut from: impl AsyncReadExt + Unpin, mut modes: watch::Receiver
     loop {
         let is_open = tokio::select! {
             read = from.read(&mut bytes) => read.is_ok_and(|read| read > 0),
-            _ = modes.changed() => *modes.borrow() != Mode::Cut,
+            changed = modes.changed() => changed.is_ok() && *modes.borrow() != Mode::Cut,
         };
         if !is_open {
             return;
