@@ -100,7 +100,7 @@ enum Command {
 /// A command on stored data, with the option `--json`.
 #[derive(Args)]
 struct Operation<C: Subcommand> {
-    /// Print JSON, one object per line, as the API returns it
+    /// Print JSON, one object per line. Objects that the API also returns have the same members
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]

@@ -278,14 +278,19 @@ async fn unlock(service: &Service, email: &str, output: Output) -> Outcome {
 
 async fn set_password(service: &Service, email: &str, revoke_keys: bool, output: Output) -> Outcome {
     let user = user_by_email(service, email).await?;
+    let ended = if revoke_keys { service.count_acting(user.id).await.map_err(explain)? } else { Vec::new() };
+    let ended: Vec<String> =
+        std::iter::once("the sign-in token".to_owned()).chain(ended.iter().map(ToString::to_string)).collect();
+    let ended = ended.join(", ");
+    // Standard output and standard input are those of scripts.
+    let hint = if revoke_keys { "; --keep-keys keeps the keys" } else { "" };
+    eprintln!("latchkey: a new password of {email} revokes {ended}{hint}");
     let changed = service
         .reset_password(RequestContext::command_line(), user.id, password::read()?, revoke_keys)
         .await
         .map_err(explain)?;
     report_cleanup(service, user.id).await;
-    let revoked =
-        if revoke_keys { "the sign-in token and the keys that act on the account" } else { "the sign-in token" };
-    output.show(&UserResponse::from(changed), format_args!("changed the password of {email}, and revoked {revoked}"))
+    output.show(&UserResponse::from(changed), format_args!("changed the password of {email}, and revoked {ended}"))
 }
 
 async fn delete(service: &Service, email: &str, output: Output) -> Outcome {

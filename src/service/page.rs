@@ -9,7 +9,7 @@ use crate::domain::id::{PageId, UserId};
 use crate::domain::page::{ListedPage, Page};
 use crate::error::{AppError, Denial, FieldError};
 use crate::service::Service;
-use crate::service::audit::trail::Change;
+use crate::service::audit::change::Change;
 use crate::service::lists::{ANSWER_BYTES, TOTAL_MAX, Total};
 use crate::service::validation::readable;
 

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::client::{Client, RECOVERY};
+use crate::client::{Answer, Client, RECOVERY, until_available};
 use crate::command::without_limits;
 use crate::network::{Mode, Proxy};
 use crate::server::Server;
@@ -19,6 +19,14 @@ const OUTAGE: Duration = Duration::from_secs(8);
 const LOAD: Duration = Duration::from_secs(2);
 /// Clients of each route.
 const CLIENTS: usize = 2;
+/// Time before the end of the outage from which no more changes are sent: they would end after it. A change takes up to
+/// two seconds, and longer on a busy machine.
+const LAST_CHANGE: Duration = Duration::from_millis(3_500);
+/// A read that takes longer has waited for the database.
+const WAITED: Duration = Duration::from_secs(1);
+/// Maximum number of such reads of one client: at the beginning of the outage, at its end, and two on a busy machine.
+/// If every read waited, each client would send eight during the outage.
+const MAX_WAITED: usize = 4;
 
 /// How the database becomes unavailable.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,11 +63,12 @@ impl Setup {
         let client = Client::of(&serving);
         let ada = client.new_user("ada@example.org").await;
         let revoked = client.new_user("eve@example.org").await;
-        client.register("root@example.org").await.unwrap();
+        client.new_user("root@example.org").await;
         Database::at(url).execute("UPDATE users SET role = 'admin' WHERE email = 'root@example.org'").await;
-        let root = client.sign_in("root@example.org").await.unwrap().text("access_token");
+        let root = client.new_token("root@example.org").await;
         let key = json!({ "name": "service", "scopes": ["tokens:introspect"] });
-        let service = client.request("POST", "/me/keys", &root, Some(key)).await.unwrap().text("key");
+        let service = until_available(|| client.request("POST", "/me/keys", &root, Some(key.clone()))).await;
+        let service = service.text("key");
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { serving, client, http, ada, service, revoked }
     }
@@ -76,9 +85,9 @@ impl Setup {
                 self.http.post(url("/introspect")).header("Token", &self.service).form(&form)
             }
         };
-        let answer = request.send().await.unwrap();
+        let answer = request.send().await.expect("the server runs and responds");
         let status = answer.status().as_u16();
-        let body = answer.text().await.unwrap();
+        let body = answer.text().await.expect("the server sends the whole response");
         assert!(number % 3 != 2 || status != 200 || body.contains("\"active\":true"), "{body}");
         Read { status, took: sent.elapsed() }
     }
@@ -93,13 +102,15 @@ impl Setup {
         reads
     }
 
-    async fn change(&self) -> u16 {
+    async fn change(&self) -> Answer {
         let change = json!({ "website": "https://example.org/new" });
-        self.client.request("PATCH", "/me", &self.ada, Some(change)).await.unwrap().status
+        self.client.request("PATCH", "/me", &self.ada, Some(change)).await.expect("the server runs and responds")
     }
 
-    async fn use_revoked(&self) -> u16 {
-        self.client.request("GET", "/protected-route", &self.revoked, None).await.unwrap().status
+    async fn assert_revoked(&self) {
+        let answer = self.client.request("GET", "/protected-route", &self.revoked, None).await;
+        let answer = answer.expect("the server runs and responds");
+        assert_ne!(answer.status, 200, "the revoked token stays revoked: {answer:?}");
     }
 }
 
@@ -109,8 +120,10 @@ async fn outage(failure: Failure, stale_seconds: &str) -> (Vec<Read>, Vec<String
     let Some(mut server) = Server::start(home.path(), &[]) else { return (Vec::new(), Vec::new()) };
     let proxy = Proxy::start(server.socket());
     let mut setup = Setup::start(&place, &proxy.url(), stale_seconds).await;
-    assert_eq!(setup.client.request("GET", "/protected-route", &setup.revoked, None).await.unwrap().status, 200);
-    assert_eq!(setup.client.request("DELETE", "/token", &setup.revoked, None).await.unwrap().status, 204);
+    for (method, path, status) in [("GET", "/protected-route", 200), ("DELETE", "/token", 204)] {
+        let answer = setup.client.available(method, path, &setup.revoked).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
     let (until, mode) = (Mutex::new(None), proxy.mode.clone());
     let failure = async {
         tokio::time::sleep(LOAD).await;
@@ -126,26 +139,45 @@ async fn outage(failure: Failure, stale_seconds: &str) -> (Vec<Read>, Vec<String
             }
             server
         });
-        while down.elapsed() < OUTAGE - Duration::from_millis(2_500) {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            assert_eq!(setup.change().await, 503, "a change fails");
-            assert_ne!(setup.use_revoked().await, 200, "the revoked token stays revoked");
+        // The server may need a moment to stop. The outcome of the last change can be unknown.
+        while setup.change().await.is_success() {
+            assert!(down.elapsed() < LAST_CHANGE, "the database is not down");
         }
+        let mut changes = 0;
+        while down.elapsed() < OUTAGE - LAST_CHANGE {
+            let change = setup.change().await;
+            assert_eq!(change.status, 503, "a change fails: {change:?}");
+            setup.assert_revoked().await;
+            changes += 1;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        assert!(changes > 0, "no change was sent during the outage");
         let server = restart.await.unwrap();
         let restored = Instant::now();
-        while setup.change().await != 200 {
-            assert!(restored.elapsed() < RECOVERY, "changes have not recovered in time");
+        loop {
+            let change = setup.change().await;
+            if change.status == 200 {
+                break;
+            }
+            assert!(restored.elapsed() < RECOVERY, "changes have not recovered in time: {change:?}");
         }
-        assert_ne!(setup.use_revoked().await, 200);
+        setup.assert_revoked().await;
         *until.lock().unwrap() = Some(Instant::now() + LOAD);
         server
     };
     let (reads, _server) = tokio::join!(join_all((0..3 * CLIENTS).map(|number| setup.load(number, &until))), failure);
+    let mut log = Vec::new();
+    if stale_seconds != "0" {
+        log = setup.serving.lines_until(END, Duration::from_secs(20));
+    }
     setup.serving.signal("-TERM");
-    let log = setup.serving.remaining_lines();
+    log.extend(setup.serving.remaining_lines());
     assert!(setup.serving.child.wait().unwrap().success());
     (reads.into_iter().flatten().collect(), log)
 }
+
+/// The line of the log about the end of an outage.
+const END: &str = "the database answers again";
 
 /// Number of lines that contain `text`.
 fn count(log: &[String], text: &str) -> usize {
@@ -158,14 +190,19 @@ async fn no_read_fails(failure: Failure) {
         return;
     }
     let failed = reads.iter().filter(|read| read.status != 200).count();
+    let waited = reads.iter().filter(|read| read.took > WAITED).count();
     reads.sort_by_key(|read| read.took);
     let (p99, slowest) = (reads[reads.len() * 99 / 100].took, reads.last().unwrap().took);
-    println!("{failure:?}: {} reads, {failed} failed, p99 {p99:?}, the slowest {slowest:?}", reads.len());
+    println!(
+        "{failure:?}: {} reads, {failed} failed, {waited} waited, p99 {p99:?}, the slowest {slowest:?}",
+        reads.len()
+    );
     assert_eq!(failed, 0, "{:?}", reads.iter().find(|read| read.status != 200));
-    assert!(p99 < Duration::from_millis(500), "reads do not wait for the database");
+    assert!(waited <= MAX_WAITED * 3 * CLIENTS, "{waited} reads waited for the database");
+    // Once. On a busy machine, lookups may fail again after the database has answered for a second.
     let lines: Vec<&String> = log.iter().filter(|line| line.contains("the database")).collect();
-    assert_eq!(count(&log, "the database does not answer: cached credentials"), 1, "{lines:#?}");
-    assert_eq!(count(&log, "the database answers again"), 1, "{lines:#?}");
+    let (began, ended) = (count(&log, "the database does not answer: cached credentials"), count(&log, END));
+    assert!((1..=2).contains(&began) && began == ended, "{lines:#?}");
 }
 
 #[tokio::test]
@@ -190,7 +227,8 @@ async fn without_stale_serving_reads_fail_while_the_database_is_down() {
     }
     let failed = reads.iter().filter(|read| read.status == 503).count();
     println!("without stale serving: {} reads, {failed} failed", reads.len());
-    assert!(failed > 0);
-    assert!(reads.iter().all(|read| [200, 503].contains(&read.status)));
-    assert_eq!(count(&log, "cached credentials"), 0);
+    assert!(failed > 0, "no read failed during {OUTAGE:?} without a database");
+    let other = reads.iter().find(|read| ![200, 503].contains(&read.status));
+    assert!(other.is_none(), "{other:?}");
+    assert_eq!(count(&log, "cached credentials"), 0, "{log:#?}");
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -15,6 +15,8 @@ use crate::support::program::{latchkey, out, run};
 const OLD: i64 = 20_000;
 const KEPT: i64 = 100;
 const BOUND: &str = "2026-01-01";
+/// Maximum time until the locks of a killed process are released.
+const MAX_LOCKED: Duration = Duration::from_secs(20);
 
 /// A database with old entries and newer ones; `None` if PostgreSQL is required and missing.
 async fn database(backend: Backend) -> Option<Database> {
@@ -53,6 +55,30 @@ async fn left(database: &Database) -> i64 {
     database.number("SELECT count(*) FROM audit_entries WHERE action <> 'audit.prune'").await
 }
 
+/// The number of entries that are left, the lowest id, and the number of entries about removals. One statement reads
+/// them: PostgreSQL may still complete a transaction whose client was killed.
+async fn state(database: &Database) -> [i64; 3] {
+    let state = "SELECT CAST(sum(CASE action WHEN 'audit.prune' THEN 0 ELSE 1 END) AS TEXT) || ' '
+            || CAST(min(id) AS TEXT) || ' ' || CAST(sum(CASE action WHEN 'audit.prune' THEN 1 ELSE 0 END) AS TEXT) AS row
+        FROM audit_entries";
+    let row = database.rows(state).await.remove(0);
+    let numbers: Vec<i64> = row.split(' ').map(|number| number.parse().unwrap()).collect();
+    numbers.try_into().unwrap()
+}
+
+/// Runs a command until it succeeds: the session of a killed process may hold its locks for a moment.
+fn until_success(mut start: impl FnMut() -> Command) {
+    let began = Instant::now();
+    loop {
+        let output = run(&mut start());
+        if output.status.success() {
+            return;
+        }
+        assert!(began.elapsed() < MAX_LOCKED, "{output:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Kills a prune again and again until it is complete. Returns the number of kills, and of those within the removal.
 async fn kill_until_pruned(backend: Backend, delay: impl Fn(u64) -> Duration) -> Option<[u64; 2]> {
     let database = database(backend).await?;
@@ -63,16 +89,16 @@ async fn kill_until_pruned(backend: Backend, delay: impl Fn(u64) -> Duration) ->
         FROM audit_entries WHERE action = 'audit.prune'";
     let (mut before, mut kills, mut within) = (OLD + KEPT, 0, 0);
     while !kill_after(command(home.path(), &database, &prune), delay(kills)) && before > KEPT {
-        let (after, records) = (left(&database).await, database.rows(records).await);
+        let [after, first, recorded] = state(&database).await;
         assert!(KEPT <= after && after <= before, "{after} of {before}");
-        assert!(after == OLD + KEPT || records.len() == 1, "{after} are left, and {records:?} records it");
+        assert!(after == OLD + KEPT || recorded == 1, "{after} are left, and {recorded} entries record it");
         // Only the oldest entries are gone.
-        assert_eq!(database.number("SELECT min(id) FROM audit_entries").await, OLD + KEPT - after + 1);
+        assert_eq!(first, OLD + KEPT - after + 1, "{after} are left");
         within += u64::from(KEPT < after && after < before);
         before = after;
         kills += 1;
     }
-    out(&run(&mut command(home.path(), &database, &prune)));
+    until_success(|| command(home.path(), &database, &prune));
     assert_eq!(left(&database).await, KEPT);
     let records = database.rows(records).await;
     let expected = format!("1 {} {OLD} entries, from before {BOUND}T00:00:00.000000Z, exported", OLD + 1);
@@ -82,14 +108,19 @@ async fn kill_until_pruned(backend: Backend, delay: impl Fn(u64) -> Duration) ->
 
 async fn a_killed_prune_can_be_repeated(backend: Backend) {
     let (mut kills, mut within) = (0, 0);
-    for round in 0..u64::try_from(4 * cycles()).unwrap() {
+    let rounds = u64::try_from(4 * cycles()).unwrap();
+    // On a fast machine, the removal can end between two kills: then more rounds follow.
+    for round in 0..10 * rounds {
+        if round >= rounds && within > 0 {
+            break;
+        }
         // The delays cover the start, the comparison with the export, and the removal.
         let delay = |kill: u64| Duration::from_millis(60 + 70 * kill + 13 * round);
         let Some([killed, removing]) = kill_until_pruned(backend, delay).await else { return };
         kills += killed;
         within += removing;
     }
-    assert!(within > 0, "no kill was within the removal");
+    assert!(within > 0, "none of {kills} kills was within the removal");
     println!("{backend:?}: {kills} kills, {within} of them within the removal");
 }
 

@@ -54,10 +54,11 @@ impl Server {
     /// Sends this signal to all processes of the server.
     pub fn signal(&self, signal: &str) {
         let postmaster = self.postmaster().expect("the server runs");
+        // First, so that a stopped server starts no further processes.
+        kill(signal, &[&postmaster]);
         let children = Command::new("pgrep").args(["-P", &postmaster]).output().expect("pgrep runs");
         let children = String::from_utf8(children.stdout).unwrap();
-        let all: Vec<&str> = std::iter::once(postmaster.as_str()).chain(children.split_whitespace()).collect();
-        kill(signal, &all);
+        kill(signal, &children.split_whitespace().collect::<Vec<_>>());
     }
 
     fn postmaster(&self) -> Option<String> {

@@ -23,8 +23,10 @@ UNPRIVILEGED = "nobody"
 # Seconds after which a leader that does not renew its lock is replaced, and between two actions of Patroni.
 TTL = 20
 LOOP_WAIT = 2
-# Seconds that a node has to start, or that the cluster has to become healthy.
-START_TIMEOUT = 60
+# Seconds that a node has to start, or that the cluster has to become healthy, on a busy machine.
+START_TIMEOUT = 120
+# Seconds for which a switch-over is requested again while Patroni rejects it.
+SWITCH_OVER_TIMEOUT = 30
 
 
 def free_ports(count):
@@ -167,6 +169,15 @@ class Node:
         except OSError:
             return None
 
+    def reach(self, database="postgres"):
+        """Opens a connection to this node, which is healthy but may be busy for a moment."""
+        def connected():
+            try:
+                return self.connect(database)
+            except psycopg2.OperationalError:
+                return None
+        return wait_for(connected, f"{self.name} accepts no connection")
+
     def connect(self, database="postgres", **options):
         """Opens a connection to this node. Each statement is a transaction."""
         connection = psycopg2.connect(host=HOST, port=self.postgres, user="postgres", dbname=database,
@@ -198,7 +209,7 @@ class Cluster:
         for node in self.nodes:
             node.start(self.nodes, is_new=True)
         leader = self.wait_until_healthy()
-        with contextlib.closing(leader.connect()) as connection, connection.cursor() as cursor:
+        with contextlib.closing(leader.reach()) as connection, connection.cursor() as cursor:
             cursor.execute("CREATE ROLE latchkey LOGIN")
             cursor.execute("CREATE DATABASE latchkey OWNER latchkey")
             cursor.execute("CREATE TABLE probes (at timestamptz)")
@@ -232,10 +243,19 @@ class Cluster:
 
     def switch_over(self, leader):
         """Makes the synchronous standby the leader."""
-        candidate = self.members()["sync_standby"]
-        answer = leader.request("/switchover", {"leader": leader.name, "candidate": candidate.name})
-        if "Successfully" not in (answer or ""):
-            raise RuntimeError(f"the switch-over failed: {answer}")
+        answers = []
+
+        def is_done():
+            candidate = self.members().get("sync_standby")
+            if candidate is None:
+                return False
+            body = {"leader": leader.name, "candidate": candidate.name}
+            answers.append(leader.request("/switchover", body) or "no response")
+            return "Successfully" in answers[-1]
+        try:
+            wait_for(is_done, "the switch-over fails", SWITCH_OVER_TIMEOUT)
+        except TimeoutError as error:
+            raise RuntimeError(f"{error}: {answers}") from error
 
     def logs(self):
         """The last lines of the logs."""

@@ -56,7 +56,7 @@ class Load:
         self._lock = threading.Lock()
         self._threads = []
         first = Client(replicas[0].port)
-        token = first.sign_in(admin).body["access_token"]
+        token = first.new_token(admin)
         key = first.must("POST", "/me/keys", token, {"name": "service", "scopes": ["tokens:introspect"]})["key"]
         known = [first.new_user(f"reader{number}@example.org") for number in range(READERS)]
         for replica in replicas:

@@ -13,6 +13,8 @@ from cluster import HOST, wait_for
 PASSWORD = "correct horse battery"
 # Seconds for which reads by cached credentials pass while no database accepts connections. Longer than a failover.
 SERVE_STALE = 30
+# Seconds for which a request that must succeed is repeated while the database does not answer.
+SETTLE = 10
 
 
 class Replica:
@@ -115,9 +117,18 @@ class Client:
         body = json.loads(text) if text and "json" in response.headers.get("Content-Type", "") else {}
         return Answer(response.status, body, sent, time.monotonic(), "Retry-After" in response.headers)
 
+    def settled(self, *arguments, **named):
+        """Sends a request, and again while it was not carried out (503), for up to SETTLE seconds."""
+        end = time.monotonic() + SETTLE
+        while True:
+            answer = self.send(*arguments, **named)
+            if answer.status != 503 or time.monotonic() > end:
+                return answer
+            time.sleep(0.1)
+
     def must(self, *arguments, **named):
-        """Sends a request that must succeed."""
-        answer = self.send(*arguments, **named)
+        """Sends a request that must succeed, at the latest when the database answers."""
+        answer = self.settled(*arguments, **named)
         if not answer.is_success:
             raise RuntimeError(f"{arguments[:2]}: {answer}")
         return answer.body
@@ -130,4 +141,9 @@ class Client:
         """Registers a user and returns the user's token."""
         user = {"name": "Augusta", "surname": "Ada", "email": email, "website": "", "password": PASSWORD}
         self.must("POST", "/register", body=user)
-        return self.sign_in(email).body["access_token"]
+        return self.new_token(email)
+
+    def new_token(self, email):
+        """Signs a user in, which must succeed, and returns the token."""
+        form = {"grant_type": "password", "username": email, "password": PASSWORD}
+        return self.must("POST", "/token", form=form)["access_token"]

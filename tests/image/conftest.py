@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -29,10 +30,15 @@ def run(*command, **options):
 
 
 def free_port():
-    """Returns a port that is free on all addresses, and likely to stay free for a moment."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+    """Returns a port that is free on all addresses, below the range from which the system assigns ports to clients."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+                return port
+            except OSError:
+                continue
 
 
 def wait_until(condition, seconds, what):
@@ -94,7 +100,7 @@ class Container:
         podman("create", "--name", name, *PODMAN_LIMITS, *HARDENED, "--memory", "64m", *mount, *listen, *options, IMAGE)
         podman("start", name)
         started = time.monotonic()
-        wait_until(lambda: is_ready(self.port), 20, f"{name} is ready")
+        wait_until(lambda: is_ready(self.port), 60, f"{name} is ready")
         self.seconds_to_ready = time.monotonic() - started
         self.created = podman("exec", "--interactive", name, "/latchkey", *USER_CREATE, input=f"{PASSWORD}\n")
         self.pid = int(self.inspect("{{.State.Pid}}"))

@@ -87,7 +87,7 @@ def wait_for_health(docker, command, service):
     """Waits until the health check of a service succeeds."""
     name = command("ps", "--quiet", service)
     healthy = lambda: docker.run("inspect", "--format", "{{.State.Health.Status}}", name) == "healthy"
-    wait_until(healthy, 60, f"{service} is healthy")
+    wait_until(healthy, 120, f"{service} is healthy")
 
 
 def create_user(docker, command, service, arguments):
@@ -109,7 +109,8 @@ def test_one_command_starts_a_healthy_service_on_sqlite(docker, deploy):
         # A new container finds the data of the old one.
         command("up", "--detach", "--no-build", "--force-recreate")
         wait_for_health(docker, command, "latchkey")
-        assert request(port, "GET", "/protected-route", Token=token)[0] == 200
+        status, body = request(port, "GET", "/protected-route", Token=token)
+        assert status == 200, body
 
 
 def import_image(docker, name, folder, *changes):
@@ -219,5 +220,5 @@ def test_a_rolling_restart_of_two_replicas_under_load_loses_no_request(docker, d
                     assert sum(load.results.values()) > before
         assert load.failures == [], dict(load.results)
         status, body = request(port, "GET", "/page/?size=1", Token=token)
-        assert status == 200 and json.loads(body)["total"] == load.results["POST /page/"]
+        assert status == 200 and json.loads(body)["total"] == load.results["POST /page/"], (status, body, load.results)
         print(f"{dict(load.results)}, 0 failed")

@@ -29,7 +29,7 @@ pub(super) enum AuditCommand {
 
 #[derive(Args)]
 pub(super) struct List {
-    /// Actor: user:ID, key:ID, command-line, server, static-key or anonymous
+    /// Actor: user:ID, key:ID, command-line, server, static-key, anonymous, or various for a sum
     #[arg(long)]
     actor: Option<String>,
     /// Only entries about the account of the user with this id

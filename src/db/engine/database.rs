@@ -12,6 +12,7 @@ use crate::config::{DatabaseSettings, DatabaseUrl};
 use crate::db::engine::caller::{self, REQUEST_BUDGET};
 use crate::db::engine::change_log::ChangeLogReader;
 use crate::db::engine::connection::Conn;
+use crate::db::engine::diagnosis::backup::reject_backup;
 use crate::db::engine::diagnosis::{Defect, require_writable};
 use crate::db::engine::erase::truncate_wal;
 use crate::db::engine::execution::{Executor, permit};
@@ -46,6 +47,7 @@ impl Db {
     /// file.
     pub fn open(settings: &DatabaseSettings) -> Result<Self, AppError> {
         if let DatabaseUrl::Sqlite(path) = &settings.url {
+            reject_backup(path)?;
             create_private(path)
                 .map_err(|error| AppError::Internal(format!("cannot create the SQLite file: {error}").into()))?;
         }

@@ -4,6 +4,7 @@
 //! diesel does not expose PostgreSQL's error codes, and the messages are in the language of the server. After an error
 //! of unknown kind, queries on the system catalogs therefore find out whether there is such a defect.
 
+pub(crate) mod backup;
 pub(crate) mod disk;
 
 use std::collections::BTreeSet;

@@ -7,18 +7,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::db::engine::caller::{self, caller};
 use crate::db::engine::connection::Conn;
-use crate::db::engine::diagnosis::Diagnosis;
-use crate::db::engine::lease::{LOST_AFTER, Leases};
+use crate::db::engine::lease::{LOST_AFTER, Lease, Leases};
 use crate::db::engine::manager::Manager;
-use crate::db::engine::pool::{CHECKOUT_TIMEOUT, Connections, Pool};
+use crate::db::engine::pool::{CHECKOUT_TIMEOUT, Pool};
 use crate::error::AppError;
 use crate::metrics::Durations;
 
 /// How long a checkout of a connection, with its check, may take before the pool counts as stuck. This is a little
 /// longer than the time-out of the pool itself.
 const STUCK_TIMEOUT: Duration = Duration::from_millis(1_050);
-/// How long work waits for a connection before it fails because the server rejects connections.
-const REJECTION_CHECK_AFTER: Duration = Duration::from_millis(200);
+/// Work that waits for a connection checks once in this time whether the server rejects connections, and whether the
+/// pool was replaced: the old one opens no more connections.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// The size from which a pool reserves one connection for work of the process itself, such as health checks and
 /// cleanup.
 const RESERVE_MIN_SIZE: usize = 4;
@@ -100,7 +100,7 @@ impl Executor {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.on_blocking_pool((), work).await?
+        self.on_blocking_pool(None, work).await?
     }
 
     /// Runs `work`, which holds `held` until it ends or counts as lost. If the returned future is dropped before the
@@ -115,7 +115,7 @@ impl Executor {
         let mut guard = AbandonGuard { executor, since: Instant::now() };
         let lease = Leases::begin(&self.leases, held);
         let id = lease.id();
-        let result = self.on_blocking_pool(lease, work).await;
+        let result = self.on_blocking_pool(Some(lease), work).await;
         guard.executor = None;
         result.unwrap_or_else(|no_connection| {
             // The thread may stay blocked, but does not begin the work any more.
@@ -126,36 +126,38 @@ impl Executor {
         })
     }
 
-    /// Ends the leases of work that counts as lost, and replaces the pool so that its connections are not used again.
+    /// Ends the leases of work that counts as lost, and replaces its pool so that the connections are not used again. A
+    /// pool that has replaced it stays: requests on its connections would fail.
     fn discard_lost_connections(&self) {
-        let lost = Instant::now().checked_sub(LOST_AFTER).map_or(0, |then| self.leases.end_started_before(then));
-        if lost > 0 {
-            log::warn!("{lost} database connections did not respond and were discarded");
-            self.pool.replace(&self.pool.current());
+        let lost = Instant::now().checked_sub(LOST_AFTER).map(|then| self.leases.end_started_before(then));
+        let lost = lost.unwrap_or_default();
+        if !lost.is_empty() {
+            log::warn!("{} database connections did not respond and were discarded", lost.len());
+        }
+        for pool in lost.iter().flatten() {
+            self.pool.replace(pool);
         }
     }
 
     /// Runs `work` on a connection, on a thread for blocking work. Once it has begun it runs to its end, even if the
-    /// caller drops the future. `held` is dropped when it ends.
+    /// caller drops the future. `lease` is dropped when it ends.
     ///
     /// Errors: the pool is stuck, and the work will not begin.
-    async fn on_blocking_pool<H, T, F>(&self, held: H, work: F) -> Result<Result<T, AppError>, NoConnection>
+    async fn on_blocking_pool<T, F>(&self, lease: Option<Lease>, work: F) -> Result<Result<T, AppError>, NoConnection>
     where
-        H: Send + 'static,
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
         let connections = self.pool.current();
         let (checkout_sender, mut checkout) = oneshot::channel();
-        let (from, diagnosis) = (Arc::clone(&connections), Arc::clone(self.pool.manager().diagnosis()));
+        let pool = Arc::clone(&self.pool);
         // `connect_timeout` in the URL can allow a longer wait, but not for requests.
         let (wait, stuck_timeout) = match caller::time_remaining() {
             Some(_) => (CHECKOUT_TIMEOUT, STUCK_TIMEOUT),
             None => (self.connect_wait, self.connect_wait + STUCK_TIMEOUT - CHECKOUT_TIMEOUT),
         };
         let task = tokio::task::spawn_blocking(move || {
-            let _held = held;
-            let mut pooled = check_out(&from, &diagnosis, wait)?;
+            let mut pooled = check_out(&pool, lease.as_ref(), wait)?;
             match checkout_sender.send(()) {
                 Ok(()) => pooled.run(work),
                 Err(()) => Err(NoConnection.into()),
@@ -182,24 +184,31 @@ impl Executor {
     }
 }
 
-/// Waits up to `wait` for a connection.
+/// Waits up to `wait` for a connection of the current pool.
 ///
 /// Errors: [`AppError::Internal`] if the pool has no connection and the server rejects new ones; [`AppError::Busy`]
 /// after the time-out.
-fn check_out(
-    connections: &Connections,
-    diagnosis: &Diagnosis,
-    wait: Duration,
-) -> Result<r2d2::PooledConnection<Manager>, AppError> {
-    let first_wait = wait.min(REJECTION_CHECK_AFTER);
-    let found = connections.get_timeout(first_wait).or_else(|error| match diagnosis.rejection() {
-        Some(_) if connections.state().connections == 0 => Err(error),
-        _ => connections.get_timeout(wait.saturating_sub(first_wait)),
-    });
-    found.map_err(|error| match diagnosis.rejection() {
-        Some(defect) if connections.state().connections == 0 => AppError::Internal(defect.cause.into()),
-        _ => AppError::Busy(error.into()),
-    })
+fn check_out(pool: &Pool, lease: Option<&Lease>, wait: Duration) -> Result<r2d2::PooledConnection<Manager>, AppError> {
+    let started = Instant::now();
+    loop {
+        let connections = pool.current();
+        if let Some(lease) = lease {
+            lease.set_pool(&connections);
+        }
+        let remaining = wait.saturating_sub(started.elapsed());
+        let error = match connections.get_timeout(remaining.min(CHECK_INTERVAL)) {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        if let Some(defect) = pool.manager().diagnosis().rejection()
+            && connections.state().connections == 0
+        {
+            return Err(AppError::Internal(defect.cause.into()));
+        }
+        if started.elapsed() >= wait {
+            return Err(AppError::Busy(error.into()));
+        }
+    }
 }
 
 /// The pool returned no connection in time, and the work will not begin.
@@ -246,5 +255,60 @@ pub(crate) async fn permit(
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(closed)) => Err(AppError::Internal(closed.into())),
         Err(_) => Err(AppError::Busy(message.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::config::DatabaseUrl;
+
+    /// An executor on a SQLite file, whose connections count as lost like those of PostgreSQL.
+    fn executor(home: &std::path::Path, size: u32) -> Executor {
+        let manager = Manager::connected(DatabaseUrl::Sqlite(home.join("test.db"))).unwrap();
+        Executor::new(manager, size, CHECKOUT_TIMEOUT, true)
+    }
+
+    #[tokio::test]
+    async fn lost_work_replaces_its_own_pool_and_not_a_later_one() {
+        let home = tempfile::tempdir().unwrap();
+        let executor = executor(home.path(), 2);
+        for is_replaced_before in [false, true] {
+            let used = executor.pool().current();
+            let ((end, ended), held) = (channel::<()>(), Arc::new(()));
+            let lost = executor.with_lease(Arc::clone(&held), move |_| Ok(ended.recv().is_ok()));
+            assert!(tokio::time::timeout(Duration::from_millis(300), lost).await.is_err());
+            if is_replaced_before {
+                assert!(executor.pool().replace(&used));
+            }
+            let before = executor.pool().current();
+            while Arc::strong_count(&held) > 1 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let is_replaced = !Arc::ptr_eq(&before, &executor.pool().current());
+            assert_eq!(is_replaced, !is_replaced_before, "replaced before: {is_replaced_before}");
+            drop(end);
+        }
+    }
+
+    #[tokio::test]
+    async fn work_that_waits_for_a_replaced_pool_gets_a_connection_of_the_new_one() {
+        let home = tempfile::tempdir().unwrap();
+        let executor = executor(home.path(), 1);
+        let (used, (end, ended)) = (executor.pool().current(), channel::<()>());
+        let first = executor.clone();
+        let first = tokio::spawn(async move { first.with_lease((), move |_| Ok(ended.recv().is_ok())).await });
+        while used.state().idle_connections > 0 || used.state().connections == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let second = executor.clone();
+        let second = tokio::spawn(async move { second.with_lease((), |_| Ok(())).await });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(executor.pool().replace(&used));
+        second.await.unwrap().unwrap();
+        end.send(()).unwrap();
+        assert!(first.await.unwrap().unwrap());
     }
 }

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::db::engine::pool::Connections;
+
 /// After this time, work counts as lost. It is longer than any request waits for the database, and longer than
 /// PostgreSQL lets a statement run.
 pub const LOST_AFTER: Duration = Duration::from_secs(2);
@@ -18,8 +20,15 @@ pub(crate) struct Leases(Mutex<ActiveLeases>);
 
 #[derive(Default)]
 struct ActiveLeases {
-    leases: HashMap<u64, (Instant, Box<dyn Send>)>,
+    leases: HashMap<u64, ActiveLease>,
     last_id: u64,
+}
+
+struct ActiveLease {
+    since: Instant,
+    /// The pool whose connection the work uses or waits for.
+    pool: Option<Connections>,
+    _held: Box<dyn Send>,
 }
 
 /// A lease. Its resources are released when it is dropped, or when the work counts as lost.
@@ -32,6 +41,13 @@ impl Lease {
     /// The id of this lease, for [`Leases::end`].
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// States that the work uses a connection of this pool, or waits for one.
+    pub(crate) fn set_pool(&self, pool: &Connections) {
+        if let Some(lease) = self.leases.inner().leases.get_mut(&self.id) {
+            lease.pool = Some(Arc::clone(pool));
+        }
     }
 }
 
@@ -47,7 +63,7 @@ impl Leases {
         let mut inner = this.inner();
         inner.last_id += 1;
         let id = inner.last_id;
-        inner.leases.insert(id, (Instant::now(), Box::new(held)));
+        inner.leases.insert(id, ActiveLease { since: Instant::now(), pool: None, _held: Box::new(held) });
         Lease { leases: Arc::clone(this), id }
     }
 
@@ -58,10 +74,10 @@ impl Leases {
         drop(ended);
     }
 
-    /// Ends the leases that started before `before`. Returns their number.
-    pub(crate) fn end_started_before(&self, before: Instant) -> usize {
-        let ended: Vec<_> = self.inner().leases.extract_if(|_, (since, _)| *since < before).collect();
-        ended.len()
+    /// Ends the leases that started before `before`. Returns the pool of each of them, if its work had one.
+    pub(crate) fn end_started_before(&self, before: Instant) -> Vec<Option<Connections>> {
+        let ended: Vec<_> = self.inner().leases.extract_if(|_, lease| lease.since < before).collect();
+        ended.into_iter().map(|(_, lease)| lease.pool).collect()
     }
 
     fn inner(&self) -> MutexGuard<'_, ActiveLeases> {
@@ -82,8 +98,8 @@ mod tests {
         let lost = Leases::begin(&leases, acquire());
         let later = Instant::now();
         let in_progress = Leases::begin(&leases, acquire());
-        assert_eq!(leases.end_started_before(later), 1);
-        assert_eq!((semaphore.available_permits(), leases.end_started_before(later)), (1, 0));
+        assert_eq!(leases.end_started_before(later).len(), 1);
+        assert_eq!((semaphore.available_permits(), leases.end_started_before(later).len()), (1, 0));
         drop(lost);
         assert_eq!(semaphore.available_permits(), 1, "the lost work ends later and releases nothing");
         drop(in_progress);

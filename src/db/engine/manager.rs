@@ -321,6 +321,12 @@ pub(crate) fn open_read_only(path: &Path) -> Result<SqliteConnection, ConnectErr
         .map_err(|error| ConnectError::permanent(error.to_string()))
 }
 
+/// Opens an empty SQLite database, which exists as long as the connection.
+#[expect(clippy::disallowed_methods, reason = "this is no database that the manager serves")]
+pub(crate) fn open_in_memory() -> Result<SqliteConnection, ConnectError> {
+    SqliteConnection::establish(":memory:").map_err(|error| ConnectError::permanent(error.to_string()))
+}
+
 /// The characters that have a meaning in a `file:` URI of SQLite.
 const IN_FILE_URI: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
 

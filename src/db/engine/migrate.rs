@@ -15,7 +15,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use crate::db::engine::connection::Conn;
 use crate::db::engine::database::Db;
 use crate::db::engine::diagnosis::existing_columns;
-use crate::db::engine::manager::SQLITE_BUSY_TIMEOUT;
+use crate::db::engine::manager::{SQLITE_BUSY_TIMEOUT, open_in_memory};
 use crate::db::engine::postgres::Pooler;
 use crate::db::engine::transaction::{CommitGate, write_transaction};
 use crate::db::schema::{self, for_each_table};
@@ -147,6 +147,22 @@ pub(crate) fn schema_state(conn: &mut Conn) -> Result<SchemaState, AppError> {
 pub(crate) fn latest() -> Result<String, AppError> {
     let known = names::<diesel::sqlite::Sqlite>(&SQLITE).map_err(AppError::Internal)?;
     Ok(known.into_iter().next_back().map(|(_, name)| name).unwrap_or_default())
+}
+
+/// An empty SQLite database in memory, with the schema that the migrations which `conn` has applied create.
+pub(crate) fn reference_schema(conn: &mut Conn) -> Result<SqliteConnection, AppError> {
+    let create = |conn: &mut Conn, reference: &mut SqliteConnection| -> Result<(), Source> {
+        let applied = applied(conn)?;
+        let mut known = MigrationSource::<diesel::sqlite::Sqlite>::migrations(&SQLITE)?;
+        known.retain(|migration| applied.contains(&migration.name().version().to_string()));
+        known.sort_by_key(|migration| migration.name().version().to_string());
+        // Creates diesel's table of applied migrations.
+        reference.applied_migrations()?;
+        known.iter().try_for_each(|migration| reference.run_migration(migration).map(drop))
+    };
+    let mut reference = open_in_memory()?;
+    create(conn, &mut reference).map_err(read_error)?;
+    Ok(reference)
 }
 
 /// The number of rows of each table that exists.

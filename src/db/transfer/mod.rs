@@ -8,6 +8,7 @@ mod text_check;
 
 pub mod files;
 pub mod manifest;
+pub mod objects;
 pub mod tables;
 pub mod target;
 

@@ -7,6 +7,7 @@ use diesel::connection::SimpleConnection;
 use crate::config::DatabaseUrl;
 use crate::db::engine::connection::Conn;
 use crate::db::engine::database::create_private;
+use crate::db::engine::diagnosis::backup::reject_backup;
 use crate::db::engine::manager::{Manager, open_read_only};
 use crate::db::engine::migrate::{self, SchemaState};
 use crate::db::engine::postgres::Pooler;
@@ -28,7 +29,17 @@ pub struct Session {
 
 impl Session {
     /// Opens a database. Creates a missing SQLite file.
+    ///
+    /// Errors: also if the file is a backup, which this would change.
     pub fn open(url: &DatabaseUrl) -> Result<Self, AppError> {
+        if let DatabaseUrl::Sqlite(path) = url {
+            reject_backup(path)?;
+        }
+        Self::open_any(url)
+    }
+
+    /// As [`Session::open`], also for a file that is or becomes a backup.
+    pub fn open_any(url: &DatabaseUrl) -> Result<Self, AppError> {
         if let DatabaseUrl::Sqlite(path) = url {
             create_private(path)
                 .map_err(|error| AppError::Internal(format!("cannot create {}: {error}", path.display()).into()))?;
@@ -69,12 +80,12 @@ impl Session {
         })
     }
 
-    /// Keeps servers away from PostgreSQL while this session lasts. Behind a pooler, where a session is not kept, only
-    /// the transaction that writes does so.
+    /// Keeps servers away from PostgreSQL while this session lasts. Behind a pooler, where a session is not kept, this
+    /// only detects them, and the transaction that writes keeps them away.
     ///
     /// Errors: a server uses the database.
     pub fn keep_servers_away(&mut self) -> Result<(), AppError> {
-        if self.pooler.is_present() { Ok(()) } else { target::take_postgres(&mut self.conn) }
+        if self.pooler.is_present() { self.read(target::require_unused) } else { target::take_postgres(&mut self.conn) }
     }
 
     /// Applies all pending migrations.

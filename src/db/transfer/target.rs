@@ -52,12 +52,20 @@ fn require_free(is_free: bool) -> Result<(), AppError> {
     if is_free { Ok(()) } else { Err(AppError::Internal(IN_USE.into())) }
 }
 
+/// Takes the lock that servers hold, until the transaction ends.
+///
+/// Errors: a server holds it.
+pub fn require_unused(conn: &mut Conn) -> Result<(), AppError> {
+    let Conn::Postgres(conn) = conn else { return Ok(()) };
+    let lock = diesel::dsl::sql::<Bool>("pg_try_advisory_xact_lock").sql(USE_LOCK);
+    require_free(diesel::select(lock).get_result(conn)?)
+}
+
 /// Prepares PostgreSQL for the rows of another database, in the transaction that writes them: rejects a database that
 /// a server uses, and removes all rows.
 pub fn prepare_postgres(conn: &mut Conn) -> Result<(), AppError> {
+    require_unused(conn)?;
     let Conn::Postgres(conn) = conn else { return Ok(()) };
-    let lock = diesel::dsl::sql::<Bool>("pg_try_advisory_xact_lock").sql(USE_LOCK);
-    require_free(diesel::select(lock).get_result(conn)?)?;
     Ok(conn.batch_execute(POSTGRES_EMPTY)?)
 }
 

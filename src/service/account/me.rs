@@ -14,7 +14,7 @@ use crate::error::{AppError, FieldError};
 use crate::service::Service;
 use crate::service::account::registration::{check_email_domain, email_taken};
 use crate::service::account::users::{check_email, check_not_own_name, end_credentials_after_new_password};
-use crate::service::audit::trail::Change;
+use crate::service::audit::change::Change;
 use crate::service::limits::lockout::{self, AttemptedAccount, LockoutPolicy, account_of};
 use crate::service::token::sign_in::{PasswordConfirmation, wrong_password};
 use crate::service::validation::{TEXT_MAX, readable, validation_errors};

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 
+use crate::db::api_keys::ApiKey;
 use crate::db::owned::OfUser;
 use crate::db::{OWNED, api_keys};
 use crate::domain::id::{KeyId, UserId};
@@ -51,13 +52,28 @@ impl Service {
         Ok(counts)
     }
 
+    /// Counts the keys that act on the account, which a new password ends. Kinds of which there are none are not listed.
+    pub async fn count_acting(&self, user: UserId) -> Result<Vec<OwnedCount>, AppError> {
+        let acts = |key: &ApiKey| key.revoked_at.is_none() && !key.scopes.is_empty();
+        let mut counts = vec![
+            OwnedCount { kind: "own keys", count: self.count_keys(user, false, |_| true).await? },
+            OwnedCount { kind: "issued keys", count: self.count_keys(user, true, acts).await? },
+        ];
+        counts.retain(|owned| owned.count > 0);
+        Ok(counts)
+    }
+
     async fn count_issued(&self, user: UserId, end: AccountEnd) -> Result<usize, AppError> {
+        self.count_keys(user, true, |key| end == AccountEnd::Deleted || key.revoked_at.is_none()).await
+    }
+
+    async fn count_keys(&self, user: UserId, issued: bool, ends: impl Fn(&ApiKey) -> bool) -> Result<usize, AppError> {
         let (mut count, mut after) = (0, KeyId(0));
         while count < COUNT_MAX {
-            let keys = self.db.read(move |conn| api_keys::list_of(conn, user, true, after, BATCH)).await?;
+            let keys = self.db.read(move |conn| api_keys::list_of(conn, user, issued, after, BATCH)).await?;
             let Some(last) = keys.last() else { break };
             after = last.id;
-            count += keys.iter().filter(|key| end == AccountEnd::Deleted || key.revoked_at.is_none()).count();
+            count += keys.iter().filter(|key| ends(key)).count();
         }
         Ok(count.min(COUNT_MAX))
     }

@@ -18,7 +18,7 @@ use crate::domain::user::User;
 use crate::error::{AppError, Denial, FieldError};
 use crate::service::Service;
 use crate::service::account::user_search::{self, UserQuery};
-use crate::service::audit::trail::Change;
+use crate::service::audit::change::Change;
 use crate::service::key::grant::grantable;
 use crate::service::limits::lockout;
 use crate::service::lists::{Total, first_of};

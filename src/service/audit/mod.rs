@@ -1,5 +1,6 @@
 //! The audit trail: writes it with every change, sums repeated refusals, reads it, and removes old entries.
 
+pub(crate) mod change;
 mod draft;
 pub(crate) mod entry_log;
 mod failure;

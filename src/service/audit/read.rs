@@ -113,9 +113,10 @@ impl Service {
         Ok(list)
     }
 
-    /// Returns the successful changes of a page, also of a deleted one.
+    /// Returns the successful changes of a page, also of a deleted one as long as the trail has entries about it.
     ///
-    /// Errors: [`AppError::NotFound`] if the page never existed.
+    /// Errors: [`AppError::NotFound`] if there is neither the page nor an entry about it: it never existed, or it was
+    /// deleted and its entries were removed.
     pub async fn page_history(&self, page: PageId, span: Span) -> Result<EntryList, AppError> {
         let filter = Filter {
             target: Some(Target::Page(page).to_string()),
@@ -127,7 +128,7 @@ impl Service {
         if !list.items.is_empty() || list.next.is_some() {
             return Ok(list);
         }
-        // Empty: the cursor is past the end, the page is older than the trail, or the page never existed.
+        // Empty: the cursor is past the end, the entries were removed, or the page never existed.
         let exists = self.db.read(move |conn| {
             if pages::find(conn, page)?.is_some() {
                 return Ok(true);

@@ -10,7 +10,7 @@ use crate::domain::roles::Roles;
 use crate::domain::scope::{Grant, Scope, ScopeSet, is_scope_token};
 pub use crate::domain::scope::{SCOPE_MAX, SCOPES_MAX};
 use crate::error::{AppError, FieldError};
-use crate::service::audit::trail::Change;
+use crate::service::audit::change::Change;
 use crate::service::validation::{TEXT_MAX, readable, validation_errors};
 
 /// Maximum length of a key's name, in characters.

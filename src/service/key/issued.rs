@@ -15,7 +15,7 @@ use crate::domain::key::Key;
 use crate::domain::secret::{Digest, Secret, SecretKind};
 use crate::error::AppError;
 use crate::service::Service;
-use crate::service::audit::trail::Change;
+use crate::service::audit::change::Change;
 use crate::service::key::grant::{ExternalScopes, KeyRequest, KeyTerms, may_issue};
 use crate::service::key::own::{FreshKey, lock_key, may_change_key, revoke};
 use crate::service::key::repetition::{

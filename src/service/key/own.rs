@@ -12,7 +12,7 @@ use crate::domain::key::Key;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::error::{AppError, FieldError};
 use crate::service::Service;
-use crate::service::audit::trail::Change;
+use crate::service::audit::change::Change;
 use crate::service::key::grant::{
     ExternalScopes, KeyRequest, KeyTerms, NAME_MAX, may_grant, may_take_over, read_expiry, read_scopes,
 };

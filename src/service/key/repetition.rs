@@ -10,7 +10,7 @@ use crate::db::api_keys::{self, ApiKey, KeyChange};
 use crate::domain::id::UserId;
 use crate::domain::secret::{Digest, Secret, SecretKind};
 use crate::error::AppError;
-use crate::service::audit::trail::Change;
+use crate::service::audit::change::Change;
 
 /// Seconds for which a request can be repeated: 24 hours.
 const REPEAT_WINDOW: i64 = 86_400;

@@ -18,8 +18,8 @@ use crate::domain::id::{EntryId, KeyId, UserId};
 use crate::error::AppError;
 use crate::logging::repeated::{LongFailure, RepeatedFailure};
 use crate::metrics::Metrics;
+use crate::service::audit::change::Change;
 use crate::service::audit::entry_log::log_entry;
-use crate::service::audit::trail::Change;
 
 /// A change handles up to this many rows itself, so most accounts need no background work.
 const MAX_INLINE: i64 = 100;

@@ -9,7 +9,7 @@ use crate::domain::principal::Identity;
 use crate::domain::secret::{Digest, SecretKind};
 use crate::error::{AppError, Denial};
 use crate::service::Service;
-use crate::service::audit::trail::Change;
+use crate::service::audit::change::Change;
 use crate::service::identity::authenticate::Purpose;
 use crate::service::identity::resolve::identify;
 use crate::service::key::own::{lock_key, revoke};

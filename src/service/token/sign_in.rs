@@ -11,7 +11,7 @@ use crate::domain::scope::Grant;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::error::{AppError, Denial, FieldError, Reason};
 use crate::service::Service;
-use crate::service::audit::trail::Change;
+use crate::service::audit::change::Change;
 use crate::service::identity::resolve::token_level;
 use crate::service::key::own::end_own_keys;
 use crate::service::lifecycle::cleanup::{self, StartedCleanup};

@@ -13,7 +13,7 @@ use super::{Manifest, OnProgress, TableSummary, checksum, failed, require_curren
 use crate::clock::Timestamp;
 use crate::config::DatabaseUrl;
 use crate::db::engine::migrate::{self, SchemaState, newer_schema};
-use crate::db::transfer::{Session, check_texts, files, manifest, tables};
+use crate::db::transfer::{Session, check_texts, files, manifest, objects, tables};
 use crate::domain::secret::hex;
 use crate::error::AppError;
 
@@ -100,14 +100,17 @@ pub fn verify(file: &Path, progress: OnProgress<'_>) -> Result<Verified, AppErro
         Err(error) => return Err(failed(format!("cannot read {name}: {error}"))),
     }
     files::check(session.conn()).map_err(|error| changed(&error.to_string()))?;
+    if let SchemaState::Unknown(unknown) = session.schema_state()? {
+        return Err(failed(format!("{name}: {}", newer_schema(&unknown))));
+    }
+    objects::require_own(session.conn()).map_err(|error| changed(&error.to_string()))?;
     let pending = match session.schema_state()? {
         SchemaState::Current => {
             let found = tables::summarize(session.conn(), progress)?;
             tables::require_equal(&manifest.summaries()?, &found).map_err(|error| changed(&error.to_string()))?;
             Vec::new()
         }
-        SchemaState::Outdated(pending) => pending,
-        SchemaState::Unknown(unknown) => return Err(failed(format!("{name}: {}", newer_schema(&unknown)))),
+        SchemaState::Outdated(pending) | SchemaState::Unknown(pending) => pending,
     };
     Ok(Verified { manifest, pending })
 }
@@ -121,7 +124,7 @@ fn write(
     let mut session = Session::open(source)?;
     require_current(&mut session)?;
     let tables = write_rows(&mut session, part, progress)?;
-    let mut file = Session::open(&part.url())?;
+    let mut file = Session::open_any(&part.url())?;
     files::without_wal(file.conn())?;
     manifest::write(file.conn(), &new_manifest(&tables, now)?)?;
     let placeholder = manifest::read(file.conn()).map(|manifest| manifest.file_digest).unwrap_or_default();
@@ -138,10 +141,13 @@ pub(super) fn write_rows(
     progress: OnProgress<'_>,
 ) -> Result<Vec<TableSummary>, AppError> {
     if source.is_postgres() {
-        let mut file = Session::open(&part.url())?;
+        let mut file = Session::open_any(&part.url())?;
         files::without_wal(file.conn())?;
         return load_file(source, &mut file, progress);
     }
+    let foreign =
+        |error: AppError| failed(format!("the source cannot be copied: {error}. Correct them, and try again"));
+    objects::require_own(source.conn()).map_err(foreign)?;
     files::vacuum_into(source.conn(), part.path())?;
     let mut file = Session::open_read_only(part.path())?;
     check_texts(file.conn(), true)?;

@@ -48,9 +48,9 @@ pub fn copy(
         DatabaseUrl::Sqlite(path) => {
             // Held until the new file has its name, so that no server opens the old one meanwhile.
             let old = take_file(path, replace)?;
-            let part = DatabasePart::create(path)?;
+            let part = DatabasePart::create_database(path)?;
             let written = write_rows(&mut source, &part, progress).and_then(|tables| {
-                let mut file = Session::open(&part.url())?;
+                let mut file = Session::open_any(&part.url())?;
                 files::without_wal(file.conn())?;
                 file.write(|conn| finish(conn, &tables))?;
                 files::check(file.conn())?;

@@ -13,19 +13,30 @@ use crate::part_file::PartFile;
 pub(super) struct DatabasePart(PartFile);
 
 impl DatabasePart {
-    /// Creates an empty file, with the owner of `target` if that exists.
+    /// Creates an empty file.
     pub(super) fn create(target: &Path) -> Result<Self, AppError> {
+        Ok(Self(PartFile::create(target, SQLITE_SIDE_FILES).map_err(failed)?))
+    }
+
+    /// Creates an empty file that becomes the database of a server, with the owner of `target` if that exists, and
+    /// otherwise, if the process is root, with that of its directory: a server of that user must be able to open it.
+    pub(super) fn create_database(target: &Path) -> Result<Self, AppError> {
         // A symbolic link stays, and the file that it names is replaced.
         let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
-        let part = Self(PartFile::create(&target, SQLITE_SIDE_FILES).map_err(failed)?);
-        part.keep_owner()?;
+        let part = Self::create(&target)?;
+        part.set_owner()?;
         Ok(part)
     }
 
-    /// Gives the file to the owner of the target, because a server of that user must be able to open it.
-    fn keep_owner(&self) -> Result<(), AppError> {
+    fn set_owner(&self) -> Result<(), AppError> {
         let (target, part) = (self.0.target(), self.0.file());
-        let (Ok(old), Ok(new)) = (fs::metadata(target), part.metadata()) else { return Ok(()) };
+        let Ok(new) = part.metadata() else { return Ok(()) };
+        // The process has just created the file, so its owner is the user of the process.
+        let of_directory = || {
+            let directory = target.parent().filter(|directory| !directory.as_os_str().is_empty());
+            fs::metadata(directory.unwrap_or(Path::new("."))).ok().filter(|_| new.uid() == 0)
+        };
+        let Some(old) = fs::metadata(target).ok().or_else(of_directory) else { return Ok(()) };
         if old.uid() == new.uid() {
             return Ok(());
         }

@@ -67,7 +67,7 @@ fn restore_file(
     let verified = verify(file, progress)?;
     // Held until the new file has its name, so that no server opens the old one meanwhile.
     let old = take_file(target, options.replace)?;
-    let part = DatabasePart::create(target)?;
+    let part = DatabasePart::create_database(target)?;
     let restored = migrated_copy(file, &part).and_then(|(mut session, migrations)| {
         let (tokens, keys) = session.write(|conn| finish(conn, &verified.manifest, options, now))?;
         Ok(Restored { manifest: verified.manifest, tokens, keys, migrations })
@@ -113,7 +113,7 @@ fn migrated_copy(file: &Path, part: &DatabasePart) -> Result<(Session, Vec<Strin
         std::io::copy(&mut source, &mut target)
     });
     copied.map_err(|error| failed(error.to_string()))?;
-    let mut session = Session::open(&part.url())?;
+    let mut session = Session::open_any(&part.url())?;
     files::without_wal(session.conn())?;
     manifest::remove(session.conn())?;
     let migrations = session.migrate_up()?;

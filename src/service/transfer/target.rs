@@ -5,6 +5,7 @@ use std::path::Path;
 use super::failed;
 use crate::clock::Timestamp;
 use crate::config::DatabaseUrl;
+use crate::db::engine::diagnosis::backup::reject_backup;
 use crate::db::engine::migrate::{SchemaState, newer_schema};
 use crate::db::transfer::tables::{self, OnProgress, TableSummary};
 use crate::db::transfer::{Session, target};
@@ -15,8 +16,9 @@ use crate::error::AppError;
 /// Checks that a SQLite file may be replaced, and keeps all other programs away from it while the result is held.
 /// `None` if there is no database, or one that is too damaged to be opened.
 ///
-/// Errors: the file exists and `replace` is false, or a program uses it.
+/// Errors: the file is a backup, it exists and `replace` is false, or a program uses it.
 pub(super) fn take_file(path: &Path, replace: bool) -> Result<Option<Session>, AppError> {
+    reject_backup(path)?;
     let is_present = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0);
     if !is_present {
         return Ok(None);
@@ -27,7 +29,7 @@ pub(super) fn take_file(path: &Path, replace: bool) -> Result<Option<Session>, A
             path.display()
         )));
     }
-    let taken = Session::open(&DatabaseUrl::Sqlite(path.to_owned()));
+    let taken = Session::open_any(&DatabaseUrl::Sqlite(path.to_owned()));
     let taken = taken.and_then(|mut session| target::take_sqlite(session.conn()).map(|()| session));
     match taken {
         Ok(session) => Ok(Some(session)),

@@ -232,7 +232,13 @@ specify_database! {
         out(&run(&["key", "issue", "shop@example.org", "--name", "acts", "--scope", "pages:read"]));
         for (arguments, state) in [(["--keep-keys"].as_slice(), "issued"), (&[], "revoked")] {
             let set = [&["user", "set-password", "shop@example.org"], arguments].concat();
-            out(&with_input(&mut command(&set), "another long password"));
+            let changed = with_input(&mut command(&set), "another long password");
+            let (keys, hint) = if state == "issued" { ("", "") } else { (", 1 issued keys", "; --keep-keys keeps the keys") };
+            let before = String::from_utf8_lossy(&changed.stderr);
+            let expected = format!("latchkey: a new password of shop@example.org revokes the sign-in token{keys}{hint}\n");
+            assert!(before.contains(&expected), "{before}");
+            let expected = format!("changed the password of shop@example.org, and revoked the sign-in token{keys}\n");
+            assert_eq!(out(&changed), expected);
             let list = out(&run(&["key", "list"]));
             assert_eq!(list.lines().last().unwrap().split('\t').nth(4), Some(state), "{list}");
         }

@@ -62,16 +62,28 @@ impl Serving {
 
     /// Waits for the next log line that contains `text`; panics after 20 s without a line.
     pub fn line(&self, text: &str) -> String {
+        self.line_within(text, Duration::from_secs(20))
+    }
+
+    /// Waits for the next log line that contains `text`; panics after this time without a line.
+    pub fn line_within(&self, text: &str, limit: Duration) -> String {
+        self.lines_until(text, limit).pop().unwrap_or_default()
+    }
+
+    /// The log lines up to the next one that contains `text`; panics after this time without a line.
+    pub fn lines_until(&self, text: &str, limit: Duration) -> Vec<String> {
+        let mut lines = Vec::new();
         loop {
-            let line =
-                self.lines.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("no line with {text:?}"));
+            let line = self.lines.recv_timeout(limit);
+            let line = line.unwrap_or_else(|_| panic!("no line with {text:?} after {lines:#?}"));
             if self.json {
                 let object: serde_json::Value =
                     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
                 assert!(object.is_object(), "{line}");
             }
-            if line.contains(text) {
-                return line;
+            lines.push(line);
+            if lines.last().is_some_and(|line| line.contains(text)) {
+                return lines;
             }
         }
     }

@@ -81,6 +81,48 @@ async fn a_missing_changed_or_moved_row_makes_verify_fail() {
 }
 
 #[tokio::test]
+async fn a_backup_with_a_foreign_trigger_view_or_table_is_rejected() {
+    let Some(source) = Filled::create(Backend::Postgres).await else { return };
+    let (original, file) = (source.backup("backup"), source.file("changed"));
+    for (change, object) in [
+        (
+            "CREATE TRIGGER evil AFTER INSERT ON access_tokens BEGIN UPDATE users SET role = 'admin'; END",
+            "trigger evil",
+        ),
+        ("CREATE VIEW evil AS SELECT * FROM users", "view evil"),
+        ("CREATE TABLE evil (id INTEGER)", "table evil"),
+        ("ALTER TABLE users ADD COLUMN evil TEXT NOT NULL DEFAULT 'x'", "table users"),
+        ("DROP TRIGGER audit_entries_no_update", "trigger audit_entries_no_update"),
+    ] {
+        std::fs::copy(&original, &file).unwrap();
+        change_file(&file, change);
+        seal(&file);
+        let message = format!("these objects are not those that Latchkey creates: {object})");
+        let refused = failure(&run(&mut source.command(&["backup", "verify", &file])));
+        assert!(refused.contains(&message), "{change}: {refused}");
+        for target in [Backend::Sqlite, Backend::Postgres] {
+            let Some(target) = empty(target) else { return };
+            let refused = failure(&run(&mut command(source.home.path(), &target.url, &["backup", "restore", &file])));
+            assert!(refused.contains(&message), "{change}: {refused}");
+        }
+    }
+    // An index changes no data.
+    std::fs::copy(&original, &file).unwrap();
+    change_file(&file, "CREATE INDEX pages_by_title ON pages (title)");
+    seal(&file);
+    out(&run(&mut source.command(&["backup", "verify", &file])));
+}
+
+#[tokio::test]
+async fn a_database_with_a_foreign_trigger_is_not_backed_up() {
+    let Some(source) = Filled::create(Backend::Sqlite).await else { return };
+    source.database.execute("CREATE TRIGGER own AFTER INSERT ON pages BEGIN DELETE FROM pages; END").await;
+    let refused = failure(&run(&mut source.command(&["backup", "create", "backup"])));
+    assert!(refused.contains("the source cannot be copied: ") && refused.contains("trigger own"), "{refused}");
+    assert!(!source.home.path().join("backup").exists() && !source.home.path().join(".backup.part").exists());
+}
+
+#[tokio::test]
 async fn a_damaged_or_newer_backup_is_not_restored() {
     let Some(source) = Filled::create(Backend::Sqlite).await else { return };
     let file = source.backup("backup");

@@ -130,6 +130,66 @@ async fn a_replaced_file_keeps_its_owner_and_the_link_to_it() {
 }
 
 #[tokio::test]
+async fn a_backup_is_not_used_or_replaced_as_a_database() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(source) = Filled::create(backend).await else { return };
+        let (home, file, other) = (source.home.path(), source.backup("backup"), source.backup("other"));
+        let (bytes, url) = (std::fs::read(&file).unwrap(), format!("sqlite://{file}"));
+        for arguments in [
+            &[][..],
+            &["serve"],
+            &["migrate", "up"],
+            &["migrate", "status"],
+            &["user", "list"],
+            &["audit", "list"],
+            &["backup", "create", "new"],
+            &["backup", "restore", &other],
+            &["backup", "restore", &other, "--replace"],
+            &["copy", "--to", source.url(), "--replace"],
+        ] {
+            let refused = failure(&run(&mut command(home, &url, arguments)));
+            assert!(refused.contains("backup is a backup: name a database"), "{arguments:?}: {refused}");
+        }
+        for replace in [&["copy", "--to", &url][..], &["copy", "--to", &url, "--replace"]] {
+            let refused = failure(&run(&mut source.command(replace)));
+            assert!(refused.contains("backup is a backup: name a database"), "{replace:?}: {refused}");
+        }
+        let again = failure(&run(&mut source.command(&["backup", "create", &file])));
+        assert!(again.contains("exists: name a file that does not exist yet"), "{again}");
+        assert_eq!(std::fs::read(&file).unwrap(), bytes, "the backup is as it was");
+        out(&run(&mut source.command(&["backup", "verify", &file])));
+        let names: Vec<_> = std::fs::read_dir(home).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "nothing was created beside it: {names:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_file_of_root_gets_the_owner_of_its_directory() {
+    let Some(source) = Filled::create(Backend::Sqlite).await else { return };
+    let file = source.backup("backup");
+    assert_eq!(std::fs::metadata(&file).unwrap().uid(), std::fs::metadata(source.home.path()).unwrap().uid());
+    let directory = source.home.path().join("data");
+    std::fs::create_dir(&directory).unwrap();
+    // Only root can give files away. Files of other users have their own owner.
+    let is_root = chown(&directory, Some(65532), Some(65531)).is_ok();
+    let owner = |path: &Path| std::fs::metadata(path).map(|file| (file.uid(), file.gid())).unwrap();
+    let expected = owner(&directory);
+    assert_eq!(expected == (65532, 65531), is_root);
+    let path = |name: &str| directory.join(name);
+    let url = |name: &str| format!("sqlite://{}", path(name).display());
+    out(&run(&mut command(source.home.path(), &url("restored.db"), &["backup", "restore", &file])));
+    out(&run(&mut source.command(&["copy", "--to", &url("copied.db")])));
+    for name in ["restored.db", "copied.db"] {
+        assert_eq!(owner(&path(name)).0, expected.0, "{name}");
+        assert!(!is_root || owner(&path(name)) == expected, "{name}");
+    }
+    // A backup belongs to the user who made it.
+    let backup = path("backup").display().to_string();
+    out(&run(&mut source.command(&["backup", "create", &backup])));
+    assert_eq!(owner(Path::new(&backup)).0, owner(Path::new(&file)).0);
+}
+
+#[tokio::test]
 async fn a_rejected_restore_changes_neither_the_target_nor_the_backup() {
     let Some(source) = Filled::create(Backend::Sqlite).await else { return };
     let (home, file) = (source.home.path(), source.backup("backup"));

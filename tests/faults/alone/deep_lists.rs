@@ -7,17 +7,22 @@ use futures_util::future::join_all;
 use crate::support::{App, Backend, Credential, Profile};
 
 const PAGES: i64 = 300_000;
-/// Maximum difference between the end and the beginning, with a margin for a busy machine.
+/// Maximum difference between the end and the beginning, besides a factor for a busy machine. To skip all rows takes
+/// several hundred milliseconds.
 const MAX_DIFFERENCE: Duration = Duration::from_millis(50);
+const MAX_FACTOR: u32 = 3;
+/// Rows of one statement, which has a time-out of 1.5 s.
+const BATCH: i64 = 5_000;
 /// Requests of each path.
 const REQUESTS: usize = 50;
 
 async fn fill(app: &App) {
-    // In batches: a statement has a time-out of 1.5 s.
-    for _ in 0..PAGES / 20_000 {
-        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
-                    INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by) \
-                    SELECT 1, 'a title', 'some text', 1, '2026-11-25 20:00:00', '2026-11-25 20:00:00', 1 FROM n";
+    for _ in 0..PAGES / BATCH {
+        let rows = format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {BATCH})
+             INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by)
+             SELECT 1, 'a title', 'some text', 1, '2026-11-25 20:00:00', '2026-11-25 20:00:00', 1 FROM n"
+        );
         app.database.execute(rows).await;
     }
 }
@@ -27,8 +32,9 @@ async fn median(app: &App, path: &str, caller: &Credential, status: u16) -> Dura
     let mut took = Vec::new();
     for _ in 0..REQUESTS {
         let sent = Instant::now();
-        assert_eq!(app.get(path, caller).await.status, status, "{path}");
+        let answer = app.get(path, caller).await;
         took.push(sent.elapsed());
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
     }
     took.sort_unstable();
     took[REQUESTS / 2]
@@ -51,7 +57,7 @@ async fn the_end_of_a_long_list_is_as_fast_as_its_beginning() {
             let took = median(&app, path, &ada, status).await;
             println!("{backend:?} {path}: {took:?}");
             assert!(
-                took <= beginning + MAX_DIFFERENCE,
+                took <= MAX_FACTOR * beginning + MAX_DIFFERENCE,
                 "{backend:?} {path} takes {took:?}, the beginning {beginning:?}"
             );
         }
@@ -59,11 +65,12 @@ async fn the_end_of_a_long_list_is_as_fast_as_its_beginning() {
         let alone = median(&app, "/me", &ada, 200).await;
         let request_deep_pages = async |_| {
             for _ in 0..20 {
-                assert_eq!(app.get("/page/?page=101&size=100", &eve).await.status, 200);
+                let answer = app.get("/page/?page=101&size=100", &eve).await;
+                assert!([200, 503].contains(&answer.status), "{answer:?}");
             }
         };
         let (took, _) = tokio::join!(median(&app, "/me", &ada, 200), join_all((0..8).map(request_deep_pages)));
         println!("{backend:?} /me alone: {alone:?}, with eight concurrent lists: {took:?}");
-        assert!(took <= alone + 4 * MAX_DIFFERENCE, "{backend:?}: /me takes {took:?}, alone {alone:?}");
+        assert!(took <= MAX_FACTOR * alone + 4 * MAX_DIFFERENCE, "{backend:?}: /me takes {took:?}, alone {alone:?}");
     }
 }

@@ -93,7 +93,12 @@ async fn failures_are_indistinguishable(backend: Backend) {
     app.database.execute("UPDATE users SET disabled_at = '2026-01-01 00:00:00' WHERE id = 3").await;
     for clients in [1, 64] {
         println!("{backend:?}, {clients} clients");
-        let found = distinguishable(&app, clients).await;
+        let mut found = distinguishable(&app, clients).await;
+        // A difference by chance, for example because of another program, does not recur.
+        if !found.is_empty() {
+            let again = distinguishable(&app, clients).await;
+            found.retain(|email| again.contains(email));
+        }
         assert!(found.is_empty(), "{found:?} can be distinguished by time with {clients} clients");
     }
 }
