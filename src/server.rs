@@ -114,6 +114,11 @@ impl Server {
         self.address
     }
 
+    /// The use cases, and the background work.
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
+    }
+
     /// A handle that can stop the server.
     pub fn handle(&self) -> http::ServerHandle {
         self.running.handle()
