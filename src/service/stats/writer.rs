@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
-use crate::db::{Db, hourly_counts};
+use crate::db::{Conn, Db, hourly_counts};
 use crate::error::AppError;
 use crate::logging::repeated::RepeatedFailure;
 use crate::metrics::hourly::{CountsByHour, HourlyCounters};
@@ -73,9 +73,9 @@ impl StatsWriter {
     async fn write(&self, batch: CountsByHour) -> Result<(), AppError> {
         let mut unwritten = Unwritten { counters: Arc::clone(&self.counters), counts: batch.clone() };
         // In ascending order, so that two processes cannot block each other.
-        let rows = move |conn: &mut _| {
-            let hours = batch.iter().map(|(hour, counts)| (Timestamp::start_of_hour(*hour), *counts));
-            hours.into_iter().try_for_each(|(hour, counts)| hourly_counts::add(conn, hour, counts))
+        let rows = move |conn: &mut Conn| {
+            let mut hours = batch.into_iter().map(|(hour, counts)| (Timestamp::start_of_hour(hour), counts));
+            hours.try_for_each(|(hour, counts)| hourly_counts::add(conn, hour, counts))
         };
         // If it is unknown whether they are stored, they are not written again, so that no event is counted twice.
         let on_stored = move |_: Option<&()>| unwritten.counts.clear();

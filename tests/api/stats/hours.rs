@@ -88,6 +88,7 @@ specify! {
     }
 
     async fn counts_that_cannot_be_written_are_written_later_in_their_own_hours(app: App) {
+        advance_to(&app, HOUR + 600);
         let process = open_service(&app).await;
         hide_table(&app, true).await;
         let mut expected = Vec::new();
@@ -147,6 +148,7 @@ specify! {
     }
 
     async fn more_than_a_hundred_hours_are_written_by_one_flush(app: App) {
+        advance_to(&app, HOUR + 600);
         let process = open_service(&app).await;
         for _ in 0..250 {
             process.count_decision(false);
@@ -158,6 +160,7 @@ specify! {
 
     async fn counts_beyond_the_retention_are_not_kept_in_memory_either(app: App) {
         let process = open_service_with(&app, |settings| settings.stats.retention_days = 2).await;
+        advance_to(&app, HOUR + 600);
         hide_table(&app, true).await;
         for _ in 0..100 {
             process.count_decision(true);
