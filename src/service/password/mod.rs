@@ -127,9 +127,9 @@ impl Hasher {
         task: impl FnOnce(Reply<T>) -> Task,
     ) -> Result<T, AppError> {
         let (reply, receiver) = oneshot::channel();
-        let delayed = self.queue.push(address, task(reply), input);
-        if delayed > 0 {
-            self.hourly.hashes_wait(delayed);
+        let waiting = self.queue.push(address, task(reply), input);
+        if waiting > 0 {
+            self.hourly.hashes_wait(waiting);
         }
         match receiver.await {
             Ok(Err(refusal)) => Err(delayed(refusal).await),

@@ -4,7 +4,7 @@ use diesel::{QueryableByName, RunQueryDsl};
 use latchkey::db::Conn;
 use serde_json::{Value, json};
 
-use super::{HOUR, advance_to};
+use super::{HOUR, advance_to, flush};
 use crate::support::{App, Backend, Credential, Profile, specify};
 
 /// The numbers of items that are returned for `query`, and the whole response.
@@ -48,7 +48,7 @@ specify! {
     async fn the_default_is_the_last_24_hours_with_the_current_one_at_the_end(app: App) {
         advance_to(&app, 13 * HOUR + 1_200);
         let root = app.admin("root@example.org").await;
-        super::flush(&app).await;
+        flush(&app).await;
         let (number, hours) = items(&app, &root, "").await;
         assert_eq!((number, &hours["step"]), (24, &json!("hour")));
         let at = |index: usize| hours["items"][index]["at"].as_str().unwrap()[11..16].to_owned();
@@ -135,7 +135,8 @@ struct PostgresPlan {
 
 async fn plan(app: &App) -> String {
     let query = "SELECT * FROM hourly_counts WHERE hour >= '2026-01-01 00:00:00' AND hour < '2026-02-01 00:00:00' ORDER BY hour";
-    let read = app.database.open().read(move |conn| {
+    let db = app.database.open();
+    let read = db.read(move |conn| {
         let lines: Vec<String> = match conn {
             Conn::Sqlite(conn) => {
                 let rows: Vec<SqlitePlan> = diesel::sql_query(format!("EXPLAIN QUERY PLAN {query}")).load(conn)?;
