@@ -506,10 +506,11 @@ fn queries_exclude_deleted_users_and_ended_keys() {
     // api_keys/row.rs: the joins, which check `deleted_at`. pages.rs: the users whose pages are hidden.
     files("users", &[("users.rs", 3), ("access_tokens.rs", 1), ("api_keys/row.rs", 1), ("pages.rs", 2)]);
     // row.rs: `existing`. mod.rs and issued.rs: six that count or end keys of a user whose row is locked, the end of
-    // all keys at a restore, and claims that expired long ago. secret.rs: the first use of a resolved secret.
+    // all keys at a restore, and claims that expired long ago. secret.rs: the first use of a resolved secret, and the last use
+    // of a key that was resolved.
     files(
         "api_keys",
-        &[("api_keys/row.rs", 1), ("api_keys/mod.rs", 2), ("api_keys/issued.rs", 6), ("api_keys/secret.rs", 1)],
+        &[("api_keys/row.rs", 1), ("api_keys/mod.rs", 2), ("api_keys/issued.rs", 6), ("api_keys/secret.rs", 2)],
     );
     // `existing`; the end of the range that a list reads; the texts of listed pages; and the pages of a user who is
     // being removed.

@@ -295,6 +295,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_longest_queue_counts_the_jobs_for_which_no_thread_is_idle() {
+        let hasher = without_threads(8);
+        let (finished, _order) = std::sync::mpsc::channel();
+        let longest = |hasher: &Hasher| hasher.hourly.take().into_values().map(|counts| counts.hash_queue_max).max();
+        hasher.queue.set_idle(2);
+        let mut waiting = Vec::new();
+        for expected in [None, None, Some(1), Some(2)] {
+            waiting.push(request(&hasher, address(1), "waits", &finished));
+            run_tasks().await;
+            assert_eq!(longest(&hasher), expected, "{} jobs", waiting.len());
+        }
+        hasher.queue.set_idle(0);
+        waiting.push(request(&hasher, address(2), "waits", &finished));
+        run_tasks().await;
+        assert_eq!(longest(&hasher), Some(5));
+    }
+
+    #[tokio::test]
     async fn a_cancelled_request_takes_no_hash_and_no_place_in_the_queue() {
         let hasher = without_threads(1);
         let (finished, order) = std::sync::mpsc::channel();

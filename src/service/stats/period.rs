@@ -32,6 +32,11 @@ impl Step {
         }
     }
 
+    /// Maximum number of steps in a period. The first and the last one can belong to it in part.
+    pub const fn max_items(self) -> i64 {
+        self.max_days() * 24 / self.hours() + 1
+    }
+
     /// Number of steps in a period without a start.
     const fn default_steps(self) -> i64 {
         match self {

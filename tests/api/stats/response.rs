@@ -97,6 +97,8 @@ specify! {
             answer.assert_error(422, "invalid");
             assert_eq!(answer.bad_fields(), [field], "{query}");
         }
+        let schema = &app.get("/openapi.json", &root).await.body["components"]["schemas"]["StatsResponse"]["properties"];
+        assert_eq!((&schema["items"]["maxItems"], &schema["step"]["enum"]), (&json!(745), &json!(["hour", "day"])));
     }
 
     async fn only_callers_with_the_scope_audit_read_see_statistics(app: App) {
