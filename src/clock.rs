@@ -47,6 +47,16 @@ impl Timestamp {
         Self::of_micros(micros - micros.rem_euclid(86_400_000_000))
     }
 
+    /// The hour in UTC that contains this time, counted from 1970.
+    pub fn hour(self) -> i64 {
+        self.seconds().div_euclid(3_600)
+    }
+
+    /// The start of an hour in UTC, counted from 1970.
+    pub fn start_of_hour(hour: i64) -> Self {
+        Self::of_micros(hour.saturating_mul(3_600_000_000))
+    }
+
     /// The time in UTC without a zone, for a `TIMESTAMP` column.
     pub fn naive(self) -> NaiveDateTime {
         self.0.naive_utc()
@@ -222,6 +232,20 @@ mod tests {
             ("1969-12-31T12:00:00Z", "1969-12-31T00:00:00.000000Z"),
         ] {
             assert_eq!(Timestamp::parse(time).unwrap().start_of_day().to_string(), start);
+        }
+    }
+
+    #[test]
+    fn an_hour_contains_its_start_and_not_its_end() {
+        for (time, start) in [
+            ("2026-11-27T23:59:59.999999Z", "2026-11-27T23:00:00.000000Z"),
+            ("2026-11-28T00:00:00Z", "2026-11-28T00:00:00.000000Z"),
+            ("2026-11-28T00:29:00+05:30", "2026-11-27T18:00:00.000000Z"),
+            ("1969-12-31T23:59:59Z", "1969-12-31T23:00:00.000000Z"),
+        ] {
+            let hour = Timestamp::parse(time).unwrap().hour();
+            assert_eq!(Timestamp::start_of_hour(hour).to_string(), start, "{time}");
+            assert_eq!(Timestamp::start_of_hour(hour).hour(), hour, "{time}");
         }
     }
 

@@ -23,6 +23,7 @@ mod proxies;
 mod registration;
 mod roles;
 mod sources;
+mod stats;
 mod tls;
 mod values;
 
@@ -37,6 +38,7 @@ pub use self::registration::{EmailDomains, RegistrationMode, RegistrationSetting
 pub use self::roles::RoleSettings;
 pub use self::sources::Places;
 use self::sources::Sources;
+pub use self::stats::StatsSettings;
 pub use self::tls::TlsSettings;
 use crate::domain::password::checksum::MAX_LANES;
 
@@ -69,6 +71,8 @@ pub struct Settings {
     pub authz: AuthzSettings,
     /// `[audit]`
     pub audit: AuditSettings,
+    /// `[stats]`
+    pub stats: StatsSettings,
     /// `[limits]`
     pub limits: LimitSettings,
     /// `[log]`
@@ -325,6 +329,7 @@ impl Settings {
         self.roles.check()?;
         self.authz.check(&self.http)?;
         self.audit.check()?;
+        self.stats.check()?;
         self.limits.check()?;
         within("log.access_every", self.log.access_every, 0, 1_000_000)?;
         let key = auth.api_key_token.get().unwrap_or("unset");

@@ -1,8 +1,10 @@
 //! Metrics for operators, in the text formats of Prometheus. The values of labels are constants and route patterns,
 //! never input of callers, so that the metrics contain no personal data.
 
+pub mod hourly;
 pub mod process;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::hourly::{CountedEvent, HourlyCounters};
 use crate::domain::audit::Outcome;
 
 /// Bucket bounds in seconds. They cover responses from memory, queries and password hashes.
@@ -116,6 +119,7 @@ pub struct Metrics {
     hash_lanes: Gauge,
     connections: Family<StateLabels, Gauge>,
     not_ready: Family<ReasonLabels, Gauge>,
+    hourly: Arc<HourlyCounters>,
 }
 
 /// Values that other components hold and that are read at each scrape.
@@ -134,8 +138,9 @@ pub struct MetricsSnapshot {
 }
 
 impl Metrics {
-    /// Creates all metrics with the value 0. Other components observe the two histograms of waiting times.
-    pub fn new(hash_waits: &Durations, connection_waits: &Durations) -> Self {
+    /// Creates all metrics with the value 0. Other components observe the two histograms of waiting times. Events of
+    /// which there are statistics are also counted in `hourly`.
+    pub fn new(hash_waits: &Durations, connection_waits: &Durations, hourly: Arc<HourlyCounters>) -> Self {
         let mut registry = Registry::with_prefix("latchkey");
         let requests: Family<RequestLabels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
@@ -175,6 +180,7 @@ impl Metrics {
             hash_lanes,
             connections,
             not_ready,
+            hourly,
         };
         let outcomes = Outcome::ALL.map(Outcome::name);
         for (counters, outcomes) in [(&metrics.sign_ins, &SIGN_INS[..]), (&metrics.audit_entries, &outcomes)] {
@@ -194,6 +200,18 @@ impl Metrics {
     pub fn sign_in(&self, outcome: &'static str) {
         debug_assert!(SIGN_INS.contains(&outcome), "{outcome} must be in SIGN_INS");
         self.sign_ins.get_or_create(&OutcomeLabels { outcome }).inc();
+        let event = match outcome {
+            "success" => Some(CountedEvent::SignInSucceeded),
+            "failure" => Some(CountedEvent::SignInFailed),
+            "throttled" => Some(CountedEvent::SignInThrottled),
+            _ => None,
+        };
+        event.into_iter().for_each(|event| self.hourly.add(event));
+    }
+
+    /// The counts by hour, for statistics.
+    pub fn hourly(&self) -> &Arc<HourlyCounters> {
+        &self.hourly
     }
 
     /// Counts an entry of the audit trail.
@@ -265,7 +283,7 @@ mod tests {
     #[test]
     fn counted_events_appear_in_both_formats() {
         let waits = Durations::default();
-        let metrics = Metrics::new(&waits, &Durations::default());
+        let metrics = Metrics::new(&waits, &Durations::default(), Arc::default());
         waits.observe(Duration::from_millis(20));
         metrics.request("GET", "/me", 200, Duration::from_micros(300));
         metrics.sign_in("failure");

@@ -114,6 +114,11 @@ impl Server {
         self.address
     }
 
+    /// The use cases, and the background work.
+    pub fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
+    }
+
     /// A handle that can stop the server.
     pub fn handle(&self) -> http::ServerHandle {
         self.running.handle()
@@ -154,6 +159,7 @@ impl Server {
             () = service.lifecycle().purge().run() => Ok(()),
             () = service.lifecycle().cleanups().run() => Ok(()),
             () = service.trail().refusals().run() => Ok(()),
+            () = service.stats_writer().run() => Ok(()),
         };
         if let Some(handle) = metrics_handle {
             handle.stop(false).await;
@@ -163,9 +169,10 @@ impl Server {
         let last_writes = async {
             service.trail().refusals().flush().await;
             service.identities().key_usage().flush().await;
+            service.stats_writer().flush().await;
         };
         if tokio::time::timeout_at(deadline, last_writes).await.is_err() {
-            log::warn!("could not write the counts of refused requests and the last use of keys");
+            log::warn!("could not write the counts of refused requests, the last use of keys, and statistics");
         }
         match tokio::time::timeout_at(deadline, close_database(&service, follower)).await {
             Ok(Ok(())) => {}

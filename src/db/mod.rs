@@ -9,6 +9,7 @@ pub mod audit_removals;
 pub mod audit_slices;
 mod cached;
 pub mod engine;
+pub mod hourly_counts;
 pub mod issue_requests;
 pub mod known_networks;
 pub mod owned;

@@ -139,6 +139,21 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    hourly_counts (hour) {
+        hour -> Timestamp,
+        sign_ins_succeeded -> BigInt,
+        sign_ins_failed -> BigInt,
+        sign_ins_throttled -> BigInt,
+        registrations -> BigInt,
+        requests_authorized -> BigInt,
+        requests_refused -> BigInt,
+        keys_used -> BigInt,
+        keys_new_in_day -> BigInt,
+        hash_queue_max -> BigInt,
+    }
+}
+
 diesel::joinable!(access_tokens -> users (user_id));
 diesel::joinable!(api_keys -> users (owner_id));
 diesel::joinable!(issue_requests -> api_keys (key_id));
@@ -159,6 +174,7 @@ macro_rules! for_each_table {
             sign_in_failures: "SELECT, INSERT, UPDATE, DELETE",
             known_networks: "SELECT, INSERT, UPDATE, DELETE",
             account_cleanups: "SELECT, INSERT, UPDATE, DELETE",
+            hourly_counts: "SELECT, INSERT, UPDATE, DELETE",
             audit_entries: "SELECT, INSERT",
         }
     };
@@ -283,6 +299,18 @@ macro_rules! for_each_copied_table {
                 network: String,
                 user_id: i64,
                 seen_at: NaiveDateTime,
+            }
+            hourly_counts by "hour", postgres hourly_counts::hour, sqlite hourly_counts::hour => {
+                hour: NaiveDateTime,
+                sign_ins_succeeded: i64,
+                sign_ins_failed: i64,
+                sign_ins_throttled: i64,
+                registrations: i64,
+                requests_authorized: i64,
+                requests_refused: i64,
+                keys_used: i64,
+                keys_new_in_day: i64,
+                hash_queue_max: i64,
             }
         }
     };

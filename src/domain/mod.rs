@@ -16,5 +16,6 @@ pub mod role;
 pub mod roles;
 pub mod scope;
 pub mod secret;
+pub mod stats;
 pub mod text;
 pub mod user;

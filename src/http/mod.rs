@@ -15,6 +15,7 @@ pub mod page;
 pub mod request;
 mod resource;
 pub mod routes;
+pub mod stats;
 pub mod token;
 pub mod transport;
 pub mod wire;

@@ -12,7 +12,7 @@ use crate::http::openapi::Document;
 use crate::http::operations::{health, index};
 use crate::http::resource::Resource;
 use crate::http::token::{introspect, revoke, sign_in};
-use crate::http::{audit, guard, page};
+use crate::http::{audit, guard, page, stats};
 
 /// The OpenAPI document of these routes.
 pub fn document(settings: &Settings) -> Document {
@@ -28,6 +28,7 @@ fn resources() -> Vec<Resource> {
         issued::resource(),
         users::resource(),
         audit::resource(),
+        stats::resource(),
         page::resource(),
         authz::resource(),
         health::resource(),
@@ -110,6 +111,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         )
         .service(web::resource("/users/{id}/token").wrap(guard()).route(web::delete().to(users::revoke_token)))
         .service(web::resource("/audit").wrap(guard()).route(web::get().to(audit::read)))
+        .service(web::resource("/stats").wrap(guard()).route(web::get().to(stats::read)))
         // The page scope. The empty path serves `/page`, an alias of `/page/`.
         .service(
             web::scope("/page")

@@ -10,6 +10,7 @@ pub(crate) mod limits;
 pub mod lists;
 pub mod page;
 pub mod password;
+pub mod stats;
 pub mod token;
 pub mod transfer;
 mod validation;
@@ -26,12 +27,14 @@ use self::lifecycle::Lifecycle;
 use self::lifecycle::purge::Purge;
 use self::limits::Limits;
 use self::password::Hasher;
+use self::stats::writer::StatsWriter;
 use crate::clock::Clock;
 use crate::config::{AuthSettings, RegistrationSettings, Settings};
 use crate::db::Db;
 pub use crate::db::{Caller, caller, for_one_request, set_caller};
 use crate::domain::roles::Roles;
 use crate::error::AppError;
+use crate::metrics::hourly::{CountedEvent, HourlyCounters};
 use crate::metrics::{Metrics, MetricsSnapshot, TextFormat};
 
 /// The components that the use cases share. A process has one `Service` for all threads.
@@ -49,6 +52,7 @@ pub struct Service {
     forwarding: ForwardPolicy,
     lifecycle: Lifecycle,
     metrics: Arc<Metrics>,
+    stats_writer: StatsWriter,
 }
 
 impl Service {
@@ -56,13 +60,15 @@ impl Service {
     pub fn new(db: Db, clock: Clock, settings: &Settings) -> Result<Self, AppError> {
         let Settings { auth, registration, authz, audit, limits, roles, .. } = settings;
         let roles = roles.roles().clone();
-        let passwords = Hasher::start(auth.hash_threads, auth.hash_lanes, auth.hash_queue, auth.bcrypt_cost)?;
-        let metrics = Arc::new(Metrics::new(passwords.waits(), db.waits()));
-        let stop_after = limits.account_stop;
+        let hourly = Arc::new(HourlyCounters::new(clock.clone()));
+        let passwords = Hasher::start(auth, Arc::clone(&hourly))?;
+        let stats_writer =
+            StatsWriter::new(db.clone(), clock.clone(), Arc::clone(&hourly), settings.stats.retention_days);
+        let metrics = Arc::new(Metrics::new(passwords.waits(), db.waits(), hourly));
         let limits = Arc::new(Limits::new(db.clone(), clock.clone(), limits, Arc::clone(&metrics)));
         let identities = Arc::new(Identities::new(&db, clock.clone(), auth, roles.clone(), Arc::clone(&limits)));
         let pruning = Arc::new(Pruning::new(db.clone(), clock.clone(), Arc::clone(&metrics), *audit));
-        let purge = Purge::new(db.clone(), clock.clone(), stop_after, Arc::clone(&pruning));
+        let purge = Purge::new(db.clone(), clock.clone(), settings, Arc::clone(&pruning));
         Ok(Self {
             trail: AuditTrail::new(db.clone(), clock.clone(), Arc::clone(&metrics), Arc::clone(&limits), &identities),
             lifecycle: Lifecycle::new(db.clone(), clock.clone(), Arc::clone(&metrics), purge),
@@ -77,6 +83,7 @@ impl Service {
             limits,
             identities,
             metrics,
+            stats_writer,
         })
     }
 
@@ -93,6 +100,17 @@ impl Service {
     /// The removal of old entries of the audit trail.
     pub fn pruning(&self) -> &Pruning {
         &self.pruning
+    }
+
+    /// The writer of the counts of this process.
+    pub fn stats_writer(&self) -> &StatsWriter {
+        &self.stats_writer
+    }
+
+    /// Counts for statistics whether the guard allowed a request.
+    pub fn count_decision(&self, is_authorized: bool) {
+        let event = if is_authorized { CountedEvent::RequestAuthorized } else { CountedEvent::RequestRefused };
+        self.metrics.hourly().add(event);
     }
 
     /// Readiness, shutdown and background work of the process.

@@ -17,7 +17,7 @@ pub use self::issued::{
     IssuedKey, clear_expired_claims, end_all, find_by_claim, find_by_order, issued_within, last_issued, revoke_all,
 };
 pub use self::row::{ApiKey, KeyChange, NewKey};
-pub use self::secret::{Resolved, note_first_use, resolve, touch};
+pub use self::secret::{Resolved, StoredUse, lock_last_use, note_first_use, resolve, touch};
 
 /// Inserts a key.
 pub fn insert(conn: &mut Conn, new: &NewKey) -> Result<ApiKey, AppError> {

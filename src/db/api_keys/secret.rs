@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
+use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use super::row::{Found, existing, found};
 use crate::clock::Timestamp;
-use crate::db::engine::connection::Conn;
+use crate::db::engine::connection::{Conn, one_locked};
 use crate::db::schema::{api_keys, users};
 use crate::domain::id::{KeyId, UserId};
 use crate::domain::scope::Grant;
@@ -78,6 +79,17 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
 pub fn note_first_use(conn: &mut Conn, digest: Digest) -> Result<bool, AppError> {
     let by_digest = api_keys::table.filter(api_keys::digest.eq(digest.to_hex()));
     Ok(diesel::update(by_digest).set(api_keys::secret_unseen.eq(false)).execute(conn)? > 0)
+}
+
+/// The stored last use of a key; `None` if the key has not been used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredUse(pub Option<Timestamp>);
+
+/// The stored last use of a key, which is locked until the transaction ends. Returns `None` if the key is deleted.
+pub fn lock_last_use(conn: &mut Conn, id: KeyId) -> Result<Option<StoredUse>, AppError> {
+    let by_id = api_keys::table.find(id.0).select(api_keys::last_used_at);
+    let found: Option<Option<NaiveDateTime>> = one_locked!(conn => by_id)?;
+    Ok(found.map(|at| StoredUse(at.map(Timestamp::from))))
 }
 
 /// Records the last use of a key, unless a later one is stored.

@@ -80,12 +80,25 @@ pub async fn authorize(
     caller: AnyCaller,
     query: ForwardQuery,
 ) -> Result<Authorized, HttpError> {
-    let (context, forwarded) = (caller.0, query.0);
+    let decision = decide(&service, &request, caller.0, query.0).await;
+    // A request that rules make public shows no credential.
+    if !matches!(decision, Ok(Authorized(None))) {
+        guard::count_decision(&service, decision.as_ref().err());
+    }
+    decision
+}
+
+async fn decide(
+    service: &Service,
+    request: &HttpRequest,
+    context: RequestContext,
+    forwarded: ForwardRequest,
+) -> Result<Authorized, HttpError> {
     if service.is_public(&forwarded) {
         service.forward(&context, None, &forwarded).await?;
         return Ok(Authorized(None));
     }
-    let identified = match guard::identify(&request, CredentialSchemes::TokenOrBearer, Purpose::Read).await {
+    let identified = match guard::identify(request, CredentialSchemes::TokenOrBearer, Purpose::Read).await {
         Ok(principal) => principal.ok_or(AppError::Unauthenticated(Reason::Missing)),
         Err(HttpError::App(error)) => Err(error),
         Err(error) => return Err(error),

@@ -123,6 +123,19 @@ fn require_principal(found: Option<Principal>) -> Result<Option<Principal>, Http
     }
 }
 
+/// Counts for statistics whether a request was allowed, or refused for its credential. Other errors are not counted.
+pub fn count_decision(service: &Service, error: Option<&HttpError>) {
+    match error {
+        None => service.count_decision(true),
+        Some(
+            HttpError::AccessDenied(_)
+            | HttpError::AmbiguousCredential
+            | HttpError::App(AppError::Unauthenticated(_) | AppError::Forbidden(_) | AppError::TooMany { .. }),
+        ) => service.count_decision(false),
+        Some(_) => {}
+    }
+}
+
 fn admit(
     request: ServiceRequest,
     found: Result<Option<Principal>, HttpError>,
@@ -134,7 +147,13 @@ fn admit(
             }
             Ok(request)
         }
-        Err(error) => Err((error.into(), request)),
+        Err(error) => {
+            // `Permit` counts the requests that pass.
+            if let Some(service) = request.app_data::<web::Data<Service>>() {
+                count_decision(service, Some(&error));
+            }
+            Err((error.into(), request))
+        }
     }
 }
 

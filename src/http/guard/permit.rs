@@ -113,7 +113,11 @@ impl<P: Permission> FromRequest for Permit<P> {
                 Err(denial) => Err(HttpError::AccessDenied(Box::new(AccessDenied { context, denial }))),
             }
         };
-        ready(check())
+        let checked = check();
+        if let Some(service) = request.app_data::<web::Data<Service>>() {
+            super::count_decision(service, checked.as_ref().err());
+        }
+        ready(checked)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::service::audit::filters;
 use crate::service::audit::read::{self as audit, Order};
 use crate::service::key::issued::Delivery;
 use crate::service::key::{grant, issued as issue, own as key};
+use crate::service::stats::period::Step;
 
 const SCOPE_TOKEN: &str = r"^[!#-\[\]-~]+$";
 const SCOPE_LIST: &str = r"^[!#-\[\]-~]+( [!#-\[\]-~]+)*$";
@@ -218,6 +219,13 @@ pub(crate) fn add_to_responses(document: &mut Value, resources: &[Resource]) {
     add_bounds(&mut schemas["HealthResponse"], json!({ "status": { "enum": ["ok"] } }));
     add_bounds(&mut schemas["Introspection"], json!({ "token_type": { "enum": ["Bearer"] } }));
     add_bounds(&mut schemas["TokenResponse"], json!({ "token_type": { "enum": ["bearer"] } }));
+    let step = json!({ "enum": Step::ALL.map(Step::name) });
+    let items = json!({ "maxItems": Step::ALL.map(Step::max_items).into_iter().max() });
+    add_bounds(&mut schemas["StatsResponse"], json!({ "step": step, "items": items }));
+    let counts = schemas["StatsItemResponse"]["properties"].as_object_mut().into_iter().flatten();
+    for (_, count) in counts.filter(|(_, member)| member["type"] == "integer") {
+        count["minimum"] = json!(0);
+    }
     // The other schemas with these members also describe issued keys.
     let own_scopes = "Granted scopes; they are in force while the owner's role holds them";
     add_bounds(&mut schemas["KeyResponse"], json!({ "scopes": { "description": own_scopes } }));

@@ -247,7 +247,7 @@ mod tests {
         async fn panics() -> HttpResponse {
             panic!("the password was hunter2")
         }
-        let metrics = Arc::new(Metrics::new(&Durations::default(), &Durations::default()));
+        let metrics = Arc::new(Metrics::new(&Durations::default(), &Durations::default(), Arc::default()));
         let log = AccessLog::new(1, LogSamples::start(), Some(Arc::clone(&metrics)));
         let app = App::new()
             .wrap(from_fn(catch_panics))

@@ -160,7 +160,7 @@ mod tests {
     use crate::metrics::Durations;
 
     fn in_flight() -> Arc<InFlight> {
-        InFlight::new(Arc::new(Metrics::new(&Durations::default(), &Durations::default())))
+        InFlight::new(Arc::new(Metrics::new(&Durations::default(), &Durations::default(), Arc::default())))
     }
 
     fn client(number: u8) -> Option<IpAddr> {

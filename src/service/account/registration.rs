@@ -12,6 +12,7 @@ use crate::domain::role::BuiltInRole;
 use crate::domain::roles::Role;
 use crate::domain::user::User;
 use crate::error::{AppError, Denial, FieldError};
+use crate::metrics::hourly::CountedEvent;
 use crate::service::Service;
 use crate::service::account::users::{check_email, check_not_own_name, may_promote};
 use crate::service::limits::lockout::account_of;
@@ -50,7 +51,9 @@ impl Service {
         let email = self.check_registration(&registration, Some(&self.registration.email_domains), None)?;
         self.limits.throttle().count(RateLimit::Registration, context.client_info.client)?;
         let member = self.find_role(BuiltInRole::Member.name())?;
-        self.store_user(context, registration, email, member).await
+        let user = self.store_user(context, registration, email, member).await?;
+        self.metrics.hourly().add(CountedEvent::Registration);
+        Ok(user)
     }
 
     /// Stores a new user for an admin or the command line. `registration.mode`, `registration.email_domains` and

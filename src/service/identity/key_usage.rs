@@ -1,4 +1,5 @@
-//! The last use of each key. Uses are collected in memory and written in the background, at most once a minute per key.
+//! The last use of each key, and the number of keys that are used in each hour. Uses are collected in memory and written
+//! in the background, at most once a minute per key.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -6,8 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::used_hours::UsedHours;
 use crate::clock::{Clock, Timestamp};
-use crate::db::{Db, api_keys};
+use crate::db::{Conn, Db, api_keys, hourly_counts};
 use crate::domain::id::KeyId;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
@@ -24,6 +26,8 @@ const TICK: Duration = Duration::from_secs(1);
 struct LastUse {
     at: Timestamp,
     from: Option<IpAddr>,
+    /// The hours of the uses that are not written.
+    hours: UsedHours,
     is_written: bool,
     written_at: Option<Timestamp>,
 }
@@ -51,8 +55,10 @@ impl RecentUses {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let written_at = uses.get(&key).and_then(|last| last.written_at);
-        uses.insert(key, LastUse { at, from, is_written: false, written_at });
+        let (last, hour) = (uses.get(&key), UsedHours::of(at));
+        let hours = last.filter(|last| !last.is_written).map_or(hour, |last| last.hours.and(hour));
+        let written_at = last.and_then(|last| last.written_at);
+        uses.insert(key, LastUse { at, from, hours, is_written: false, written_at });
     }
 
     /// The uses that are due at `now`. They are marked as written. Keys without a use since their last write are
@@ -79,14 +85,16 @@ impl RecentUses {
         self.uses().drain().filter(|(_, last)| !last.is_written).collect()
     }
 
-    /// Marks uses as not written, unless the key has a newer use.
+    /// Marks uses as not written. If the key has a newer use, only their hours are kept.
     fn put_back(&self, unwritten: Vec<(KeyId, LastUse)>) {
         let mut uses = self.uses();
         for (key, last) in unwritten {
             let current = uses.entry(key).or_insert(last);
+            let hours = if current.is_written { last.hours } else { current.hours.and(last.hours) };
             if current.at <= last.at {
                 *current = LastUse { is_written: false, written_at: None, ..last };
             }
+            current.hours = hours;
         }
     }
 
@@ -148,8 +156,8 @@ impl KeyUsage {
     async fn write(&self, uses: Vec<(KeyId, LastUse)>) {
         let mut unwritten = Unwritten { usage: &self.recent, uses: uses.into() };
         while let Some((key, last)) = unwritten.uses.front().copied() {
-            // One row per transaction cannot cause a deadlock.
-            let written = self.db.write(move |conn| api_keys::touch(conn, key, last.at, last.from)).await;
+            // One key per transaction, and then hours in ascending order, cannot cause a deadlock.
+            let written = self.db.write(move |conn| store(conn, key, last)).await;
             if let Err(error) = written {
                 // The other writes would fail, too, and must not delay a shutdown.
                 self.failure.failed(&error);
@@ -159,6 +167,14 @@ impl KeyUsage {
             unwritten.uses.pop_front();
         }
     }
+}
+
+/// Stores the last use of a key, and counts it in the hours of its uses. The lock on the key ensures that several
+/// processes count it once.
+fn store(conn: &mut Conn, key: KeyId, last: LastUse) -> Result<(), AppError> {
+    let Some(stored) = api_keys::lock_last_use(conn, key)? else { return Ok(()) };
+    api_keys::touch(conn, key, last.at, last.from)?;
+    last.hours.counts_after(stored.0).into_iter().try_for_each(|(hour, counts)| hourly_counts::add(conn, hour, counts))
 }
 
 #[cfg(test)]

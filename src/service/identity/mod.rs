@@ -7,3 +7,4 @@ pub mod key_usage;
 pub(crate) mod lookup;
 pub(crate) mod outage;
 pub(crate) mod resolve;
+mod used_hours;

@@ -5,8 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
+use crate::config::Settings;
 use crate::db::engine::change_log::{self, Horizon};
-use crate::db::{self, Conn, Db, access_tokens, api_keys, issue_requests, known_networks, sign_in_failures};
+use crate::db::{
+    self, Conn, Db, access_tokens, api_keys, hourly_counts, issue_requests, known_networks, sign_in_failures,
+};
 use crate::error::AppError;
 use crate::service::audit::pruning::Pruning;
 
@@ -58,15 +61,18 @@ pub struct Purge {
     clock: Clock,
     /// The number of failed sign-ins that stops an account.
     stop_after: i64,
+    /// The seconds for which statistics are kept.
+    stats_retention: i64,
     horizon: PurgeHorizon,
     pruning: Arc<Pruning>,
 }
 
 impl Purge {
-    /// `stop_after` is that of the settings also while limits are off, so that accounts are still stopped when they are
-    /// on again.
-    pub(crate) fn new(db: Db, clock: Clock, stop_after: i64, pruning: Arc<Pruning>) -> Self {
-        Self { db, clock, stop_after, horizon: PurgeHorizon::default(), pruning }
+    /// The number of failures that stops an account also applies while limits are off, so that accounts are still stopped
+    /// when they are on again.
+    pub(crate) fn new(db: Db, clock: Clock, settings: &Settings, pruning: Arc<Pruning>) -> Self {
+        let (stop_after, stats_retention) = (settings.limits.account_stop, settings.stats.retention_days * 86_400);
+        Self { db, clock, stop_after, stats_retention, horizon: PurgeHorizon::default(), pruning }
     }
 
     /// Removes expired data and old audit entries every ten minutes. Never returns.
@@ -104,8 +110,8 @@ impl Purge {
         let mut removed = 0;
         loop {
             let now = self.clock.now();
-            let stop_after = self.stop_after;
-            let batch = self.db.write(move |conn| purge_batch(conn, now, stop_after)).await?;
+            let (stop_after, stats_end) = (self.stop_after, now.plus_seconds(-self.stats_retention));
+            let batch = self.db.write(move |conn| purge_batch(conn, now, stop_after, stats_end)).await?;
             if batch == 0 {
                 return Ok(removed);
             }
@@ -136,7 +142,7 @@ fn purge_log_batch(conn: &mut Conn, horizon: &Horizon) -> Result<usize, AppError
     if db::try_purge_lock(conn)? { change_log::purge(conn, horizon, LOG_BATCH_SIZE) } else { Ok(0) }
 }
 
-fn purge_batch(conn: &mut Conn, now: Timestamp, stop_after: i64) -> Result<usize, AppError> {
+fn purge_batch(conn: &mut Conn, now: Timestamp, stop_after: i64, stats_end: Timestamp) -> Result<usize, AppError> {
     if !db::try_purge_lock(conn)? {
         return Ok(0);
     }
@@ -146,5 +152,6 @@ fn purge_batch(conn: &mut Conn, now: Timestamp, stop_after: i64) -> Result<usize
     let failures = sign_in_failures::delete_old(conn, failed, stopped, stop_after, BATCH_SIZE)?;
     let networks = known_networks::delete_old(conn, now.plus_seconds(-NETWORK_RETENTION), BATCH_SIZE)?;
     let requests = issue_requests::delete_old(conn, now.plus_seconds(-REQUEST_RETENTION), BATCH_SIZE)?;
-    Ok(tokens + claims + failures + networks + requests)
+    let hours = hourly_counts::delete_old(conn, stats_end, BATCH_SIZE)?;
+    Ok(tokens + claims + failures + networks + requests + hours)
 }

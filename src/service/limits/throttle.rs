@@ -282,7 +282,7 @@ mod tests {
         let mut settings = crate::config::Settings::defaults().unwrap().limits;
         settings.registrations = Limit { burst: 1, per_hour: 1 };
         let client = Some(IpAddr::from([192, 0, 2, 1]));
-        let metrics = Arc::new(Metrics::new(&Durations::default(), &Durations::default()));
+        let metrics = Arc::new(Metrics::new(&Durations::default(), &Durations::default(), Arc::default()));
         let enabled = Throttle::new(&settings, Clock::default(), Arc::clone(&metrics));
         assert!(
             enabled.count(RateLimit::Registration, client).is_ok()

@@ -16,10 +16,12 @@ use tokio::sync::oneshot;
 
 use self::queue::{Job, Queue};
 use self::worker::{Method, work};
+use crate::config::AuthSettings;
 use crate::domain::password::checksum::{Checksum, Input};
 use crate::domain::password::{Comparison, HashError, NewHash, Password, PasswordHash};
 use crate::error::AppError;
 use crate::metrics::Durations;
+use crate::metrics::hourly::HourlyCounters;
 
 /// Delay of the error for a full queue. Without it, clients that retry without pause would take processor time from the
 /// hashing threads, which have the lowest priority.
@@ -31,16 +33,18 @@ pub struct Hasher {
     cost: u32,
     /// The number of hashes in progress, for each thread.
     in_use: Vec<Arc<AtomicUsize>>,
+    hourly: Arc<HourlyCounters>,
 }
 
 impl Hasher {
-    /// Starts `threads` threads (0: one per core), each of which computes up to `lanes` hashes together. The queue
-    /// holds up to `capacity` jobs. `cost` is the bcrypt cost of new hashes.
+    /// Starts the threads of the settings (0: one per core), each of which computes several hashes together. `hourly`
+    /// records how many jobs wait.
     ///
     /// Errors: [`AppError::Internal`] if the system cannot start a thread.
-    pub fn start(threads: usize, lanes: usize, capacity: usize, cost: u32) -> Result<Self, AppError> {
+    pub fn start(settings: &AuthSettings, hourly: Arc<HourlyCounters>) -> Result<Self, AppError> {
+        let (threads, lanes) = (settings.hash_threads, settings.hash_lanes);
         let threads = if threads == 0 { thread::available_parallelism().map_or(1, usize::from) } else { threads };
-        let mut hasher = Self::without_threads(capacity, cost);
+        let mut hasher = Self::without_threads(settings.hash_queue, settings.bcrypt_cost, hourly);
         for number in 0..threads {
             let (queue, in_use) = (Arc::clone(&hasher.queue), Arc::<AtomicUsize>::default());
             hasher.in_use.push(Arc::clone(&in_use));
@@ -54,8 +58,8 @@ impl Hasher {
         Ok(hasher)
     }
 
-    fn without_threads(capacity: usize, cost: u32) -> Self {
-        Self { queue: Arc::new(Queue::new(capacity)), cost, in_use: Vec::new() }
+    fn without_threads(capacity: usize, cost: u32, hourly: Arc<HourlyCounters>) -> Self {
+        Self { queue: Arc::new(Queue::new(capacity)), cost, in_use: Vec::new(), hourly }
     }
 
     /// Computes a new hash of `password`.
@@ -123,7 +127,10 @@ impl Hasher {
         task: impl FnOnce(Reply<T>) -> Task,
     ) -> Result<T, AppError> {
         let (reply, receiver) = oneshot::channel();
-        self.queue.push(address, task(reply), input);
+        let waiting = self.queue.push(address, task(reply), input);
+        if waiting > 0 {
+            self.hourly.hashes_wait(waiting);
+        }
         match receiver.await {
             Ok(Err(refusal)) => Err(delayed(refusal).await),
             result => result.map_err(|error| AppError::Internal(error.into()))?,
@@ -201,7 +208,9 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_right_password_matches_and_no_hash_matches_nothing() {
-        let hasher = Hasher::start(1, 4, 4, 4).unwrap();
+        let defaults = crate::config::Settings::defaults().unwrap().auth;
+        let settings = AuthSettings { hash_threads: 1, hash_queue: 4, bcrypt_cost: 4, ..defaults };
+        let hasher = Hasher::start(&settings, Arc::default()).unwrap();
         let hash = hasher.create(None, password("correct horse")).await.unwrap();
         assert!(hasher.verify(None, Some(hash.clone()), password("correct horse")).await.unwrap());
         assert!(!hasher.verify(None, Some(hash), password("wrong horse")).await.unwrap());
@@ -215,7 +224,7 @@ mod tests {
 
     /// A hasher whose only thread, with one lane, is started by [`release`].
     fn without_threads(capacity: usize) -> Arc<Hasher> {
-        Arc::new(Hasher::without_threads(capacity, 4))
+        Arc::new(Hasher::without_threads(capacity, 4, Arc::default()))
     }
 
     fn release(hasher: &Hasher) {
@@ -283,6 +292,24 @@ mod tests {
             job.await.unwrap().unwrap();
         }
         assert_eq!(order.try_iter().collect::<Vec<_>>(), ["greedy 1", "modest", "greedy 2", "greedy 3"]);
+    }
+
+    #[tokio::test]
+    async fn the_longest_queue_counts_the_jobs_for_which_no_thread_is_idle() {
+        let hasher = without_threads(8);
+        let (finished, _order) = std::sync::mpsc::channel();
+        let longest = |hasher: &Hasher| hasher.hourly.take().into_values().map(|counts| counts.hash_queue_max).max();
+        hasher.queue.set_idle(2);
+        let mut waiting = Vec::new();
+        for expected in [None, None, Some(1), Some(2)] {
+            waiting.push(request(&hasher, address(1), "waits", &finished));
+            run_tasks().await;
+            assert_eq!(longest(&hasher), expected, "{} jobs", waiting.len());
+        }
+        hasher.queue.set_idle(0);
+        waiting.push(request(&hasher, address(2), "waits", &finished));
+        run_tasks().await;
+        assert_eq!(longest(&hasher), Some(5));
     }
 
     #[tokio::test]

@@ -84,8 +84,9 @@ impl<J: Job> Queue<J> {
         waiting.count < self.capacity || waiting.length(client) + 1 < waiting.longest()
     }
 
-    /// Adds a job. If the queue is full, rejects the latest job of the client that has most.
-    pub(crate) fn push(&self, address: Option<IpAddr>, job: J, input: Input) {
+    /// Adds a job. If the queue is full, rejects the latest job of the client that has most. Returns the number of jobs
+    /// for which no thread is idle.
+    pub(crate) fn push(&self, address: Option<IpAddr>, job: J, input: Input) -> usize {
         let client = address.map(Network::of);
         let mut waiting = self.waiting();
         if waiting.count >= self.capacity {
@@ -93,11 +94,13 @@ impl<J: Job> Queue<J> {
         }
         waiting.add(client, Entry { job, input, since: Instant::now() });
         let refused = if waiting.count > self.capacity { waiting.remove_from_largest() } else { None };
+        let delayed = waiting.count.saturating_sub(waiting.idle);
         drop(waiting);
         self.changed.notify_one();
         if let Some(refused) = refused {
             refused.job.refuse();
         }
+        delayed
     }
 
     /// Waits for the next job, and returns it with its input. Returns `None` when the queue is closed and empty.

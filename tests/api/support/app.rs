@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use latchkey::clock::Clock;
 use latchkey::config::{Settings, StatusProfile};
 use latchkey::http::ServerHandle;
 use latchkey::server::Server;
+use latchkey::service::Service;
 use serde_json::Value;
 
 use super::client::{Client, Credential};
@@ -59,6 +61,8 @@ pub struct App {
     pub address: SocketAddr,
     pub clock: Clock,
     pub expected: Expected,
+    /// The use cases of the server. A test can write what the server has counted.
+    pub service: Arc<Service>,
     handle: ServerHandle,
     client: Client,
     // The last field, because the database must be dropped after the server.
@@ -91,10 +95,10 @@ impl App {
         change(&mut settings);
         let clock = Clock::default();
         let server = Server::start(&settings, clock.clone()).await.expect("the server starts");
-        let (address, handle) = (server.address(), server.handle());
+        let (address, handle, service) = (server.address(), server.handle(), server.service());
         tokio::spawn(server.run());
         let client = Client::new(&format!("http://{address}"));
-        Some(Self { address, clock, expected: profile.expected(), handle, client, database })
+        Some(Self { address, clock, expected: profile.expected(), service, handle, client, database })
     }
 
     /// Starts a server on each database and in each status profile, after `change` has adjusted its settings.

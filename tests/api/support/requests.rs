@@ -79,6 +79,7 @@ pub const REQUESTS: &[Entry] = {
         ("DELETE /users/{id}", Admin, "POST /register", None),
         ("DELETE /users/{id}/token", Admin, "POST /register", None),
         ("GET /audit", Admin, "", None),
+        ("GET /stats", Admin, "", None),
 
         ("GET /page/", Member, "POST /page/", None),
         ("POST /page/", Member, "", Json(r#"{"title": "t", "body": "b"}"#)),

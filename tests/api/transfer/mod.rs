@@ -21,6 +21,7 @@ const OTHER_ROWS: &str = "
     INSERT INTO sign_in_failures (account, failures, last_at, first_at) VALUES
         ('aa00', 3, '2026-01-01 00:00:00.000001', '2026-01-01 00:00:00'), ('0b', 1, '2026-01-01 00:00:00.5', NULL);
     INSERT INTO known_networks (network, user_id, seen_at) VALUES ('ff', 1, '2026-01-01 00:00:00');
+    INSERT INTO hourly_counts VALUES ('2026-01-01 00:00:00', 1, 2, 3, 4, 5, 6, 7, 8, 9), ('2026-01-01 01:00:00', 0, 0, 0, 0, 0, 0, 0, 0, 0);
     INSERT INTO account_cleanups (user_id, kind, entry_id, ended_at, key_after, key_through, keys, objects)
         VALUES (77, 'account', 1, '2026-01-01 00:00:00', 0, 9223372036854775807, 0, 'pages 0 0');
     INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by)

@@ -70,11 +70,13 @@ const FILLED: [&str; 7] = ["/audit", "/keys", "/me/activity", "/me/keys", "/page
 /// The number of objects in each other list.
 const ITEMS_OF_OTHERS: usize = 150;
 
-/// Whether the response to GET has `items`.
+/// Whether the response to GET has `items`, and is not a series of times: it has no objects, and a test of its own.
 fn returns_items(document: &Value, item: &Value) -> bool {
     let reference = item["get"]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].as_str();
     let schema = reference.and_then(|reference| document.pointer(reference.strip_prefix('#').unwrap()));
-    schema.is_some_and(|schema| schema["properties"]["items"]["type"] == "array")
+    schema.is_some_and(|schema| {
+        schema["properties"]["items"]["type"] == "array" && schema["properties"]["step"].is_null()
+    })
 }
 
 /// Creates the largest objects that the document permits, with the route that creates the objects of the list.
