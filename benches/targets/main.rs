@@ -90,6 +90,7 @@ type Measure = fn(Backend, &Extent, &mut Report);
 const GROUPS: [(&str, Measure); 12] = [
     ("guard", guard::against_unguarded),
     ("bare", guard::against_bare_actix),
+    ("sessions", guard::sessions),
     ("forward-auth", guard::forward_auth),
     ("uncached", guard::uncached),
     ("sign-ins", hashing::sign_ins),

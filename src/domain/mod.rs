@@ -16,6 +16,7 @@ pub mod role;
 pub mod roles;
 pub mod scope;
 pub mod secret;
+pub mod session;
 pub mod stats;
 pub mod text;
 pub mod user;

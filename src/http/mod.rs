@@ -1,7 +1,7 @@
 //! The HTTP layer: the only layer that imports actix-web, actix-web-httpauth and paperclip.
 //!
 //! Import order: [`routes`] → [`openapi`] → endpoints ([`account`], [`audit`], [`forward_auth`], [`key`],
-//! [`operations`], [`page`], [`token`]) → `resource` → [`guard`] → [`transport`] → [`wire`] → [`request`]. A module
+//! [`operations`], [`page`], [`session`], [`token`]) → `resource` → [`guard`] → [`transport`] → [`wire`] → [`request`]. A module
 //! imports only later ones.
 
 pub mod account;
@@ -15,6 +15,7 @@ pub mod page;
 pub mod request;
 mod resource;
 pub mod routes;
+pub mod session;
 pub mod stats;
 pub mod token;
 pub mod transport;
@@ -30,6 +31,7 @@ use paperclip::actix::OpenApiExt;
 use paperclip::actix::web;
 use tokio_rustls::TlsAcceptor;
 
+use self::guard::same_origin::PublicOrigin;
 use self::openapi::docs;
 use self::operations::index::IndexResponse;
 use self::request::access_log::AccessLog;
@@ -69,6 +71,7 @@ pub fn serve(
     let metrics = settings.metrics.listen.address().map(|_| service.metrics());
     let proxies = web::Data::new(Proxies::new(&settings.http));
     let origins = web::Data::new(settings.http.cors_origins.clone());
+    let public_origin = web::Data::new(PublicOrigin::new(&settings.http));
     let transport = Transport {
         workers: settings.server.workers(),
         connections: settings.server.connections,
@@ -86,6 +89,7 @@ pub fn serve(
             .app_data(in_flight.clone())
             .app_data(proxies.clone())
             .app_data(origins.clone())
+            .app_data(public_origin.clone())
             .wrap(from_fn(edge::catch_panics))
             .wrap(cors::cors(&origins))
             .wrap(from_fn(cors::explain_rejected_preflight))

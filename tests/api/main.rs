@@ -27,6 +27,7 @@ mod operations;
 mod page;
 mod registration;
 mod security_page;
+mod session;
 mod stats;
 mod token;
 mod transfer;

@@ -1,5 +1,7 @@
 //! A change in progress: what a use case does within the transaction of a change, and the audit entry about it.
 
+use std::net::IpAddr;
+
 use super::draft::AuditDraft;
 use crate::clock::Timestamp;
 use crate::db::{Conn, audit_entries, users};
@@ -8,6 +10,7 @@ use crate::domain::id::{EntryId, UserId};
 use crate::domain::principal::Identity;
 use crate::domain::roles::Roles;
 use crate::error::AppError;
+use crate::service::identity::resolve::Resolver;
 
 /// A change in progress: the connection, in a transaction, and the draft of the audit entry.
 pub(crate) struct Change<'c> {
@@ -21,6 +24,8 @@ pub(crate) struct Change<'c> {
     pub(crate) caller_row: Option<users::User>,
     /// The roles that are defined.
     pub(crate) roles: &'c Roles,
+    /// What resolves secrets to identities.
+    pub(crate) resolver: &'c Resolver,
     context: &'c RequestContext,
     draft: AuditDraft,
     /// Whether the entry is written, or the change has stated that it needs none.
@@ -32,11 +37,12 @@ impl<'c> Change<'c> {
         conn: &'c mut Conn,
         now: Timestamp,
         caller: Option<Identity>,
-        roles: &'c Roles,
+        resolver: &'c Resolver,
         context: &'c RequestContext,
         draft: AuditDraft,
     ) -> Self {
-        Self { conn, now, caller, caller_row: None, roles, context, draft, accounted_for: false }
+        let roles = resolver.roles();
+        Self { conn, now, caller, caller_row: None, roles, resolver, context, draft, accounted_for: false }
     }
 
     /// Whether the entry is written, or the change has stated that it needs none.
@@ -91,6 +97,11 @@ impl<'c> Change<'c> {
     /// States that the change needs no entry, because it stores nothing that a response shows.
     pub(crate) fn needs_no_entry(&mut self) {
         self.accounted_for = true;
+    }
+
+    /// The address of the client.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        self.context.client_info.client
     }
 
     /// Runs `run` once the change is or may be stored, even if the request has been cancelled.

@@ -16,12 +16,11 @@ use crate::db::{Conn, Db, audit_entries, users};
 use crate::domain::audit::{Action, Actor, Event, Outcome, RequestContext, Target};
 use crate::domain::id::UserId;
 use crate::domain::principal::{Credential, Identity};
-use crate::domain::roles::Roles;
 use crate::domain::secret::Digest;
 use crate::error::{AppError, Denial};
 use crate::metrics::Metrics;
 use crate::service::identity::authenticate::Identities;
-use crate::service::identity::resolve::identify;
+use crate::service::identity::resolve::Resolver;
 use crate::service::limits::Limits;
 
 /// The rows of users that a change locks first, always in the order of their ids.
@@ -117,19 +116,19 @@ impl AuditTrail {
         let user = context.identity().map(|identity| identity.user_id);
         let issued_key = context.identity().and_then(|identity| match identity.credential {
             Credential::IssuedKey(key) => Some(key),
-            Credential::Token(_) | Credential::OwnKey(_) => None,
+            Credential::Token(_) | Credential::Session(_) | Credential::OwnKey(_) => None,
         });
-        let (roles, cache) = (self.identities.roles().clone(), Arc::clone(self.identities.cache()));
+        let (resolver, cache) = (self.identities.resolver().clone(), Arc::clone(self.identities.cache()));
         let (stored_draft, client_info, metrics) =
             (draft.clone(), context.client_info.clone(), Arc::clone(&self.metrics));
         let change = move |conn: &mut Conn| {
             let locked = locks.acquire(conn, &context)?;
             let now = clock.now();
-            let caller = confirm(conn, &roles, &context, now)?;
+            let caller = confirm(conn, &resolver, &context, now)?;
             if let Some(caller) = &caller {
                 draft.update_draft(|by, _| *by = Actor::identity(caller));
             }
-            let mut change = Change::new(conn, now, caller, &roles, &context, draft);
+            let mut change = Change::new(conn, now, caller, &resolver, &context, draft);
             let value = work(&mut change, locked)?;
             if change.is_accounted_for() {
                 Ok(value)
@@ -310,14 +309,14 @@ impl RowLocks {
 /// Reads the caller again. Fails if the credential is no longer valid or lacks the scope that the change requires.
 fn confirm(
     conn: &mut Conn,
-    roles: &Roles,
+    resolver: &Resolver,
     context: &RequestContext,
     now: Timestamp,
 ) -> Result<Option<Identity>, AppError> {
     let Some(presented) = context.identity() else {
         return Ok(None);
     };
-    let found = identify(conn, roles, presented.kind(), presented.digest)?.filter(|found| found.is_valid_at(now));
+    let found = resolver.identify(conn, presented.kind(), presented.digest)?.filter(|found| found.is_valid_at(now));
     let identity = found.ok_or_else(|| context.credential_ended())?;
     match context.required_scope {
         Some(scope) if !identity.level.scopes.contains(scope) => Err(AppError::Forbidden(Denial::scope(scope))),

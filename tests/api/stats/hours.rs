@@ -77,7 +77,7 @@ specify! {
         }
         assert_eq!(app.get("/page/", &key).await.status, 200);
         let flushes = processes.iter().map(|process| async {
-            process.identities().key_usage().flush().await;
+            process.identities().last_uses().flush().await;
             process.stats_writer().flush().await;
         });
         tokio::join!(futures_util::future::join_all(flushes), flush(&app));
@@ -111,7 +111,7 @@ specify! {
         let mut expected = Vec::new();
         for _ in 0..4 {
             assert_eq!(app.get("/page/", &key).await.status, 200);
-            app.service.identities().key_usage().flush().await;
+            app.service.identities().last_uses().flush().await;
             expected.push(format!("{} 1", this_hour(&app)));
             app.clock.advance(HOUR * 5);
         }

@@ -27,7 +27,7 @@ async fn open_service_with(app: &App, change: impl FnOnce(&mut Settings)) -> Ser
 
 /// Writes what the server has counted.
 async fn flush(app: &App) {
-    app.service.identities().key_usage().flush().await;
+    app.service.identities().last_uses().flush().await;
     app.service.stats_writer().flush().await;
 }
 
