@@ -87,7 +87,7 @@ const SHORT: Extent = Extent {
 type Measure = fn(Backend, &Extent, &mut Report);
 
 /// The groups and their names on the command line.
-const GROUPS: [(&str, Measure); 12] = [
+const GROUPS: [(&str, Measure); 13] = [
     ("guard", guard::against_unguarded),
     ("bare", guard::against_bare_actix),
     ("sessions", guard::sessions),
