@@ -224,9 +224,7 @@ fn session_scheme() -> SecurityScheme {
         type_: "apiKey".to_owned(),
         in_: Some("cookie".to_owned()),
         name: Some(SESSION_COOKIE.to_owned()),
-        description: Some(
-            "Leave it empty: `POST /session` sets the cookie, and the browser sends it by itself.".to_owned(),
-        ),
+        description: Some("`POST /session` sets this cookie, and the browser sends it by itself.".to_owned()),
         ..SecurityScheme::default()
     }
 }

@@ -122,6 +122,8 @@ async fn check_page(app: &App, browser: &WebDriver) -> WebDriverResult<()> {
 
     // A token.
     click(browser, &format!("{OPERATION} .authorization__btn")).await?;
+    let cookie = find(browser, ".modal-ux .cookie-auth").await?;
+    assert!(cookie.find_all(By::Css("input")).await?.is_empty(), "a page cannot set the cookie");
     fill(browser, TOKEN_FIELD, &token).await?;
     click(browser, &format!(".auth-container:has({TOKEN_FIELD}) .authorize")).await?;
     click(browser, CLOSE_DIALOG).await?;

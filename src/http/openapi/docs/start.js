@@ -82,8 +82,18 @@ const ErrorResponse = ({ system, code, response }) => {
   );
 };
 
+// A cookie in the dialog *Authorize*: only its description, because a page cannot set it.
+const CookieDescription = ({ system, name, schema }) => {
+  const h = system.React.createElement;
+  const Markdown = system.getComponent("Markdown", true);
+  const heading = h("h4", null, h("code", null, name), " (cookie)");
+  return h("div", { className: "cookie-auth" }, heading, h(Markdown, { source: schema.get("description") }));
+};
+
 const Latchkey = () => ({
   wrapComponents: {
+    apiKeyAuth: (Original, system) => (props) =>
+      system.React.createElement(props.schema.get("in") === "cookie" ? CookieDescription : Original, { ...props, system }),
     response: (Original, system) => (props) => {
       const isError = props.code >= "400" && props.response.get("content");
       return isError
