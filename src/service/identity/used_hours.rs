@@ -57,14 +57,15 @@ mod tests {
         times.iter().map(|time| UsedHours::of(at(time))).reduce(UsedHours::and).unwrap()
     }
 
+    fn month_to_minute(time: Timestamp) -> String {
+        time.to_string().chars().skip(5).take(11).collect()
+    }
+
     /// Each hour that is counted, and whether the key is new in its day.
     fn counted(hours: UsedHours, stored: Option<&str>) -> Vec<(String, bool)> {
         let counts = hours.counts_after(stored.map(at));
         assert!(counts.iter().all(|(_, counts)| counts.keys_used == 1));
-        counts
-            .iter()
-            .map(|(start, counts)| (start.to_string()[5..16].to_owned(), counts.keys_new_in_day == 1))
-            .collect()
+        counts.iter().map(|(start, counts)| (month_to_minute(*start), counts.keys_new_in_day == 1)).collect()
     }
 
     fn expected(hours: &[(&str, bool)]) -> Vec<(String, bool)> {

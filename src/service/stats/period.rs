@@ -128,7 +128,7 @@ mod tests {
         let period = period(step, from, to).unwrap();
         let (first, end) = period.hours();
         assert_eq!(first, period.from.hour());
-        ((period.from).to_string()[..16].to_owned(), (end - first) / step.hours())
+        (period.from.to_string().chars().take(16).collect(), (end - first) / step.hours())
     }
 
     #[test]
