@@ -1,0 +1,5 @@
+import { Page } from "../components/page";
+
+export function RegisterPage() {
+  return <Page title="Register">{null}</Page>;
+}
