@@ -1,6 +1,8 @@
 // A chart of bars over time, with a summary in words and a table of its data.
-import type { JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { Button } from "../components/button";
+import { inUtc } from "../components/text";
+import { useStore } from "../lib/store";
 import { exact, short, timeTicks, valueTicks } from "./scale";
 import { axisTime, fullTime, type Step } from "./times";
 
@@ -14,74 +16,79 @@ interface Props {
   title: string;
   /** What the values mean, in one sentence. */
   description: string;
-  /** `sum`: values of steps add up. `highest`: they do not. */
+  /** `sum`: the values of the steps add up. `highest`: they do not. */
   total: "sum" | "highest";
   step: Step;
   times: string[];
   series: Series[];
 }
 
-const HEIGHT = 180;
-const AXIS = { left: 44, bottom: 24, top: 8 };
+interface DrawnProps extends Props {
+  isUtc: boolean;
+}
+
+const HEIGHT = 184;
+const AXIS = { left: 44, bottom: 26, top: 10 };
 /** Pixels for one label of the time axis. */
-const LABEL_WIDTH = 72;
+const LABEL_WIDTH = 64;
 const FALLBACK_WIDTH = 560;
 
-export function BarChart(props: Props): JSX.Element {
+export function BarChart(props: Props) {
   const [isTable, setTable] = useState(false);
+  const isUtc = useStore(inUtc);
   const id = useId();
+  const drawn = { ...props, isUtc };
   return (
-    <section class="chart" aria-labelledby={`${id}-title`}>
-      <header class="chart-header">
+    <section class="card chart" aria-labelledby={`${id}-title`}>
+      <header class="chart-head">
         <div>
           <h2 id={`${id}-title`}>{props.title}</h2>
-          <p class="chart-description">{props.description}</p>
+          <p class="help">{props.description}</p>
         </div>
-        <button type="button" class="button button-quiet" aria-expanded={isTable} aria-controls={`${id}-table`} onClick={() => setTable(!isTable)}>
+        <Button aria-expanded={isTable} aria-controls={`${id}-table`} onClick={() => setTable(!isTable)}>
           {isTable ? "Hide table" : "Show table"}
-          <span class="visually-hidden"> of {props.title.toLowerCase()}</span>
-        </button>
+          <span class="hidden"> of {props.title.toLowerCase()}</span>
+        </Button>
       </header>
       {props.series.length > 1 && <Legend series={props.series} />}
-      <Bars {...props} />
-      <p class="chart-summary">{summary(props)}</p>
+      <Bars {...drawn} />
+      <p class="help">{summary(drawn)}</p>
       <div id={`${id}-table`} hidden={!isTable}>
-        {isTable && <Table {...props} />}
+        {isTable && <Table {...drawn} />}
       </div>
     </section>
   );
 }
 
-function Legend({ series }: { series: Series[] }): JSX.Element {
+function Legend({ series }: { series: Series[] }) {
   return (
     <ul class="chart-legend">
       {series.map(({ label, values }, index) => (
         <li key={label}>
           <svg width="12" height="12" aria-hidden="true">
-            <rect class={`series-${index + 1}`} width="12" height="12" rx="2" />
+            <rect class={`series-${index + 1}`} width="12" height="12" rx="3" />
           </svg>
-          {label} <strong>{exact(values.reduce((sum, value) => sum + value, 0))}</strong>
+          {label} <strong>{exact(sum(values))}</strong>
         </li>
       ))}
     </ul>
   );
 }
 
-function Bars({ title, step, times, series, ...props }: Props): JSX.Element {
+function Bars(props: DrawnProps) {
+  const { title, step, times, series, isUtc } = props;
   const box = useRef<HTMLDivElement>(null);
   const width = useWidth(box);
-  const sums = times.map((_, at) => series.reduce((sum, { values }) => sum + (values[at] ?? 0), 0));
-  const ticks = valueTicks(Math.max(0, ...sums));
+  const ticks = valueTicks(Math.max(0, ...stepTotals(props)));
   const top = ticks[ticks.length - 1] ?? 1;
   const inner = { width: width - AXIS.left, height: HEIGHT - AXIS.top - AXIS.bottom };
   const column = inner.width / Math.max(times.length, 1);
-  const gap = column > 6 ? 2 : column > 3 ? 1 : 0;
+  const gap = column > 8 ? column / 4 : column > 3 ? 1 : 0;
   const y = (value: number) => AXIS.top + inner.height * (1 - value / top);
-  const isLong = times.length > 48;
   return (
     <div class="chart-box" ref={box}>
       <svg role="img" width={width} height={HEIGHT} viewBox={`0 0 ${width} ${HEIGHT}`}>
-        <title>{`${title}: ${summary({ title, step, times, series, ...props })}`}</title>
+        <title>{`${title}. ${summary(props)}`}</title>
         {ticks.map((tick) => (
           <g key={tick} class="chart-grid">
             <line x1={AXIS.left} x2={width} y1={y(tick)} y2={y(tick)} />
@@ -91,13 +98,13 @@ function Bars({ title, step, times, series, ...props }: Props): JSX.Element {
           </g>
         ))}
         {timeTicks(times.length, inner.width / LABEL_WIDTH).map((at) => (
-          <text key={at} class="chart-time" x={AXIS.left + column * (at + 0.5)} y={HEIGHT - 6} text-anchor="middle">
-            {axisTime(times[at] ?? "", step, isLong)}
+          <text key={at} class="chart-time" x={AXIS.left + column * at} y={HEIGHT - 6}>
+            {axisTime(times[at] ?? "", step, times.length > 48, isUtc)}
           </text>
         ))}
         {times.map((time, at) => (
           <g key={time} class="chart-column">
-            <title>{columnText(time, step, series, at)}</title>
+            <title>{stepText(props, at)}</title>
             <rect class="chart-hit" x={AXIS.left + column * at} y={AXIS.top} width={column} height={inner.height} />
             {stack(series, at).map(({ index, from, to }) => (
               <rect
@@ -127,30 +134,40 @@ function stack(series: Series[], at: number): { index: number; from: number; to:
   });
 }
 
-function columnText(time: string, step: Step, series: Series[], at: number): string {
-  return [fullTime(time, step), ...series.map(({ label, values }) => `${label}: ${exact(values[at] ?? 0)}`)].join("\n");
+function sum(values: number[]): number {
+  return values.reduce((all, value) => all + value, 0);
 }
 
-/** The totals, or the highest value and its time, in words. */
-function summary({ total, step, times, series }: Props): string {
-  const sums = times.map((_, at) => series.reduce((sum, { values }) => sum + (values[at] ?? 0), 0));
-  const highest = Math.max(0, ...sums);
+/** The height of each column. */
+function stepTotals({ times, series }: Props): number[] {
+  return times.map((_, at) => sum(series.map(({ values }) => values[at] ?? 0)));
+}
+
+function stepText({ times, step, series, isUtc }: DrawnProps, at: number): string {
+  const values = series.map(({ label, values }) => `${label}: ${exact(values[at] ?? 0)}`);
+  return [fullTime(times[at] ?? "", step, isUtc), ...values].join("\n");
+}
+
+/** The total and the highest value with its time, in words. */
+function summary(props: DrawnProps): string {
+  const { total, step, times, isUtc } = props;
+  const totals = stepTotals(props);
+  const highest = Math.max(0, ...totals);
   if (highest === 0) return "None in this period.";
-  const peak = `${exact(highest)} on ${fullTime(times[sums.indexOf(highest)] ?? "", step)}`;
-  if (total === "highest") return `Highest: ${peak}.`;
-  const all = exact(sums.reduce((sum, value) => sum + value, 0));
-  return `${all} in all. The ${step} with the most: ${peak}.`;
+  const time = fullTime(times[totals.indexOf(highest)] ?? "", step, isUtc);
+  if (total === "highest") return `At most ${exact(highest)}, on ${time}.`;
+  return `${exact(sum(totals))} in all, at most ${exact(highest)} in one ${step} (${time}).`;
 }
 
-function Table({ title, step, times, series }: Props): JSX.Element {
+function Table({ title, step, times, series, isUtc }: DrawnProps) {
   return (
     <div class="chart-table" tabIndex={0} role="region" aria-label={`Data of ${title.toLowerCase()}`}>
       <table>
         <thead>
           <tr>
-            <th scope="col">{step === "day" ? "Day (UTC)" : "Hour"}</th>
+            <th scope="col">{step === "day" ? "Day (UTC)" : isUtc ? "Hour (UTC)" : "Hour (local time)"}</th>
             {series.map(({ label }) => (
-              <th key={label} scope="col" class="number">
+              <th key={label} scope="col">
                 {label}
               </th>
             ))}
@@ -159,11 +176,9 @@ function Table({ title, step, times, series }: Props): JSX.Element {
         <tbody>
           {times.map((time, at) => (
             <tr key={time}>
-              <th scope="row">{fullTime(time, step)}</th>
+              <th scope="row">{fullTime(time, step, isUtc)}</th>
               {series.map(({ label, values }) => (
-                <td key={label} class="number">
-                  {exact(values[at] ?? 0)}
-                </td>
+                <td key={label}>{exact(values[at] ?? 0)}</td>
               ))}
             </tr>
           ))}
@@ -179,9 +194,7 @@ function useWidth(box: { current: HTMLElement | null }): number {
   useEffect(() => {
     const element = box.current;
     if (!element) return undefined;
-    const measure = () => setWidth(Math.max(240, Math.floor(element.clientWidth)));
-    measure();
-    const observer = new ResizeObserver(measure);
+    const observer = new ResizeObserver(() => setWidth(Math.max(200, Math.floor(element.clientWidth))));
     observer.observe(element);
     return () => observer.disconnect();
   }, [box]);
