@@ -27,9 +27,11 @@ type Success<O> = O extends { responses: infer R }
 type Part<O, N extends string> = O extends { parameters: { [K in N]?: infer V } } ? Exclude<V, undefined> : never;
 type Body<O> = O extends { requestBody?: infer B } ? Json<Exclude<B, undefined>> : undefined;
 
+type Optional<T> = { [K in keyof T]?: T[K] | undefined };
+
 interface Request<O> {
   path?: Part<O, "path">;
-  query?: Partial<Part<O, "query">>;
+  query?: Optional<Part<O, "query">>;
   headers?: Record<string, string>;
   body?: Body<O>;
   signal?: AbortSignal;

@@ -1,9 +1,10 @@
 // What is on the screen: the frame with a page, or the pages before the sign-in.
 import { useEffect } from "preact/hooks";
 import { Button } from "./components/button";
-import { ErrorBox, Loading, NoticeRegion, dismissNotice } from "./components/notice";
+import { ErrorBox, Loading, NoticeRegion } from "./components/notice";
 import { Page } from "./components/page";
 import { Shell } from "./components/shell";
+import { CurrentSession } from "./lib/current";
 import { retryDelay } from "./lib/data";
 import { location, match, navigate } from "./lib/router";
 import type { Route } from "./lib/routes";
@@ -78,14 +79,15 @@ function SignedIn({ session }: { session: SessionResponse }) {
   useEffect(() => {
     if (isStart) navigate(HOME, { replace: true });
   }, [isStart]);
-  useEffect(dismissNotice, [path]);
   if (isStart) return null;
   const found = find(path, session);
   return (
-    <Shell session={session} routes={ROUTES} path={path}>
-      <NoticeRegion />
-      {found ? <found.route.component key={path} params={found.params} query={query} /> : <NoSuchPage key={path} />}
-    </Shell>
+    <CurrentSession.Provider value={session}>
+      <Shell session={session} routes={ROUTES} path={path}>
+        <NoticeRegion />
+        {found ? <found.route.component key={path} params={found.params} query={query} /> : <NoSuchPage key={path} />}
+      </Shell>
+    </CurrentSession.Provider>
   );
 }
 

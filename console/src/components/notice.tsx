@@ -2,20 +2,24 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, OfflineError } from "../api";
+import { location } from "../lib/router";
 import { Store, useStore } from "../lib/store";
 import { Button } from "./button";
 
 const message = new Store("");
+
+let path = location.get().path;
+location.subscribe(() => {
+  const next = location.get().path;
+  if (next !== path) message.set("");
+  path = next;
+});
 
 /** Shows what was done, above the page, until the next page. Screen readers announce it. */
 export function notify(text: string): void {
   message.set("");
   // A repeated text is announced only if the region was empty in between.
   setTimeout(() => message.set(text));
-}
-
-export function dismissNotice(): void {
-  message.set("");
 }
 
 /** The region of `notify`. It is always in the document, because regions that appear with their text are not announced. */
@@ -26,7 +30,7 @@ export function NoticeRegion() {
       {text && (
         <div class="notice success">
           <p dir="auto">{text}</p>
-          <button type="button" class="close" aria-label="Dismiss" onClick={dismissNotice}>
+          <button type="button" class="close" aria-label="Dismiss" onClick={() => message.set("")}>
             ×
           </button>
         </div>

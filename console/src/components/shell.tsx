@@ -1,7 +1,6 @@
 // The frame around the pages of a signed-in user: who it is, sign-out, and navigation.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { location } from "../lib/router";
 import type { Route } from "../lib/routes";
 import { useStore } from "../lib/store";
 import type { SessionResponse } from "../pending";
@@ -9,6 +8,12 @@ import { holds, signOut } from "../session";
 import { Button } from "./button";
 import { SessionWatch } from "./session-watch";
 import { Badge, UserText, inUtc } from "./text";
+
+const GROUPS = [
+  ["account", "Your account"],
+  ["content", "Content"],
+  ["admin", "Administration"],
+] as const;
 
 interface Props {
   session: SessionResponse;
@@ -48,8 +53,14 @@ export function Shell({ session, routes, path, children }: Props) {
       </header>
       <div class={isOpen ? "side open" : "side"} id="navigation">
         <nav aria-label="Pages">
-          <Group title="Your account" routes={routes.filter((route) => !route.scopes)} session={session} path={path} />
-          <Group title="Administration" routes={routes.filter((route) => route.scopes)} session={session} path={path} />
+          {GROUPS.map(([group, title]) => (
+            <Group
+              key={group}
+              title={title}
+              routes={routes.filter((route) => route.label && (route.group ?? "admin") === group && holds(session, route.scopes))}
+              path={path}
+            />
+          ))}
         </nav>
         <ZoneSwitch />
       </div>
@@ -64,18 +75,16 @@ export function Shell({ session, routes, path, children }: Props) {
 interface GroupProps {
   title: string;
   routes: Route[];
-  session: SessionResponse;
   path: string;
 }
 
-function Group({ title, routes, session, path }: GroupProps) {
-  const shown = routes.filter((route) => route.label && holds(session, route.scopes));
-  if (shown.length === 0) return null;
+function Group({ title, routes, path }: GroupProps) {
+  if (routes.length === 0) return null;
   return (
     <section>
       <h2>{title}</h2>
       <ul>
-        {shown.map((route) => {
+        {routes.map((route) => {
           const isCurrent = path === route.path;
           const isAbove = path.startsWith(`${route.path}/`);
           return (
@@ -94,7 +103,6 @@ function Group({ title, routes, session, path }: GroupProps) {
 /** Times in local time or UTC, on all pages. */
 function ZoneSwitch() {
   const isUtc = useStore(inUtc);
-  useStore(location);
   return (
     <label class="zone">
       <input type="checkbox" checked={isUtc} onChange={(event) => inUtc.set(event.currentTarget.checked)} />

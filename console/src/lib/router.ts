@@ -32,12 +32,10 @@ export function href(path: string, query: Record<string, string | number | undef
 
 /** Opens a page. With `replace`, the back button skips the current page. */
 export function navigate(to: string, options: { replace?: boolean } = {}): void {
-  if (options.replace) {
-    history.replaceState(null, "", to);
-    location.set(parse());
-  } else {
-    window.location.hash = to;
-  }
+  // Not by `location.hash`, whose event comes later: a message about the next page would be dismissed.
+  if (options.replace) history.replaceState(null, "", to);
+  else history.pushState(null, "", to);
+  location.set(parse());
 }
 
 /** Matches `pattern`, such as `keys/:id`, and returns its parameters. An `:id` matches digits only. */

@@ -16,4 +16,6 @@ export interface Route {
   scopes?: Scope[];
   /** The label of its link in the navigation; absent for pages below another one. */
   label?: string;
+  /** Its part of the navigation; `admin` if absent. */
+  group?: "account" | "content" | "admin";
 }
