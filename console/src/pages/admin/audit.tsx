@@ -47,7 +47,8 @@ export function AuditPage({ query }: PageProps) {
   const filters = filtersIn(query);
   const isFiltered = Object.values(filters).some((value) => value !== "");
   const list = useList(
-    (after, signal) => call("get", "/audit", { query: { ...apiQuery(filters), after, limit: 50 }, signal }),
+    (after, signal) =>
+      call("get", "/audit", { query: { ...apiQuery(filters), ...(after !== undefined && { after }), limit: 50 }, signal }),
     [query.toString()],
   );
   return (

@@ -27,7 +27,12 @@ export function PageHistoryPage({ params }: PageProps) {
   const id = Number(params["id"]);
   const page = useData((signal) => call("get", "/page/{id}", { path: { id }, signal }), [id]);
   const list = useList(
-    (after, signal) => call("get", "/page/{id}/history", { path: { id }, query: { after, limit: 50 }, signal }),
+    (after, signal) =>
+      call("get", "/page/{id}/history", {
+        path: { id },
+        query: { ...(after !== undefined && { after }), limit: 50 },
+        signal,
+      }),
     [id],
   );
   const isDeleted = page.error instanceof ApiError && page.error.status === 404 && list.items.length > 0;

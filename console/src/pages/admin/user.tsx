@@ -6,10 +6,11 @@ import { ConfirmDialog } from "../../components/dialog";
 import { ErrorBox, Notice, notify } from "../../components/notice";
 import { Card, Facts, Page } from "../../components/page";
 import { Time, UserText } from "../../components/text";
+import { useSession } from "../../lib/current";
 import { useData } from "../../lib/data";
 import { href, navigate } from "../../lib/router";
 import type { PageProps } from "../../lib/routes";
-import { useHolds, useOwnId } from "./access";
+import { useHolds } from "./access";
 import { Loaded } from "./load";
 import { RoleDialog } from "./role-dialog";
 import { UserState } from "./user-state";
@@ -66,7 +67,7 @@ type Open = "role" | "disable" | "token" | "delete";
 function Administration({ user, onChange }: AdministrationProps) {
   const [open, setOpen] = useState<Open>();
   const [error, setError] = useState<unknown>();
-  const isOwn = useOwnId() === user.id;
+  const isOwn = useSession().user.id === user.id;
   const close = () => setOpen(undefined);
   const enable = async (done: string) => {
     try {
