@@ -63,6 +63,8 @@ pub struct Settings {
     pub auth: AuthSettings,
     /// `[registration]`
     pub registration: RegistrationSettings,
+    /// `[console]`
+    pub console: ConsoleSettings,
     /// `[roles.<name>]`
     pub roles: RoleSettings,
     /// `[authz]`
@@ -164,6 +166,14 @@ pub struct AuthSettings {
     /// The static key. Empty if there is none.
     #[serde(default)]
     pub api_key_token: StaticKey,
+}
+
+/// `[console]`: the web console.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleSettings {
+    /// Whether `/console/` is served.
+    pub enabled: bool,
 }
 
 /// `[log]`: format and selection of log lines.

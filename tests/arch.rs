@@ -11,7 +11,7 @@ use latchkey::domain::secret::{Secret, SecretKind};
 
 /// The modules from top to bottom. A file belongs to the longest entry that its path starts with. It may import files
 /// of the same entry or of a later one.
-const ORDER: [&str; 36] = [
+const ORDER: [&str; 37] = [
     "cli",
     "server",
     "http/mod",
@@ -26,6 +26,7 @@ const ORDER: [&str; 36] = [
     "http/forward_auth",
     "http/operations",
     "http/resource",
+    "http/static_file",
     "http/guard",
     "http/transport",
     "http/wire",

@@ -1,11 +1,12 @@
 //! The HTTP layer: the only layer that imports actix-web, actix-web-httpauth and paperclip.
 //!
-//! Import order: [`routes`] → [`openapi`] → endpoints ([`account`], [`audit`], [`forward_auth`], [`key`],
-//! [`operations`], [`page`], [`token`]) → `resource` → [`guard`] → [`transport`] → [`wire`] → [`request`]. A module
+//! Import order: [`routes`] → [`openapi`] → endpoints ([`account`], [`audit`], [`console`], [`forward_auth`], [`key`],
+//! [`operations`], [`page`], [`token`]) → `resource`, `static_file` → [`guard`] → [`transport`] → [`wire`] → [`request`]. A module
 //! imports only later ones.
 
 pub mod account;
 pub mod audit;
+pub mod console;
 pub mod forward_auth;
 pub mod guard;
 pub mod key;
@@ -15,6 +16,7 @@ pub mod page;
 pub mod request;
 mod resource;
 pub mod routes;
+mod static_file;
 pub mod token;
 pub mod transport;
 pub mod wire;
@@ -29,6 +31,7 @@ use paperclip::actix::OpenApiExt;
 use paperclip::actix::web;
 use tokio_rustls::TlsAcceptor;
 
+use self::console::PublicSettings;
 use self::openapi::docs;
 use self::operations::index::IndexResponse;
 use self::request::access_log::AccessLog;
@@ -59,6 +62,7 @@ pub fn serve(
     let document = routes::document(settings);
     let metadata = web::Data::new(Metadata::new(&settings.http, settings.roles.roles()));
     let index = web::Data::new(IndexResponse::new(&settings.http.public_url, settings.registration.mode));
+    let console = PublicSettings::new(settings);
     let presentation = web::Data::new(Presentation::new(settings.http.status_codes, document.allowed_methods()));
     let document = web::Data::new(document);
     let service = web::Data::from(service);
@@ -95,6 +99,7 @@ pub fn serve(
             // Last, because actix-web matches routes in the order of registration.
             .configure(metadata::routes)
             .configure(docs::routes)
+            .configure(|config| console.into_iter().for_each(|settings| console::routes(config, settings)))
     });
     Ok((address, server?))
 }

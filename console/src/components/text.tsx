@@ -16,7 +16,8 @@ const FORMAT: Intl.DateTimeFormatOptions = {
   second: "2-digit",
   hourCycle: "h23",
 };
-const LOCAL = new Intl.DateTimeFormat("en-GB", { ...FORMAT, timeZoneName: "short" });
+const LOCAL = new Intl.DateTimeFormat("en-GB", FORMAT);
+const ZONED = new Intl.DateTimeFormat("en-GB", { ...FORMAT, timeZoneName: "short" });
 const UTC = new Intl.DateTimeFormat("en-GB", { ...FORMAT, timeZone: "UTC", timeZoneName: "short" });
 
 interface TimeProps {
@@ -28,16 +29,22 @@ interface TimeProps {
   isBoth?: boolean;
 }
 
-/** A time in the zone that the user chose. The other zone is in the tooltip, or below with `isBoth`. */
+/** A time in the zone that the user chose, with both zones in the tooltip, or in the text with `isBoth`. */
 export function Time({ value, otherwise = "–", isBoth = false }: TimeProps) {
   const isUtc = useStore(inUtc);
   if (!value) return <span class="muted">{otherwise}</span>;
   const date = new Date(value);
-  const [first, second] = isUtc ? [UTC, LOCAL] : [LOCAL, UTC];
+  if (isBoth) {
+    return (
+      <time dateTime={value}>
+        {ZONED.format(date)}
+        <span class="second-line">{UTC.format(date)}</span>
+      </time>
+    );
+  }
   return (
-    <time dateTime={value} title={isBoth ? undefined : second.format(date)}>
-      {first.format(date)}
-      {isBoth && <span class="second-line">{second.format(date)}</span>}
+    <time dateTime={value} title={`${ZONED.format(date)} – ${UTC.format(date)}`}>
+      {(isUtc ? UTC : LOCAL).format(date)}
     </time>
   );
 }
