@@ -23,7 +23,7 @@ const ROUTES = [
   ['#/statistics?period=year', 'Sign-ins'],
 ];
 
-const USER = 'name, surname, website, hashed_password, role, disabled, created_at, updated_at';
+const USER = 'name, surname, website, hashed_password, role, created_at, updated_at, issued_ended_through, acting_ended_through';
 const ENTRY = `at, user_id, credential, role, scopes, action, target, subject_id, version_before, version_after, changed,
   outcome, detail, client, request_id`;
 

@@ -76,7 +76,10 @@ describe('pages', () => {
   for (const width of [320, 3840]) {
     test(`nothing is cut off or scrolls sideways at ${width} px`, async () => {
       await visitAll(pages(ids), { viewport: { width, height: 800 } }, async (page, { name }) => {
-        const { scrollWidth, clientWidth } = await page.evaluate(() => document.documentElement);
+        const { scrollWidth, clientWidth } = await page.evaluate(() => {
+          const { scrollWidth, clientWidth } = document.documentElement;
+          return { scrollWidth, clientWidth };
+        });
         assert.ok(scrollWidth <= clientWidth, `${name}: ${scrollWidth} px of content in ${clientWidth} px`);
       });
     });

@@ -88,16 +88,21 @@ export class Profile {
   }
 }
 
-/** Waits until the page shows its heading and loads nothing more. */
+/** Waits until the page shows its heading and all that it loads. */
 export async function settled(page) {
   await page.locator('h1').first().waitFor();
-  await page.waitForFunction(() => !document.querySelector('[aria-busy="true"]'));
+  await page.waitForFunction(() => !document.querySelector('main .loading, dialog .loading'));
 }
 
 /** Follows a route in the same document. */
 export async function go(page, route) {
   await page.evaluate((hash) => {
-    location.hash = hash;
+    if (location.hash === hash) return undefined;
+    return new Promise((resolve) => {
+      // The console renders after its own listener, which was added first.
+      addEventListener('hashchange', () => requestAnimationFrame(() => setTimeout(resolve)), { once: true });
+      location.hash = hash;
+    });
   }, route);
   await settled(page);
 }

@@ -37,9 +37,10 @@ export function dialogs(ids) {
   const key = `#/keys/${ids.key}`;
   const user = `#/users/${ids.member}`;
   return [
-    { name: 'key-rotate', user: MEMBER, route: key, open: button('Rotate') },
-    { name: 'key-revoke', user: MEMBER, route: key, open: button('Revoke') },
-    { name: 'account-delete', user: MEMBER, route: '#/profile', open: button('Delete account') },
+    { name: 'key-create', user: MEMBER, route: '#/keys', open: button('Create key') },
+    { name: 'key-rotate', user: MEMBER, route: key, open: button('Rotate key') },
+    { name: 'key-revoke', user: MEMBER, route: key, open: button('Revoke key') },
+    { name: 'account-delete', user: MEMBER, route: '#/profile', open: button('Delete your account') },
     { name: 'user-role', user: ADMIN, route: user, open: button('Change role') },
     { name: 'user-sign-in', user: ADMIN, route: user, open: button('End sign-in') },
     { name: 'user-disable', user: ADMIN, route: user, open: button('Disable account') },

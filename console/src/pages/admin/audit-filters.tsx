@@ -1,7 +1,7 @@
 // The filters of the trail. They change the address, so that a link shows the same entries.
 import { useEffect } from "preact/hooks";
 import { LinkButton } from "../../components/button";
-import { Form, SelectField, TextField, useForm } from "../../components/form";
+import { Field, Form, SelectField, useForm, type FormState } from "../../components/form";
 import { href, navigate } from "../../lib/router";
 import { ACTIONS, checkFilters, FILTERS, type FilterValues } from "./audit-terms";
 
@@ -35,13 +35,42 @@ export function AuditFilters({ filters }: { filters: FilterValues }) {
           label="Outcome"
           options={[["", "all"], ...OUTCOMES.map((name) => [name, name] as const)]}
         />
-        <TextField form={form} name="actor" label="Actor" help="Such as user:2, key:7 or anonymous." isOptional />
-        <TextField form={form} name="user" label="User" help="Id of the user on whose account it was done." isOptional />
-        <TextField form={form} name="target" label="Target" help="Such as user:2, key:7 or page:1." isOptional />
-        <TextField form={form} name="since" label="From" help="In your local time." type="datetime-local" isOptional />
-        <TextField form={form} name="until" label="Before" help="In your local time." type="datetime-local" isOptional />
+        <Filter form={form} name="actor" label="Actor" help="Such as user:2, key:7 or anonymous" />
+        <Filter form={form} name="user" label="Account" help="Id of the user for whom it was done" />
+        <Filter form={form} name="target" label="Target" help="Such as user:2, key:7 or page:1" />
+        <Filter form={form} name="since" label="From" help="In your local time" type="datetime-local" />
+        <Filter form={form} name="until" label="Before" help="In your local time" type="datetime-local" />
       </Form>
     </details>
+  );
+}
+
+interface FilterProps {
+  form: FormState<FilterValues>;
+  name: keyof FilterValues;
+  label: string;
+  help: string;
+  type?: "text" | "datetime-local";
+}
+
+/** A text field that may stay empty, as all filters may. */
+function Filter({ form, name, label, help, type = "text" }: FilterProps) {
+  return (
+    <Field label={label} help={help} error={form.errors[name]}>
+      {(attributes) => (
+        <input
+          {...attributes}
+          class="input"
+          // A union of types is no member of the union of inputs.
+          type={type as "text"}
+          autocomplete="off"
+          autocapitalize="none"
+          spellcheck={false}
+          value={form.values[name]}
+          onInput={(event) => form.set(name, event.currentTarget.value)}
+        />
+      )}
+    </Field>
   );
 }
 

@@ -1,4 +1,5 @@
 // Chooses the role of a user.
+import { useEffect } from "preact/hooks";
 import { call, send, type User } from "../../api";
 import { Button } from "../../components/button";
 import { Dialog } from "../../components/dialog";
@@ -33,6 +34,8 @@ function RoleForm({ user, roles, onChange, onClose }: Props & { roles: string[] 
     },
     fieldOf: { scope_not_held: "role", last_admin: "role" },
   });
+  // The form appears after the dialog, which has the focus until then.
+  useEffect(() => form.element.current?.querySelector("select")?.focus(), []);
   const names = roles.includes(user.role) ? roles : [user.role, ...roles];
   return (
     <Form form={form} submitLabel="Change role" beside={<Button onClick={onClose}>Cancel</Button>}>
