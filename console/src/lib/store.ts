@@ -26,12 +26,12 @@ export class Store<T> {
 /** The value of the store; the component renders again when it changes. */
 export function useStore<T>(store: Store<T>): T {
   const [, render] = useState({});
+  const seen = store.get();
   useEffect(() => {
-    const seen = store.get();
     const stop = store.subscribe(() => render({}));
     // The value may have changed between the first rendering and this subscription.
     if (!Object.is(seen, store.get())) render({});
     return stop;
   }, [store]);
-  return store.get();
+  return seen;
 }
