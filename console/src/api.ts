@@ -1,5 +1,6 @@
 // Requests to the API, typed by the OpenAPI document.
 import type { components, paths } from "./schema";
+import { Store } from "./lib/store";
 import type { PendingPaths } from "./pending";
 
 type Api = paths & PendingPaths;
@@ -113,8 +114,33 @@ interface AnyRequest {
   signal?: AbortSignal;
 }
 
+/** Changes are repeated this many times while the server is busy. */
+const REPEATS = 4;
+/** The longest wait before a repetition, in seconds. */
+const LONGEST_WAIT = 10;
+
+/** Whether a change waits for a busy server. */
+export const isWaiting = new Store(false);
+
 /** As `call`, but for answers that are not JSON. */
 export async function send(method: Method, path: string, request: AnyRequest = {}): Promise<Response> {
+  for (let repeats = 0; ; repeats += 1) {
+    try {
+      return await sendOnce(method, path, request);
+    } catch (error) {
+      // `busy` means that nothing was done. Reads are repeated where they are shown.
+      const isRepeatable = error instanceof ApiError && error.code === "busy" && method !== "get" && repeats < REPEATS;
+      if (!isRepeatable) throw error;
+      const seconds = Math.min(Math.max(error.retryAfter ?? 0, 2 ** repeats), LONGEST_WAIT);
+      isWaiting.set(true);
+      // Different clients must not come back at the same moment.
+      await new Promise((resume) => setTimeout(resume, seconds * 1_000 * (1 + Math.random() / 4)));
+      isWaiting.set(false);
+    }
+  }
+}
+
+async function sendOnce(method: Method, path: string, request: AnyRequest): Promise<Response> {
   const init: RequestInit = {
     method: method.toUpperCase(),
     headers: { Accept: "application/json", ...request.headers },

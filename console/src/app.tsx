@@ -1,5 +1,6 @@
 // What is on the screen: the frame with a page, or the pages before the sign-in.
 import { useEffect } from "preact/hooks";
+import { isWaiting } from "./api";
 import { Button } from "./components/button";
 import { ErrorBox, Loading, NoticeRegion } from "./components/notice";
 import { Page } from "./components/page";
@@ -33,12 +34,23 @@ export function App() {
           {now.is === "unknown" ? <Starting error={now.error} /> : <SignedOut notice={now.notice} />}
         </main>
       )}
+      <Waiting />
     </>
   );
 }
 
 function Brand() {
   return <p class="brand">Latchkey</p>;
+}
+
+/** Says why a form takes long. */
+function Waiting() {
+  const isBusy = useStore(isWaiting);
+  return (
+    <div class="waiting" role="status">
+      {isBusy && <p>The server is busy. The console tries again…</p>}
+    </div>
+  );
 }
 
 /** Until the server says who is signed in, the screen shows nothing of an account. */

@@ -18,6 +18,7 @@ export function SessionWatch({ session }: { session: SessionResponse }) {
       if (left <= 0) clear(ENDED);
       else setSeconds(left <= WARN_BEFORE ? Math.ceil(left / 1_000) : undefined);
     };
+    check();
     // Timers stop while a computer sleeps, so the time is compared each second.
     const timer = setInterval(check, 1_000);
     document.addEventListener("visibilitychange", check);

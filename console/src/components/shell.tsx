@@ -62,7 +62,9 @@ export function Shell({ session, routes, path, children }: Props) {
             />
           ))}
         </nav>
-        <ZoneSwitch />
+        <footer>
+          <ZoneSwitch />
+        </footer>
       </div>
       <main ref={main} tabIndex={-1}>
         {children}

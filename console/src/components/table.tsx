@@ -1,7 +1,7 @@
 // Tables, which become cards on narrow screens, and endless lists.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import type { List } from "../lib/data";
+import { retryDelay, type List } from "../lib/data";
 import { Button } from "./button";
 import { EmptyState, ErrorBox, Loading } from "./notice";
 
@@ -76,7 +76,7 @@ export function ListTable<T>({ list, empty, ...table }: ListTableProps<T>) {
     <>
       {list.items.length > 0 && <Table {...table} items={list.items} />}
       {isEmpty && <EmptyState title={empty.title}>{empty.text}</EmptyState>}
-      <ErrorBox error={list.error} onRetry={list.reload} />
+      <ErrorBox error={list.error} onRetry={list.reload} isRetrying={retryDelay(list.error, 0) !== undefined} />
       {list.isLoading && <Loading />}
       {!list.isComplete && list.items.length > 0 && (
         <div ref={end} class="more">

@@ -144,7 +144,7 @@ function Change({ value, onChanged }: { value: Key; onChanged: (key: Key) => voi
   };
   return (
     <Card title="Change">
-      <KeyForm key={value.previous_expires_at} known={value} submitLabel="Save" submit={change} />
+      <KeyForm known={value} submitLabel="Save" submit={change} />
     </Card>
   );
 }

@@ -3,15 +3,16 @@ import { useRef, useState } from "preact/hooks";
 import { call, type FreshKey, type Key, type Scope } from "../../api";
 import { Button } from "../../components/button";
 import { Dialog } from "../../components/dialog";
-import { EmptyState, ErrorBox, Loading } from "../../components/notice";
+import { EmptyState } from "../../components/notice";
 import { Page } from "../../components/page";
 import { ShownOnce } from "../../components/shown-once";
 import { Table, type Column } from "../../components/table";
 import { Scopes, Time, UserText } from "../../components/text";
 import { useSession } from "../../lib/current";
-import { retryDelay, useData } from "../../lib/data";
+import { useData } from "../../lib/data";
 import { href } from "../../lib/router";
 import { holds } from "../../session";
+import { Loaded } from "../admin/load";
 import { KeyForm, type KeyValues } from "./key-form";
 import { KeyState, LastUse } from "./key-state";
 
@@ -37,7 +38,6 @@ export function KeysPage() {
   const session = useSession();
   const list = useData((signal) => call("get", "/me/keys", { signal }), []);
   const [isOpen, setOpen] = useState(false);
-  const items = list.value?.items ?? [];
   const create = holds(session, ["keys:write"]) && (
     <Button kind="primary" onClick={() => setOpen(true)}>
       Create key
@@ -49,14 +49,17 @@ export function KeysPage() {
   };
   return (
     <Page title="API keys" intro="Each of your scripts and devices can have a key of its own." actions={create}>
-      <ErrorBox error={list.error} onRetry={list.reload} isRetrying={retryDelay(list.error, 0) !== undefined} />
-      {list.value === undefined && list.isLoading && <Loading />}
-      {list.value !== undefined && items.length === 0 && (
-        <EmptyState title="No API keys yet">
-          A key opens the API for a script or device, with the scopes that you choose. You can revoke it at any time.
-        </EmptyState>
-      )}
-      {items.length > 0 && <Table caption="Your API keys" columns={COLUMNS} items={items} keyOf={({ id }) => id} />}
+      <Loaded data={list}>
+        {({ items }) =>
+          items.length > 0 ? (
+            <Table caption="Your API keys" columns={COLUMNS} items={items} keyOf={({ id }) => id} />
+          ) : (
+            <EmptyState title="No API keys yet">
+              A key opens the API for a script or device, with the scopes that you choose. You can revoke it at any time.
+            </EmptyState>
+          )
+        }
+      </Loaded>
       {isOpen && <CreateDialog onClose={close} />}
     </Page>
   );

@@ -3,20 +3,20 @@ import { useState } from "preact/hooks";
 import { call } from "../../api";
 import { Button } from "../../components/button";
 import { ConfirmDialog } from "../../components/dialog";
-import { ErrorBox, Loading, Notice, notify } from "../../components/notice";
+import { Notice, notify } from "../../components/notice";
 import { Page } from "../../components/page";
 import { Table, type Column } from "../../components/table";
 import { Badge, Time, UserText } from "../../components/text";
-import { retryDelay, useData } from "../../lib/data";
+import { useData } from "../../lib/data";
 import { browserName } from "../../lib/user-agent";
 import type { SessionListItem } from "../../pending";
 import { signOut } from "../../session";
+import { Loaded } from "../admin/load";
 
 export function SessionsPage() {
   const list = useData((signal) => call("get", "/me/sessions", { signal }), []);
   const [chosen, setChosen] = useState<SessionListItem[]>([]);
-  const items = list.value?.items ?? [];
-  const others = items.filter(({ current }) => !current);
+  const others = (list.value?.items ?? []).filter(({ current }) => !current);
 
   const end = async () => {
     for (const { id } of chosen) await call("delete", "/me/sessions/{id}", { path: { id } });
@@ -64,9 +64,9 @@ export function SessionsPage() {
         )
       }
     >
-      <ErrorBox error={list.error} onRetry={list.reload} isRetrying={retryDelay(list.error, 0) !== undefined} />
-      {list.value === undefined && list.isLoading && <Loading />}
-      {items.length > 0 && <Table caption="Your sessions" columns={columns} items={items} keyOf={({ id }) => id} />}
+      <Loaded data={list}>
+        {({ items }) => <Table caption="Your sessions" columns={columns} items={items} keyOf={({ id }) => id} />}
+      </Loaded>
       <Notice>
         Apps and scripts do not use sessions: see your <a href="#/keys">API keys</a>. If you do not know a session, end it
         and <a href="#/password">change your password</a>.
