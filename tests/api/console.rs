@@ -57,6 +57,17 @@ fn the_files_name_no_other_host() {
     }
 }
 
+/// The exception is `sessionStorage`, which holds the mark that a sign-out is not confirmed.
+#[test]
+fn the_console_stores_no_data_in_the_browser() {
+    let script = String::from_utf8(decompressed(SCRIPT)).unwrap();
+    for storage in ["localStorage", "indexedDB", "document.cookie", "caches.open", "serviceWorker"] {
+        assert!(!script.contains(storage), "{storage}");
+    }
+    let written: Vec<_> = script.match_indices("sessionStorage.setItem(").collect();
+    assert_eq!(written.len(), 1, "{written:?}");
+}
+
 fn assert_is_never_stored(answer: &Answer) {
     assert_eq!((answer.status, answer.header("cache-control")), (200, "no-store"), "{answer:?}");
 }

@@ -34,17 +34,18 @@ export function Time({ value, otherwise = "–", isBoth = false }: TimeProps) {
   const isUtc = useStore(inUtc);
   if (!value) return <span class="muted">{otherwise}</span>;
   const date = new Date(value);
+  const [zoned, utc] = [ZONED.format(date), UTC.format(date)];
   if (isBoth) {
     return (
       <time dateTime={value}>
-        {ZONED.format(date)}
-        <span class="second-line">{UTC.format(date)}</span>
+        {zoned}
+        {utc !== zoned && <span class="second-line">{utc}</span>}
       </time>
     );
   }
   return (
-    <time dateTime={value} title={`${ZONED.format(date)} – ${UTC.format(date)}`}>
-      {(isUtc ? UTC : LOCAL).format(date)}
+    <time dateTime={value} title={`${zoned} – ${utc}`}>
+      {isUtc ? utc : LOCAL.format(date)}
     </time>
   );
 }

@@ -88,7 +88,7 @@ function Rotation({ value, onRotated }: { value: Key; onRotated: () => void }) {
       {isOpen && (
         <Dialog title={fresh ? "The key has a new secret" : "Rotate this key"} onClose={close} isDismissible={!fresh}>
           {fresh ? (
-            <ShownOnce label={`New secret of “${fresh.name}”`} secret={fresh.key} onClose={close}>
+            <ShownOnce label="New secret of the key" secret={fresh.key} onClose={close}>
               {fresh.previous_expires_at && (
                 <p>
                   The old secret is valid until <Time value={fresh.previous_expires_at} />.

@@ -82,7 +82,7 @@ function CreateDialog({ onClose }: { onClose: (isCreated: boolean) => void }) {
       isDismissible={!created}
     >
       {created ? (
-        <ShownOnce label={`Secret of “${created.name}”`} secret={created.key} onClose={() => onClose(true)}>
+        <ShownOnce label="Secret of the key" secret={created.key} onClose={() => onClose(true)}>
           <p class="help">
             Send it as <code>Token: …</code> or <code>Authorization: Bearer …</code>
           </p>
