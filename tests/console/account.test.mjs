@@ -99,7 +99,7 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       assert.equal((await send(server, 'GET', '/me', { token: secret })).status, 200);
       await profile.context.grantPermissions(['clipboard-read', 'clipboard-write']);
       await press(page, 'Copy');
-      await page.getByText('Copied').waitFor();
+      await page.getByText('Copied', { exact: true }).waitFor();
       assert.equal(await page.evaluate(() => navigator.clipboard.readText()), secret);
       await page.reload();
       await page.getByRole('link', { name: 'Laptop' }).click();

@@ -194,7 +194,7 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       const cells = await page.getByRole('row').locator('td:nth-child(2)').allTextContents();
       assert.ok(cells.length > 0 && cells.every((text) => text.startsWith('Page changed')), cells.join());
       await page.getByRole('link', { name: 'Clear filters' }).click();
-      await page.getByText('Registration').first().waitFor();
+      await page.getByRole('table').getByText('Registration').first().waitFor();
       assert.equal(await page.getByLabel('Actor').inputValue(), '');
     });
 

@@ -152,7 +152,8 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.signIn(MEMBER);
       const end = new Date(Date.now() + 180_000).toISOString();
       await profile.context.route('**/session', async (route) => {
-        const response = await route.fetch();
+        const headers = { ...route.request().headers(), 'sec-fetch-site': 'same-origin' };
+        const response = await route.fetch({ headers });
         await route.fulfill({ response, json: { ...(await response.json()), expires_at: end } });
       });
       const page = await profile.tab('#/profile');

@@ -15,7 +15,7 @@ type Change = components["schemas"]["PageChangeResponse"];
 
 const COLUMNS: Column<Change>[] = [
   { label: "Time", cell: ({ at }) => <Time value={at} />, kind: "tight" },
-  { label: "Action", cell: ({ action }) => actionText(action) },
+  { label: "Action", cell: ({ action }) => actionText(action), kind: "tight" },
   { label: "Fields", cell: ({ changed }) => changed.join(", ") || "–" },
   { label: "Version", cell: ({ version_after }) => version_after ?? "–", kind: "number" },
   { label: "Actor", cell: ({ actor }) => <Reference value={actor} />, kind: "tight" },
