@@ -109,7 +109,10 @@ export function ConfirmDialog({ title, children, confirmLabel, typed, onConfirm,
           <Button kind="danger" type="submit" isPending={isPending}>
             {confirmLabel}
           </Button>
-          <Button onClick={onClose}>Cancel</Button>
+          {/* Enter must not destroy anything before it was read. */}
+          <Button onClick={onClose} autofocus={typed === undefined}>
+            Cancel
+          </Button>
         </div>
       </form>
     </Dialog>

@@ -76,7 +76,7 @@ export function ListTable<T>({ list, empty, ...table }: ListTableProps<T>) {
     <>
       {list.items.length > 0 && <Table {...table} items={list.items} />}
       {isEmpty && <EmptyState title={empty.title}>{empty.text}</EmptyState>}
-      <ErrorBox error={list.error} onRetry={list.reload} isRetrying={retryDelay(list.error, 0) !== undefined} />
+      <ErrorBox error={list.error} onRetry={list.retry} isRetrying={retryDelay(list.error, 0) !== undefined} />
       {list.isLoading && <Loading />}
       {!list.isComplete && list.items.length > 0 && (
         <div ref={end} class="more">

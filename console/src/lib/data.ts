@@ -73,6 +73,9 @@ export interface List<T> {
   /** Whether there is nothing more to load. */
   isComplete: boolean;
   more(): void;
+  /** Loads the part again that failed. */
+  retry(): void;
+  /** Loads the list again from its beginning. */
   reload(): void;
 }
 
@@ -108,6 +111,7 @@ export function useList<T>(
     more: () => {
       if (!data.isLoading && next !== undefined) setAfter(next);
     },
+    retry: data.reload,
     reload: () => {
       reset();
       data.reload();
