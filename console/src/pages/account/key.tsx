@@ -13,7 +13,7 @@ import { useData } from "../../lib/data";
 import { href, navigate } from "../../lib/router";
 import type { PageProps } from "../../lib/routes";
 import { holds } from "../../session";
-import { Loaded } from "../admin/load";
+import { Loaded } from "../../components/loaded";
 import { KeyForm, type KeyValues } from "./key-form";
 import { KeyState, LastUse, isExpired } from "./key-state";
 

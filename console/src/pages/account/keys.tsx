@@ -12,7 +12,7 @@ import { useSession } from "../../lib/current";
 import { useData } from "../../lib/data";
 import { href } from "../../lib/router";
 import { holds } from "../../session";
-import { Loaded } from "../admin/load";
+import { Loaded } from "../../components/loaded";
 import { KeyForm, type KeyValues } from "./key-form";
 import { KeyState, LastUse } from "./key-state";
 

@@ -5,6 +5,7 @@ import { notify } from "../../components/notice";
 import { Card, Page } from "../../components/page";
 import { refresh } from "../../session";
 import { useSettings } from "../../settings";
+import { AccountName } from "./account-name";
 import { NewPasswordField, lengthError } from "./new-password";
 
 const INITIAL = { current_password: "", new_password: "" };
@@ -37,6 +38,7 @@ export function PasswordPage() {
     <Page title="Password" intro="A new password ends your other sessions and your access token. You stay signed in here.">
       <Card>
         <Form form={form} submitLabel="Change password">
+          <AccountName />
           <PasswordField form={form} name="current_password" label="Current password" autoComplete="current-password" />
           <NewPasswordField form={form} name="new_password" label="New password" />
           <label class="check">

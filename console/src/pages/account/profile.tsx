@@ -9,6 +9,7 @@ import { Card, Facts, Page } from "../../components/page";
 import { Badge, Scopes, Time, UserText } from "../../components/text";
 import { useSession } from "../../lib/current";
 import { ended, refresh } from "../../session";
+import { AccountName } from "./account-name";
 import { PersonFields } from "./person";
 
 export function ProfilePage() {
@@ -73,6 +74,7 @@ function EmailCard() {
   return (
     <Card title="Change your e-mail address">
       <Form form={form} submitLabel="Change e-mail address">
+        <AccountName />
         <TextField
           form={form}
           name="email"

@@ -11,7 +11,7 @@ import { useData } from "../../lib/data";
 import { browserName } from "../../lib/user-agent";
 import type { SessionListItem } from "../../pending";
 import { signOut } from "../../session";
-import { Loaded } from "../admin/load";
+import { Loaded } from "../../components/loaded";
 
 export function SessionsPage() {
   const list = useData((signal) => call("get", "/me/sessions", { signal }), []);

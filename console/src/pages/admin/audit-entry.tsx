@@ -8,7 +8,7 @@ import { href } from "../../lib/router";
 import type { PageProps } from "../../lib/routes";
 import { actionText } from "./audit-terms";
 import { Outcome, Reference } from "./audit-text";
-import { Loaded } from "./load";
+import { Loaded } from "../../components/loaded";
 
 export function AuditEntryPage({ params }: PageProps) {
   const id = Number(params["id"]);

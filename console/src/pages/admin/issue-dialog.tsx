@@ -5,7 +5,8 @@ import { Button } from "../../components/button";
 import { Dialog } from "../../components/dialog";
 import { Field, Form, SelectField, TextField, useForm } from "../../components/form";
 import { Notice } from "../../components/notice";
-import { SecretBox, Time } from "../../components/text";
+import { ShownOnce } from "../../components/shown-once";
+import { Time } from "../../components/text";
 import type { components } from "../../schema";
 
 type Issued = components["schemas"]["KeyIssueResponse"];
@@ -104,24 +105,23 @@ function metadataOf(text: string): Record<string, unknown> | undefined {
 
 function Outcome({ issued, onClose }: { issued: Issued; onClose: () => void }) {
   const secret = issued.key ?? issued.claim;
+  if (secret) {
+    return (
+      <ShownOnce label={issued.key ? "Secret of the key" : "Claim code"} secret={secret} onClose={onClose}>
+        {issued.claim && (
+          <p>
+            Can be claimed until <Time value={issued.claim_expires_at} />.
+          </p>
+        )}
+      </ShownOnce>
+    );
+  }
   return (
     <div class="form">
-      {secret ? (
-        <>
-          <Notice kind="warning">Copy it now. It is not shown again.</Notice>
-          <SecretBox label={issued.key ? "Secret of the key" : "Claim code"} secret={secret} />
-          {issued.claim && (
-            <p>
-              Can be claimed until <Time value={issued.claim_expires_at} />.
-            </p>
-          )}
-        </>
-      ) : (
-        <Notice>This order already has this key. Its secret was shown when it was issued.</Notice>
-      )}
+      <Notice>This order already has this key. Its secret was shown when it was issued.</Notice>
       <div class="form-actions">
         <Button kind="primary" onClick={onClose}>
-          {secret ? "I have copied it" : "Close"}
+          Close
         </Button>
       </div>
     </div>

@@ -10,7 +10,7 @@ import { useData } from "../../lib/data";
 import { href } from "../../lib/router";
 import type { PageProps } from "../../lib/routes";
 import { IssuedStateBadge } from "./issued-state";
-import { Loaded } from "./load";
+import { Loaded } from "../../components/loaded";
 
 export function IssuedKeyPage({ params }: PageProps) {
   const id = Number(params["id"]);

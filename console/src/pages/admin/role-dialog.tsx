@@ -6,7 +6,7 @@ import { Dialog } from "../../components/dialog";
 import { Form, SelectField, useForm } from "../../components/form";
 import { notify } from "../../components/notice";
 import { useData } from "../../lib/data";
-import { Loaded } from "./load";
+import { Loaded } from "../../components/loaded";
 
 interface Props {
   user: User;

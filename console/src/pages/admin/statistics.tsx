@@ -9,7 +9,7 @@ import { useData } from "../../lib/data";
 import { href } from "../../lib/router";
 import type { PageProps } from "../../lib/routes";
 import type { StatsItem, StatsResponse } from "../../pending";
-import { Loaded } from "./load";
+import { Loaded } from "../../components/loaded";
 
 const HOURS = 3_600_000;
 

@@ -11,7 +11,7 @@ import { useData } from "../../lib/data";
 import { href, navigate } from "../../lib/router";
 import type { PageProps } from "../../lib/routes";
 import { useHolds } from "./access";
-import { Loaded } from "./load";
+import { Loaded } from "../../components/loaded";
 import { RoleDialog } from "./role-dialog";
 import { UserState } from "./user-state";
 
