@@ -8,7 +8,7 @@ import { after, before, describe, test } from 'node:test';
 import { ADMIN, MEMBER, populate } from './support/accounts.mjs';
 import { checkAccessibility } from './support/axe.mjs';
 import { NARROW, Profile, WIDE, go, launch, settled } from './support/browser.mjs';
-import { dialogs, pages } from './support/pages.mjs';
+import { dialogs, pages, states } from './support/pages.mjs';
 import { CONFIGURATIONS, Server } from './support/server.mjs';
 import { fillStatistics } from './support/statistics.mjs';
 
@@ -55,6 +55,16 @@ describe('pages', () => {
         await visitAll(pages(ids), { colorScheme, viewport }, async (page, { name }) => {
           await page.screenshot({ path: join(PICTURES, `${name}-${look}.png`), fullPage: true });
           await checkAccessibility(page, `${name} ${look}`);
+        });
+      });
+
+      test(`errors, secrets and tables have no violation of WCAG 2.2 AA, ${look}`, async () => {
+        await visitAll(states(), { colorScheme, viewport }, async (page, { name, open }) => {
+          await open(page);
+          await page.screenshot({ path: join(PICTURES, `state-${name}-${look}.png`) });
+          await checkAccessibility(page, `${name} ${look}`);
+          const copied = page.getByRole('button', { name: 'I have copied it' });
+          if (await copied.isVisible()) await copied.click();
         });
       });
 

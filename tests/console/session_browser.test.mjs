@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
 import { ADMIN, MEMBER, createAccounts, request, tokenOf } from './support/accounts.mjs';
+import { checkAccessibility } from './support/axe.mjs';
 import { Profile, go, launch, settled } from './support/browser.mjs';
 import { COOKIE } from './support/http.mjs';
 import { CONFIGURATIONS, PASSWORD, Server } from './support/server.mjs';
@@ -134,6 +135,7 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       assert.equal(await warning.count(), 0);
       await profile.context.clock.runFor('00:45');
       await warning.waitFor();
+      await checkAccessibility(page, 'the warning');
       await page.getByRole('button', { name: 'Stay signed in' }).press('Enter');
       await warning.waitFor({ state: 'detached' });
       await profile.context.clock.runFor('57:30');

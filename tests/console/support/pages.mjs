@@ -1,4 +1,4 @@
-// Every page and every dialog of the console.
+// Every page and every dialog of the console, and pages in other states than the first one.
 
 import { ADMIN, MEMBER } from './accounts.mjs';
 
@@ -47,5 +47,81 @@ export function dialogs(ids) {
     { name: 'user-delete', user: ADMIN, route: user, open: button('Delete account') },
     { name: 'issue-key', user: ADMIN, route: '#/issued-keys', open: button('Issue a key') },
     { name: 'issued-key-revoke', user: ADMIN, route: `#/issued-keys/${ids.issued}`, open: button('Revoke key') },
+  ];
+}
+
+/** Pages after `open` did something: errors, secrets, outages. They have the properties of dialogs. */
+export function states() {
+  return [
+    {
+      name: 'sign-in-errors',
+      user: null,
+      route: '#/sign-in',
+      open: async (page) => {
+        await page.getByRole('button', { name: 'Sign in', exact: true }).click();
+        await page.locator('[aria-invalid=true]').first().waitFor();
+      },
+    },
+    {
+      name: 'register-errors',
+      user: null,
+      route: '#/register',
+      open: async (page) => {
+        await page.getByRole('main').getByRole('button', { name: 'Register' }).click();
+        await page.locator('[aria-invalid=true]').first().waitFor();
+      },
+    },
+    {
+      name: 'menu',
+      user: ADMIN,
+      route: '#/profile',
+      open: async (page) => {
+        const menu = page.getByRole('button', { name: 'Menu' });
+        if (await menu.isVisible()) await menu.click();
+      },
+    },
+    {
+      name: 'statistics-table',
+      user: ADMIN,
+      route: '#/statistics',
+      open: (page) => page.getByRole('button', { name: /^Show table/ }).first().click(),
+    },
+    {
+      name: 'audit-filter-errors',
+      user: ADMIN,
+      route: '#/audit?outcome=failure',
+      open: async (page) => {
+        await page.getByLabel('Actor').fill('nobody');
+        await page.getByRole('button', { name: 'Apply filters' }).click();
+        await page.locator('[aria-invalid=true]').waitFor();
+      },
+    },
+    {
+      name: 'issued-key-secret',
+      user: ADMIN,
+      route: '#/issued-keys',
+      open: async (page) => {
+        await button('Issue a key')(page);
+        await page.getByRole('dialog').getByLabel('Name').fill('Gift');
+        await page.getByRole('dialog').getByLabel('Scopes').fill('translate:use');
+        await page.getByRole('button', { name: 'Issue key', exact: true }).click();
+        await page.getByText(/^lkk_/).waitFor();
+      },
+    },
+    {
+      name: 'user-server-error',
+      user: ADMIN,
+      route: '#/users',
+      open: async (page) => {
+        const body = { title: 'Error', status: 500, code: 'internal', detail: 'The disk is full.', request_id: '5f0c3c9e' };
+        await page.route('**/keys?*', (route) => {
+          return route.fulfill({ status: 500, contentType: 'application/problem+json', body: JSON.stringify(body) });
+        });
+        await page.evaluate(() => {
+          location.hash = '#/issued-keys';
+        });
+        await page.getByText('The disk is full').waitFor();
+      },
+    },
   ];
 }
