@@ -1,7 +1,7 @@
 // A page that needs one object before it can show anything.
 import type { ComponentChildren } from "preact";
-import { ErrorBox, Loading } from "./notice";
 import { retryDelay, type Data } from "../lib/data";
+import { ErrorBox, Loading } from "./notice";
 
 interface Props<T> {
   data: Data<T>;
