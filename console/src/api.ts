@@ -114,6 +114,8 @@ interface AnyRequest {
   signal?: AbortSignal;
 }
 
+/** Routes that do not use the session, and so do not extend it. */
+const PUBLIC = new Set(["/console/settings.json", "/register"]);
 /** Changes are repeated this many times while the server is busy. */
 const REPEATS = 4;
 /** The longest wait before a repetition, in seconds. */
@@ -158,7 +160,7 @@ async function sendOnce(method: Method, path: string, request: AnyRequest): Prom
     return lost();
   });
   if (response.ok) {
-    observer?.onAnswer(date(response));
+    if (!PUBLIC.has(path)) observer?.onAnswer(date(response));
     return response;
   }
   const error = await failure(response);
