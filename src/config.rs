@@ -22,6 +22,7 @@ mod postgres_uri;
 mod proxies;
 mod registration;
 mod roles;
+mod session;
 mod sources;
 mod tls;
 mod values;
@@ -35,6 +36,7 @@ pub use self::postgres_uri::PostgresUri;
 pub use self::proxies::{ClientHeader, Networks, Origins};
 pub use self::registration::{EmailDomains, RegistrationMode, RegistrationSettings};
 pub use self::roles::RoleSettings;
+pub use self::session::SessionSettings;
 pub use self::sources::Places;
 use self::sources::Sources;
 pub use self::tls::TlsSettings;
@@ -61,6 +63,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// `[auth]`
     pub auth: AuthSettings,
+    /// `[session]`
+    pub session: SessionSettings,
     /// `[registration]`
     pub registration: RegistrationSettings,
     /// `[console]`
@@ -159,7 +163,7 @@ pub struct AuthSettings {
     pub password_min_length: usize,
     /// Maximum length of a new password in characters.
     pub password_max_length: usize,
-    /// Maximum number of tokens and API keys in the cache. 0 disables the cache.
+    /// Maximum number of tokens, sessions and API keys in the cache. 0 disables the cache.
     pub cache_size: usize,
     /// Seconds for which cached credentials are accepted for reads while the database does not answer.
     pub serve_stale_seconds: u64,
@@ -331,6 +335,7 @@ impl Settings {
                 "This serves cached credentials, but auth.cache_size is 0. Set auth.cache_size, or set this to 0.";
             return Err(ConfigError::new("auth.serve_stale_seconds", rule));
         }
+        self.session.check()?;
         self.registration.check()?;
         self.roles.check()?;
         self.authz.check(&self.http)?;

@@ -150,6 +150,8 @@ pub enum CredentialHeader {
     Token,
     /// `Authorization: Bearer …`. At routes where OAuth clients authenticate, also `Authorization: Basic …`.
     Bearer,
+    /// `Cookie: …` with the secret of a browser session.
+    Cookie,
 }
 
 /// Why a caller is denied. Except for [`Denial::RegistrationClosed`], the caller is authenticated.
@@ -163,6 +165,8 @@ pub enum Denial {
     NeedsUser,
     /// The sign-in token of a user is required, not an API key.
     NeedsSignIn,
+    /// A browser session is required.
+    NeedsSession,
     /// A sign-in token with all scopes of its user is required.
     Narrowed,
     /// The secret was replaced by a rotation and must not change its key.
@@ -196,6 +200,7 @@ impl Denial {
             Self::NoRule => "no_rule",
             Self::NeedsUser => "user_required",
             Self::NeedsSignIn => "sign_in_required",
+            Self::NeedsSession => "session_required",
             Self::WrongPassword => "wrong_password",
             Self::RegistrationClosed => "registration_closed",
         }

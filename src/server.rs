@@ -150,7 +150,7 @@ impl Server {
             ended = metrics_server => ended,
             () = stop_on_signal(&service, socket, &handle, &settings, &mut signals) => Ok(()),
             () = certificate_reload => Ok(()),
-            () = service.identities().key_usage().run() => Ok(()),
+            () = service.identities().last_uses().run() => Ok(()),
             () = service.lifecycle().purge().run() => Ok(()),
             () = service.lifecycle().cleanups().run() => Ok(()),
             () = service.trail().refusals().run() => Ok(()),
@@ -162,10 +162,10 @@ impl Server {
         let deadline = Instant::now() + LAST_WRITES_TIMEOUT;
         let last_writes = async {
             service.trail().refusals().flush().await;
-            service.identities().key_usage().flush().await;
+            service.identities().last_uses().flush().await;
         };
         if tokio::time::timeout_at(deadline, last_writes).await.is_err() {
-            log::warn!("could not write the counts of refused requests and the last use of keys");
+            log::warn!("could not write the counts of refused requests and the last use of keys and sessions");
         }
         match tokio::time::timeout_at(deadline, close_database(&service, follower)).await {
             Ok(Ok(())) => {}

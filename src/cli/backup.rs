@@ -33,7 +33,7 @@ pub(super) enum BackupCommand {
         /// Replace a database that holds data. Its data is lost
         #[arg(long)]
         replace: bool,
-        /// End all sign-in tokens of the backup
+        /// End all sign-in tokens and sessions of the backup
         #[arg(long)]
         revoke_tokens: bool,
         /// End all API keys of the backup
@@ -89,11 +89,11 @@ fn show_restored(
     url: &impl std::fmt::Display,
     output: Output,
 ) -> Outcome {
-    let Restored { manifest, tokens, keys, migrations } = restored;
+    let Restored { manifest, tokens, sessions, keys, migrations } = restored;
     let revoked = match (options.revoke_tokens, options.revoke_keys) {
-        (false, false) => "tokens and keys",
+        (false, false) => "tokens, sessions and keys",
         (true, false) => "keys",
-        (false, true) => "tokens",
+        (false, true) => "tokens and sessions",
         (true, true) => "",
     };
     if !revoked.is_empty() {
@@ -104,8 +104,14 @@ fn show_restored(
              --revoke-keys"
         );
     }
-    let line = format!("restored {url}: {}; revoked {tokens} tokens and {keys} keys", summary(manifest));
-    let more = [("migrations", json!(migrations)), ("revoked_tokens", json!(tokens)), ("revoked_keys", json!(keys))];
+    let line =
+        format!("restored {url}: {}; revoked {tokens} tokens, {sessions} sessions and {keys} keys", summary(manifest));
+    let more = [
+        ("migrations", json!(migrations)),
+        ("revoked_tokens", json!(tokens)),
+        ("ended_sessions", json!(sessions)),
+        ("revoked_keys", json!(keys)),
+    ];
     output.show(&with(manifest, more), line)
 }
 

@@ -114,16 +114,17 @@ pub fn delete_of(conn: &mut Conn, user: UserId) -> Result<bool, AppError> {
     Ok(diesel::delete(access_tokens::table.find(user.0)).execute(conn)? > 0)
 }
 
-/// Deletes the tokens of at most `limit` users with higher ids than `after`. Returns the number of deleted tokens, and
-/// the last of these users if there may be more. The number is lower if other transactions delete some of the tokens
-/// meanwhile.
-pub fn delete_some(conn: &mut Conn, after: UserId, limit: i64) -> Result<(usize, Option<UserId>), AppError> {
+/// At most `limit` users with higher ids than `after` who have a token, in the order of their ids.
+pub fn owners_after(conn: &mut Conn, after: UserId, limit: i64) -> Result<Vec<UserId>, AppError> {
     let some = access_tokens::table.filter(access_tokens::user_id.gt(after.0)).order(access_tokens::user_id);
-    let users: Vec<i64> = some.limit(limit).select(access_tokens::user_id).load(conn)?;
-    let is_full = i64::try_from(users.len()).is_ok_and(|found| found >= limit);
-    let last = users.last().copied().map(UserId).filter(|_| is_full);
-    let ended = diesel::delete(access_tokens::table.filter(access_tokens::user_id.eq_any(users))).execute(conn)?;
-    Ok((ended, last))
+    let ids: Vec<i64> = some.limit(limit).select(access_tokens::user_id).load(conn)?;
+    Ok(ids.into_iter().map(UserId).collect())
+}
+
+/// Deletes the tokens of these users. Returns the number of deleted tokens.
+pub fn delete_of_all(conn: &mut Conn, users: &[UserId]) -> Result<usize, AppError> {
+    let users = users.iter().map(|user| user.0);
+    Ok(diesel::delete(access_tokens::table.filter(access_tokens::user_id.eq_any(users))).execute(conn)?)
 }
 
 /// Deletes all tokens. Returns their number.

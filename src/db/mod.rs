@@ -14,6 +14,7 @@ pub mod known_networks;
 pub mod owned;
 pub mod pages;
 mod schema;
+pub mod sessions;
 pub mod sign_in_failures;
 pub mod transfer;
 pub mod user_roles;

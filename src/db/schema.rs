@@ -34,6 +34,19 @@ diesel::table! {
 }
 
 diesel::table! {
+    sessions (id) {
+        id -> BigInt,
+        user_id -> BigInt,
+        digest -> Text,
+        created_at -> Timestamp,
+        last_used_at -> Timestamp,
+        expires_at -> Timestamp,
+        client -> Nullable<Text>,
+        user_agent -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
     api_keys (id) {
         id -> BigInt,
         owner_id -> BigInt,
@@ -143,7 +156,8 @@ diesel::joinable!(access_tokens -> users (user_id));
 diesel::joinable!(api_keys -> users (owner_id));
 diesel::joinable!(issue_requests -> api_keys (key_id));
 diesel::joinable!(pages -> users (owner_id));
-diesel::allow_tables_to_appear_in_same_query!(users, access_tokens, api_keys, issue_requests, pages);
+diesel::joinable!(sessions -> users (user_id));
+diesel::allow_tables_to_appear_in_same_query!(users, access_tokens, sessions, api_keys, issue_requests, pages);
 diesel::allow_tables_to_appear_in_same_query!(known_networks, sign_in_failures);
 
 /// Calls a macro with every table and what a role that serves must be granted on it. `docs/operations.md` has the same
@@ -153,6 +167,7 @@ macro_rules! for_each_table {
         $then! {
             users: "SELECT, INSERT, UPDATE, DELETE",
             access_tokens: "SELECT, INSERT, UPDATE, DELETE",
+            sessions: "SELECT, INSERT, UPDATE, DELETE",
             api_keys: "SELECT, INSERT, UPDATE, DELETE",
             issue_requests: "SELECT, INSERT, UPDATE, DELETE",
             pages: "SELECT, INSERT, UPDATE, DELETE",
@@ -196,6 +211,16 @@ macro_rules! for_each_copied_table {
                 created_at: NaiveDateTime,
                 expiration_date: NaiveDateTime,
                 sign_in_id: i64,
+            }
+            sessions by "id", postgres sessions::id, sqlite sessions::id => {
+                id: i64,
+                user_id: i64,
+                digest: String,
+                created_at: NaiveDateTime,
+                last_used_at: NaiveDateTime,
+                expires_at: NaiveDateTime,
+                client: Option<String>,
+                user_agent: Option<String>,
             }
             api_keys by "id", postgres api_keys::id, sqlite api_keys::id => {
                 id: i64,

@@ -33,6 +33,10 @@ id!(
     KeyId
 );
 id!(
+    /// The id of a row of `sessions`.
+    SessionId
+);
+id!(
     /// The id of a row of `audit_entries`.
     EntryId
 );
@@ -53,4 +57,8 @@ impl ResourceId for PageId {
 
 impl ResourceId for KeyId {
     const KIND: &'static str = "key";
+}
+
+impl ResourceId for SessionId {
+    const KIND: &'static str = "session";
 }

@@ -16,5 +16,6 @@ pub mod role;
 pub mod roles;
 pub mod scope;
 pub mod secret;
+pub mod session;
 pub mod text;
 pub mod user;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::id::{EntryId, KeyId, UserId};
+use super::id::{EntryId, KeyId, SessionId, UserId};
 use super::role::RoleName;
 use super::roles::Role;
 use super::scope::{Grant, Scope};
@@ -13,7 +13,7 @@ use crate::error::{CredentialHeader, Denial};
 /// The caller of a guarded route.
 #[derive(Clone, Debug)]
 pub enum Principal {
-    /// A user with a sign-in token, or an API key, and the header that carried the credential.
+    /// A user with a sign-in token or a session, or an API key, and the header that carried the credential.
     User(Arc<Identity>, CredentialHeader),
     /// The holder of the static key (`auth.api_key_token`). It stands for no user and has no scopes.
     StaticKey,
@@ -44,14 +44,24 @@ pub struct Identity {
     pub issued_at: Timestamp,
     /// The time from which the credential is expired. `None` if it does not expire.
     pub expires_at: Option<Timestamp>,
+    /// The time from which a session is expired unless it is used before. `None` for other credentials.
+    pub idle_at: Option<Timestamp>,
 }
 
 impl Identity {
-    /// The id of the key, own or issued. `None` for a sign-in token.
+    /// The id of the key, own or issued. `None` for a sign-in token or a session.
     pub fn key(&self) -> Option<KeyId> {
         match self.credential {
-            Credential::Token(_) => None,
+            Credential::Token(_) | Credential::Session(_) => None,
             Credential::OwnKey(key) | Credential::IssuedKey(key) => Some(key),
+        }
+    }
+
+    /// The id of the session. `None` for other credentials.
+    pub fn session(&self) -> Option<SessionId> {
+        match self.credential {
+            Credential::Session(session) => Some(session),
+            Credential::Token(_) | Credential::OwnKey(_) | Credential::IssuedKey(_) => None,
         }
     }
 
@@ -84,6 +94,8 @@ impl Identity {
 pub enum Credential {
     /// A sign-in token, by the audit entry of its sign-in.
     Token(EntryId),
+    /// A browser session.
+    Session(SessionId),
     /// A key that its owner created for their own use.
     OwnKey(KeyId),
     /// A key that its owner issued to another person.
@@ -128,7 +140,7 @@ impl Principal {
         }
     }
 
-    /// Accepts a user with a sign-in token or an own key.
+    /// Accepts a user with a sign-in token, a session or an own key.
     ///
     /// Errors: [`Denial::NeedsUser`].
     pub fn is_user(&self) -> Result<(), Denial> {
@@ -138,7 +150,7 @@ impl Principal {
         }
     }
 
-    /// Accepts a user with a sign-in token.
+    /// Accepts a user with a sign-in token or a session.
     ///
     /// Errors: [`Denial::NeedsSignIn`] for a key, [`Denial::NeedsUser`] for the static key.
     pub fn is_signed_in(&self) -> Result<(), Denial> {
@@ -149,8 +161,8 @@ impl Principal {
         }
     }
 
-    /// Accepts a user with a sign-in token that holds all scopes of the user's role. Changes of the account itself
-    /// require such a token.
+    /// Accepts a user with a session, or with a sign-in token that holds all scopes of the user's role. Changes of the
+    /// account itself require one of these.
     ///
     /// Errors: those of [`Self::is_signed_in`], and [`Denial::Narrowed`].
     pub fn is_fully_signed_in(&self) -> Result<(), Denial> {
@@ -158,6 +170,16 @@ impl Principal {
         match self {
             Self::User(identity, _) if identity.narrowed => Err(Denial::Narrowed),
             _ => Ok(()),
+        }
+    }
+
+    /// Accepts a user with a session.
+    ///
+    /// Errors: [`Denial::NeedsSession`].
+    pub fn is_in_session(&self) -> Result<(), Denial> {
+        match self {
+            Self::User(identity, _) if identity.session().is_some() => Ok(()),
+            Self::User(..) | Self::StaticKey => Err(Denial::NeedsSession),
         }
     }
 

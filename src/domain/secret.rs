@@ -1,4 +1,4 @@
-//! Secrets: tokens, API keys and claim codes. They are random, and the database stores only their digests.
+//! Secrets: tokens, API keys, claim codes and those of browser sessions. They are random, and the database stores only their digests.
 //!
 //! A secret is `<prefix>_` + 43 base62 characters (32 random bytes) + 6 base62 characters (CRC-32 of everything
 //! before). A double click selects the whole secret, and secret scanners find it by its prefix. The checksum rejects
@@ -29,11 +29,13 @@ pub enum SecretKind {
     ApiKey,
     /// A claim code, which can be exchanged once for the secret of an API key.
     Claim,
+    /// The secret of a browser session, which only its cookie carries.
+    Session,
 }
 
 impl SecretKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::SignIn, Self::ApiKey, Self::Claim];
+    pub const ALL: [Self; 4] = [Self::SignIn, Self::ApiKey, Self::Claim, Self::Session];
 
     /// The part before the underscore. A changed prefix invalidates all existing secrets of the kind.
     pub const fn prefix(self) -> &'static str {
@@ -41,6 +43,7 @@ impl SecretKind {
             Self::SignIn => "lkt",
             Self::ApiKey => "lkk",
             Self::Claim => "lkc",
+            Self::Session => "lks",
         }
     }
 
@@ -219,8 +222,13 @@ mod tests {
 
     #[test]
     fn kinds_are_distinguished_by_their_prefixes() {
-        for (kind, prefix) in [(SecretKind::SignIn, "lkt_"), (SecretKind::ApiKey, "lkk_"), (SecretKind::Claim, "lkc_")]
-        {
+        let prefixes = [
+            (SecretKind::SignIn, "lkt_"),
+            (SecretKind::ApiKey, "lkk_"),
+            (SecretKind::Claim, "lkc_"),
+            (SecretKind::Session, "lks_"),
+        ];
+        for (kind, prefix) in prefixes {
             let secret = Secret::generate(kind).unwrap();
             let hint = secret.hint();
             let text = secret.reveal();
@@ -286,7 +294,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_never_panics(text in "(lk[tkc]_)?([0-9A-Za-z]{40,60}|\\PC{0,80})") {
+        fn parsing_never_panics(text in "(lk[tkcs]_)?([0-9A-Za-z]{40,60}|\\PC{0,80})") {
             prop_assert_eq!(SecretKind::of(&text), None);
         }
     }

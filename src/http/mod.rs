@@ -1,8 +1,8 @@
 //! The HTTP layer: the only layer that imports actix-web, actix-web-httpauth and paperclip.
 //!
 //! Import order: [`routes`] → [`openapi`] → endpoints ([`account`], [`audit`], [`console`], [`forward_auth`], [`key`],
-//! [`operations`], [`page`], [`token`]) → `resource`, `static_file` → [`guard`] → [`transport`] → [`wire`] → [`request`]. A module
-//! imports only later ones.
+//! [`operations`], [`page`], [`session`], [`token`]) → `resource`, `static_file` → [`guard`] → [`transport`] → [`wire`] →
+//! [`request`]. A module imports only later ones.
 
 pub mod account;
 pub mod audit;
@@ -16,6 +16,7 @@ pub mod page;
 pub mod request;
 mod resource;
 pub mod routes;
+pub mod session;
 mod static_file;
 pub mod token;
 pub mod transport;
@@ -32,6 +33,7 @@ use paperclip::actix::web;
 use tokio_rustls::TlsAcceptor;
 
 use self::console::PublicSettings;
+use self::guard::same_origin::PublicOrigin;
 use self::openapi::docs;
 use self::operations::index::IndexResponse;
 use self::request::access_log::AccessLog;
@@ -72,6 +74,7 @@ pub fn serve(
     let metrics = settings.metrics.listen.address().map(|_| service.metrics());
     let proxies = web::Data::new(Proxies::new(&settings.http));
     let origins = web::Data::new(settings.http.cors_origins.clone());
+    let public_origin = web::Data::new(PublicOrigin::new(&settings.http));
     let transport = Transport {
         workers: settings.server.workers(),
         connections: settings.server.connections,
@@ -89,6 +92,7 @@ pub fn serve(
             .app_data(in_flight.clone())
             .app_data(proxies.clone())
             .app_data(origins.clone())
+            .app_data(public_origin.clone())
             .wrap(from_fn(edge::catch_panics))
             .wrap(cors::cors(&origins))
             .wrap(from_fn(cors::explain_rejected_preflight))

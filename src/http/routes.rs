@@ -12,7 +12,7 @@ use crate::http::openapi::Document;
 use crate::http::operations::{health, index};
 use crate::http::resource::Resource;
 use crate::http::token::{introspect, revoke, sign_in};
-use crate::http::{audit, guard, page};
+use crate::http::{audit, guard, page, session};
 
 /// The OpenAPI document of these routes.
 pub fn document(settings: &Settings) -> Document {
@@ -23,6 +23,7 @@ pub fn document(settings: &Settings) -> Document {
 fn resources() -> Vec<Resource> {
     vec![
         sign_in::resource(),
+        session::resource(),
         me::resource(),
         own::resource(),
         issued::resource(),
@@ -42,6 +43,7 @@ fn resources() -> Vec<Resource> {
 pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
     let guard = || HttpAuthentication::with_fn(guard::guard);
     let client = || HttpAuthentication::with_fn(guard::client);
+    let session_or_anonymous = || HttpAuthentication::with_fn(guard::session_or_anonymous);
     let client_or_anonymous = || HttpAuthentication::with_fn(guard::client_or_anonymous);
     config
         .service(web::resource("/").route(web::get().to(index::index)))
@@ -53,6 +55,14 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
             web::resource("/token").guard(matching::Not(matching::Delete())).route(web::post().to(sign_in::sign_in)),
         )
         .service(web::resource("/token").wrap(guard()).route(web::delete().to(sign_in::sign_out)))
+        .service(web::resource("/session").guard(matching::Get()).wrap(guard()).route(web::get().to(session::read)))
+        .service(
+            web::resource("/session")
+                .guard(matching::Delete())
+                .wrap(session_or_anonymous())
+                .route(web::delete().to(session::sign_out)),
+        )
+        .service(web::resource("/session").route(web::post().to(session::create)))
         .service(web::resource("/revoke").wrap(client_or_anonymous()).route(web::post().to(revoke::revoke)))
         .service(web::resource("/introspect").wrap(client()).route(web::post().to(introspect::introspect)))
         // Proxies may use any method; the document shows GET only.
@@ -70,6 +80,8 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
                 .route(web::delete().to(me::delete)),
         )
         .service(web::resource("/me/password").wrap(guard()).route(web::put().to(me::set_password)))
+        .service(web::resource("/me/sessions").wrap(guard()).route(web::get().to(session::list)))
+        .service(web::resource("/me/sessions/{id}").wrap(guard()).route(web::delete().to(session::end)))
         .service(web::resource("/me/activity").wrap(guard()).route(web::get().to(audit::activity)))
         .service(
             web::resource("/me/keys").wrap(guard()).route(web::get().to(own::list)).route(web::post().to(own::create)),

@@ -10,6 +10,7 @@ pub(crate) mod limits;
 pub mod lists;
 pub mod page;
 pub mod password;
+pub mod session;
 pub mod token;
 pub mod transfer;
 mod validation;
@@ -27,7 +28,7 @@ use self::lifecycle::purge::Purge;
 use self::limits::Limits;
 use self::password::Hasher;
 use crate::clock::Clock;
-use crate::config::{AuthSettings, RegistrationSettings, Settings};
+use crate::config::{AuthSettings, RegistrationSettings, SessionSettings, Settings};
 use crate::db::Db;
 pub use crate::db::{Caller, caller, for_one_request, set_caller};
 use crate::domain::roles::Roles;
@@ -39,6 +40,7 @@ pub struct Service {
     db: Db,
     clock: Clock,
     settings: AuthSettings,
+    session: SessionSettings,
     registration: RegistrationSettings,
     roles: Roles,
     passwords: Hasher,
@@ -54,13 +56,14 @@ pub struct Service {
 impl Service {
     /// Creates the components and starts the hashing threads. Errors: [`AppError`] if these cannot start.
     pub fn new(db: Db, clock: Clock, settings: &Settings) -> Result<Self, AppError> {
-        let Settings { auth, registration, authz, audit, limits, roles, .. } = settings;
+        let Settings { auth, session, registration, authz, audit, limits, roles, .. } = settings;
         let roles = roles.roles().clone();
         let passwords = Hasher::start(auth.hash_threads, auth.hash_lanes, auth.hash_queue, auth.bcrypt_cost)?;
         let metrics = Arc::new(Metrics::new(passwords.waits(), db.waits()));
         let stop_after = limits.account_stop;
         let limits = Arc::new(Limits::new(db.clone(), clock.clone(), limits, Arc::clone(&metrics)));
-        let identities = Arc::new(Identities::new(&db, clock.clone(), auth, roles.clone(), Arc::clone(&limits)));
+        let identities =
+            Arc::new(Identities::new(&db, clock.clone(), (auth, *session), roles.clone(), Arc::clone(&limits)));
         let pruning = Arc::new(Pruning::new(db.clone(), clock.clone(), Arc::clone(&metrics), *audit));
         let purge = Purge::new(db.clone(), clock.clone(), stop_after, Arc::clone(&pruning));
         Ok(Self {
@@ -69,6 +72,7 @@ impl Service {
             pruning,
             forwarding: ForwardPolicy::new(authz),
             settings: auth.clone(),
+            session: *session,
             roles,
             registration: registration.clone(),
             db,

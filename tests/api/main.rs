@@ -28,6 +28,7 @@ mod operations;
 mod page;
 mod registration;
 mod security_page;
+mod session;
 mod token;
 mod transfer;
 mod transport;

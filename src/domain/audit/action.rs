@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::id::{KeyId, PageId, UserId};
+use crate::domain::id::{KeyId, PageId, SessionId, UserId};
 
 macro_rules! actions {
     ($($variant:ident = $name:literal, $effect:ident: $description:literal,)*) => {
@@ -56,6 +56,8 @@ actions! {
     DeleteUser = "user.delete", Ends: "The account and everything it owns were deleted",
     CleanUp = "user.cleanup", Keeps: "The background work of an earlier change of the account is complete",
     RevokeToken = "token.revoke", Ends: "An operator or admin ended sign-in tokens, or the holder of a token ended it",
+    CreateSession = "session.create", Ends: "A user signed in to a browser session",
+    EndSession = "session.end", Ends: "A browser session ended before its time",
     CreateKey = "key.create", Keeps: "A user created a key for themselves",
     IssueKey = "key.issue", Keeps: "A key was issued to another person or service",
     ClaimKey = "key.claim", Ends: "A claim code was exchanged for the secret of the key",
@@ -91,6 +93,8 @@ pub enum Target {
     Page(PageId),
     /// The sign-in token of a user.
     Token(UserId),
+    /// A browser session.
+    Session(SessionId),
     /// The sign-in tokens of all users.
     AllTokens,
     /// A route: method and pattern, or method and path of a forwarded request.
@@ -126,6 +130,7 @@ impl fmt::Display for Target {
             Self::Key(id) => write!(f, "key:{id}"),
             Self::Page(id) => write!(f, "page:{id}"),
             Self::Token(owner) => write!(f, "token-of-user:{owner}"),
+            Self::Session(id) => write!(f, "session:{id}"),
             Self::AllTokens => f.write_str("tokens"),
             Self::Route(route) => f.write_str(route),
             Self::Trail(part) => f.write_str(part.name()),

@@ -16,8 +16,8 @@ pub struct Actor {
     pub actor: String,
     /// The account that acted: the user, or the owner of the key.
     pub user: Option<UserId>,
-    /// The credential: `token:<id of the sign-in entry>`, `key:<id>`, `claim:<id of the key>`, `password`, `none`,
-    /// `static-key`, `command-line`, `server`, or `various` for a sum.
+    /// The credential: `token:<id of the sign-in entry>`, `session:<id>`, `key:<id>`, `claim:<id of the key>`,
+    /// `password`, `none`, `static-key`, `command-line`, `server`, or `various` for a sum.
     pub credential: String,
     /// Role and scopes in force. `None` if there is no user.
     pub level: Option<Level>,
@@ -54,11 +54,12 @@ impl Actor {
         Self { actor: name.into(), user: None, credential: name.into(), level: None }
     }
 
-    /// A user with a sign-in token, or an API key.
+    /// A user with a sign-in token or a session, or an API key.
     pub fn identity(identity: &Identity) -> Self {
         let actor = identity.subject();
         let credential = match identity.credential {
             Credential::Token(sign_in) => format!("token:{sign_in}"),
+            Credential::Session(session) => format!("session:{session}"),
             Credential::OwnKey(_) | Credential::IssuedKey(_) => actor.clone(),
         };
         Self { actor, user: Some(identity.user_id), credential, level: Some(identity.level.clone()) }
@@ -69,7 +70,7 @@ impl Actor {
         Self { actor: format!("user:{user}"), user: Some(user), credential: "password".into(), level: Some(level) }
     }
 
-    /// The holder of a token or key at `/revoke`. Possession does not prove that the holder is its user.
+    /// The holder of a token, key or session secret at `/revoke`. Possession does not prove that the holder is its user.
     pub fn holder(identity: &Identity) -> Self {
         Self { credential: Self::identity(identity).credential, ..Self::anonymous() }
     }

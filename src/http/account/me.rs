@@ -1,5 +1,6 @@
 //! The endpoints under `/me` that read, change and delete the caller's account.
 
+use actix_web::http::header::SET_COOKIE;
 use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
 use serde::Deserialize;
 use serde_json::json;
@@ -9,8 +10,9 @@ use crate::http::account::users::UserResponse;
 use crate::http::guard::permit::{IsUser, ManageAccount, Permit};
 use crate::http::resource::{EXAMPLE_PASSWORD, Resource};
 use crate::http::wire::body::Json;
+use crate::http::wire::cookie;
 use crate::http::wire::error::HttpError;
-use crate::http::wire::reply::{NoContent, Reply};
+use crate::http::wire::reply::{NoContent, NoContentWith, Reply};
 use crate::service::Service;
 use crate::service::account::me::AccountEdit;
 
@@ -26,7 +28,7 @@ pub(crate) fn resource() -> Resource {
 /// The entries of the operations that end the caller's token in the OpenAPI document.
 pub(crate) fn sign_out_resource() -> Resource {
     Resource {
-        tag: ("Sign-out", "What ends your token: sign-out, a new password, the deletion of your account"),
+        tag: ("Sign-out", "What ends your token or session: sign-out, a new password, the deletion of your account"),
         examples: vec![(
             "PasswordRequest",
             // The same password, so that the example does not change it.
@@ -96,6 +98,9 @@ pub async fn edit(
 ///
 /// Next, sign in again with `POST /token`.
 ///
+/// It also ends all of your browser sessions. If you make the request with one of them, that session continues with a
+/// new cookie.
+///
 /// Unless `revoke_keys` is false, it also revokes the API keys that act on the account: all that you created for
 /// yourself, and those issued to others with scopes of Latchkey. Issued keys with external scopes only stay valid.
 #[api_v2_operation(operation_id = "changePassword", tags("Sign-out"))]
@@ -103,11 +108,11 @@ pub async fn set_password(
     service: web::Data<Service>,
     permit: Permit<ManageAccount>,
     body: Json<PasswordRequest>,
-) -> Result<NoContent, HttpError> {
+) -> Result<NoContentWith, HttpError> {
     let PasswordRequest { current_password, new_password, revoke_keys } = body.0;
     let (current, new) = (Password::new(current_password), Password::new(new_password));
-    service.change_password(permit.0, current, new, revoke_keys.unwrap_or(true)).await?;
-    Ok(NoContent)
+    let renewed = service.change_password(permit.0, current, new, revoke_keys.unwrap_or(true)).await?;
+    Ok(NoContentWith(renewed.map(|secret| (SET_COOKIE, cookie::with_secret(secret))).into_iter().collect()))
 }
 
 /// Delete my account

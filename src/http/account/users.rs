@@ -2,7 +2,7 @@
 
 use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::domain::id::UserId;
@@ -22,11 +22,7 @@ use crate::service::account::users::Administration;
 
 /// The entries of the administration of users in the OpenAPI document.
 pub(crate) fn resource() -> Resource {
-    let user = json!({
-        "id": 3, "name": "Grace", "surname": "Hopper", "email": EXAMPLE_EMAIL, "website": "https://grace.example.org",
-        "role": "member", "role_is_defined": true, "disabled": false,
-        "sign_in_stopped": false, "created_at": EXAMPLE_TIME, "updated_at": EXAMPLE_TIME,
-    });
+    let user = example_user();
     Resource {
         tag: ("Users", "The administration of all users, for auditors and admins"),
         parameters: vec![
@@ -53,6 +49,15 @@ pub(crate) fn resource() -> Resource {
         ],
         ..Resource::default()
     }
+}
+
+/// The user of all examples, as responses show it.
+pub(crate) fn example_user() -> Value {
+    json!({
+        "id": 3, "name": "Grace", "surname": "Hopper", "email": EXAMPLE_EMAIL, "website": "https://grace.example.org",
+        "role": "member", "role_is_defined": true, "disabled": false,
+        "sign_in_stopped": false, "created_at": EXAMPLE_TIME, "updated_at": EXAMPLE_TIME,
+    })
 }
 
 /// A registration.

@@ -4,6 +4,7 @@
 //! first of several headers, distinguishes `bearer` from `Bearer`, and does not know the header `Token`.
 
 pub mod permit;
+pub mod same_origin;
 
 use std::borrow::Cow;
 
@@ -17,6 +18,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::domain::audit::ClientInfo;
 use crate::domain::principal::Principal;
 use crate::error::{AppError, CredentialHeader, Reason};
+use crate::http::wire::cookie;
 use crate::http::wire::error::HttpError;
 use crate::http::wire::header::split_scheme;
 use crate::service::Service;
@@ -34,6 +36,9 @@ pub enum CredentialSchemes {
     /// Additionally the password of `Authorization: Basic`, where OAuth libraries send the client secret (RFC 6749,
     /// section 2.3.1). The user name is ignored.
     OrBasic,
+    /// Additionally the cookie of a browser session, if there is no credential in the headers above. The request must
+    /// come from a page of this server.
+    OrSession,
 }
 
 /// The credential of a request and the header it came from; `None` if the request has no credential.
@@ -58,6 +63,16 @@ fn presented_credential(headers: &HeaderMap, schemes: CredentialSchemes) -> Resu
         (None, Some(other)) => Ok(Some((other, CredentialHeader::Bearer))),
         (None, None) => Ok(None),
     }
+}
+
+/// The secret of the session cookie. Errors: several such cookies, or a request that a page of another site may have
+/// sent.
+fn presented_session(request: &HttpRequest) -> Result<PresentedCredential<'_>, HttpError> {
+    let Some(secret) = cookie::session_secret(request.headers())? else {
+        return Ok(None);
+    };
+    same_origin::check(request)?;
+    Ok(Some((secret.into(), CredentialHeader::Cookie)))
 }
 
 /// The value of a header that must not be repeated.
@@ -88,7 +103,11 @@ pub async fn identify(
     let Some(service) = request.app_data::<web::Data<Service>>() else {
         return Err(AppError::Internal("the guard has no service".into()).into());
     };
-    let Some((credential, header)) = presented_credential(request.headers(), schemes)? else {
+    let presented = match presented_credential(request.headers(), schemes)? {
+        None if schemes == CredentialSchemes::OrSession => presented_session(request)?,
+        presented => presented,
+    };
+    let Some((credential, header)) = presented else {
         return Ok(None);
     };
     let client = request.extensions().get::<ClientInfo>().and_then(|client_info| client_info.client);
@@ -99,8 +118,24 @@ pub async fn identify(
 pub async fn guard(request: ServiceRequest, (): ()) -> Result<ServiceRequest, (Error, ServiceRequest)> {
     // The edge has replaced HEAD by GET.
     let purpose = if request.method() == Method::GET { Purpose::Read } else { Purpose::Change };
-    let found = identify(request.request(), CredentialSchemes::TokenOrBearer, purpose).await;
+    let found = identify(request.request(), CredentialSchemes::OrSession, purpose).await;
     admit(request, found.and_then(require_principal))
+}
+
+/// Like [`guard`], for a route that also accepts requests without a session, or with a session that has ended. It
+/// rejects every request of another site's page, also one without the cookie.
+pub async fn session_or_anonymous(request: ServiceRequest, (): ()) -> Result<ServiceRequest, (Error, ServiceRequest)> {
+    const ENDED: Reason = Reason::BadCredential(CredentialHeader::Cookie);
+    if same_origin::is_stated(request.request())
+        && let Err(error) = same_origin::check(request.request())
+    {
+        return Err((error.into(), request));
+    }
+    let found = match identify(request.request(), CredentialSchemes::OrSession, Purpose::Change).await {
+        Err(HttpError::App(AppError::Unauthenticated(ENDED))) => Ok(None),
+        found => found,
+    };
+    admit(request, found)
 }
 
 /// Like [`guard`], for routes where OAuth clients authenticate to introspect a token. Introspection is a read.

@@ -17,6 +17,7 @@ use crate::domain::audit::{Caller, ClientInfo, RequestContext};
 use crate::domain::principal::Principal;
 use crate::domain::scope::Scope;
 use crate::error::{AppError, Denial, Reason};
+use crate::http::wire::cookie::SESSION_COOKIE;
 use crate::http::wire::error::{AccessDenied, HttpError};
 use crate::service::Service;
 
@@ -24,6 +25,9 @@ use crate::service::Service;
 pub const TOKEN_SCHEME: &str = "token";
 /// The OpenAPI name of the password flow, whose tokens go into `Authorization: Bearer`.
 pub const PASSWORD_SCHEME: &str = "password";
+
+/// The OpenAPI name of the cookie of a browser session.
+pub const SESSION_SCHEME: &str = "session";
 
 /// What to enter in the dialog of the page.
 const PASSWORD_DESCRIPTION: &str = "Enter your e-mail address and your password. Leave all scopes unselected: the token then \
@@ -57,12 +61,14 @@ pub(crate) use permissions;
 permissions! {
     /// Any valid credential, including the static key.
     Authenticated: None, |_| Ok(());
-    /// A user: a sign-in token, or a key of the user's own.
+    /// A user: a sign-in token, a session, or a key of the user's own.
     IsUser: None, Principal::is_user;
-    /// A sign-in token.
+    /// A sign-in token or a session.
     IsSignedIn: None, Principal::is_signed_in;
-    /// A sign-in token with all scopes of the user's role.
+    /// A session, or a sign-in token with all scopes of the user's role.
     ManageAccount: None, Principal::is_fully_signed_in;
+    /// A session.
+    UsesSession: None, Principal::is_in_session;
     /// `keys:read`, for the caller's own keys.
     ReadKeys: Some(Scope::KeysRead), Principal::is_user;
     /// `keys:write`, for the caller's own keys.
@@ -85,6 +91,10 @@ pub struct Permit<P: Permission>(pub RequestContext, PhantomData<P>);
 /// The context of a request from any caller. The caller is anonymous, unless [`super::client_or_anonymous`] has
 /// authenticated it.
 pub struct AnyCaller(pub RequestContext);
+
+/// The context of a request with an open session; `None` for a request without one. On a route with
+/// [`super::session_or_anonymous`].
+pub struct OpenSessionOrNone(pub Option<RequestContext>);
 
 /// The context of a request from any caller, if registration is open.
 pub struct Registrant(pub RequestContext);
@@ -128,6 +138,20 @@ impl FromRequest for AnyCaller {
     }
 }
 
+impl FromRequest for OpenSessionOrNone {
+    type Error = HttpError;
+    type Future = Ready<Result<Self, HttpError>>;
+
+    /// Errors: another credential, like [`Permit`].
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        if request.extensions().contains::<Principal>() {
+            let permit = Permit::<UsesSession>::from_request(request, payload).into_inner();
+            return ready(permit.map(|permit| Self(Some(permit.0))));
+        }
+        ready(Ok(Self(None)))
+    }
+}
+
 impl FromRequest for Registrant {
     type Error = HttpError;
     type Future = Ready<Result<Self, HttpError>>;
@@ -152,23 +176,29 @@ impl Apiv2Schema for AnyCaller {}
 
 impl OperationModifier for AnyCaller {}
 
+impl Apiv2Schema for OpenSessionOrNone {}
+
+impl OperationModifier for OpenSessionOrNone {}
+
 impl Apiv2Schema for Registrant {}
 
 impl OperationModifier for Registrant {}
 
 impl<P: Permission> Apiv2Schema for Permit<P> {}
 
-/// Marks the operation as guarded: either scheme is accepted.
+/// Marks the operation as guarded: any scheme is accepted. `openapi` removes those that a route ignores.
 impl<P: Permission> OperationModifier for Permit<P> {
     fn update_security(operation: &mut DefaultOperationRaw) {
         let scope = P::SCOPE.map(|scope| scope.name().to_owned());
         operation.security.push([(TOKEN_SCHEME.to_owned(), Default::default())].into());
         operation.security.push([(PASSWORD_SCHEME.to_owned(), scope.into_iter().collect())].into());
+        operation.security.push([(SESSION_SCHEME.to_owned(), Default::default())].into());
     }
 
     fn update_security_definitions(map: &mut BTreeMap<String, SecurityScheme>) {
         map.insert(TOKEN_SCHEME.to_owned(), token_scheme());
         map.insert(PASSWORD_SCHEME.to_owned(), password_scheme());
+        map.insert(SESSION_SCHEME.to_owned(), session_scheme());
     }
 }
 
@@ -179,6 +209,19 @@ fn token_scheme() -> SecurityScheme {
         name: Some("Token".to_owned()),
         description: Some(
             "Or enter a token from `POST /token`, or an API key, without a prefix such as `Bearer`.".to_owned(),
+        ),
+        ..SecurityScheme::default()
+    }
+}
+
+/// paperclip writes an `apiKey` scheme of Swagger 2, which has no cookies; `openapi` sets the place.
+fn session_scheme() -> SecurityScheme {
+    SecurityScheme {
+        type_: "apiKey".to_owned(),
+        in_: Some("cookie".to_owned()),
+        name: Some(SESSION_COOKIE.to_owned()),
+        description: Some(
+            "Leave it empty: `POST /session` sets the cookie, and the browser sends it by itself.".to_owned(),
         ),
         ..SecurityScheme::default()
     }

@@ -35,6 +35,7 @@ fn problem_bodies(profile: StatusProfile) -> Vec<(u16, Value)> {
         AppError::Unauthenticated(Reason::Missing).into(),
         AppError::Unauthenticated(Reason::BadCredential(CredentialHeader::Bearer)).into(),
         AppError::Forbidden(Denial::scope(Scope::UsersRead)).into(),
+        HttpError::CrossSite,
         AppError::NotFound("page").into(),
         registration::email_taken().into(),
         users::last_admin().into(),

@@ -79,7 +79,7 @@ impl Shape {
 const ERRORS: [(u16, &str); 15] = [
     (400, "The request is malformed, or contains more than one credential"),
     (401, "The credential is malformed, unknown, expired or revoked"),
-    (403, "The credential is missing, not valid or not sufficient, or registration is closed"),
+    (403, "The credential is missing, not valid or not sufficient, another site sent it, or registration is closed"),
     (404, "The object does not exist"),
     (408, "The body did not arrive in time"),
     (409, "The request conflicts with stored data"),
@@ -155,6 +155,8 @@ fn error_statuses(path: &str, method: &str, operation: &Value, profile: StatusPr
     match operation["operationId"].as_str().unwrap_or_default() {
         "claimKey" => statuses.extend([404, 409, 410]),
         "register" => statuses.extend([403, 409]),
+        "createSession" => statuses.extend([401, 403]),
+        "endSession" => statuses.extend([400, 403, 429]),
         "createUser" | "editMe" | "deleteMe" | "editUser" | "deleteUser" | "createKey" | "rotateKey" | "issueKey" => {
             statuses.insert(409);
         }
@@ -167,9 +169,21 @@ fn error_statuses(path: &str, method: &str, operation: &Value, profile: StatusPr
 }
 
 fn success_headers(operation: &mut Value) {
+    let cookie = match operation["operationId"].as_str().unwrap_or_default() {
+        "createSession" => Some("The cookie of the session, until the browser is closed"),
+        "endSession" => Some("Removes the cookie"),
+        _ => None,
+    };
     let Some(responses) = operation["responses"].as_object_mut() else { return };
     for (status, response) in responses {
         let mut headers = Map::new();
+        if let Some(cookie) = cookie.filter(|_| status.starts_with('2')) {
+            headers.insert("Set-Cookie".to_owned(), text_header(cookie));
+            if status == "204" {
+                let description = "What the browser removes: what it has stored for this server";
+                headers.insert("Clear-Site-Data".to_owned(), text_header(description));
+            }
+        }
         match status.as_str() {
             "201" => drop(headers.insert("Location".to_owned(), text_header("Path of the new object"))),
             "303" => drop(headers.insert("Location".to_owned(), text_header("Address of the documentation"))),

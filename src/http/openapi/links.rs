@@ -10,7 +10,10 @@ pub(crate) fn add(document: &mut Value) {
         let created = responses.pointer("/201/content/application~1json/schema/$ref").cloned();
         let Some(created) = created else { continue };
         let object = format!("{}/{{id}}", path.trim_end_matches('/'));
-        let linked = targets.iter().filter(|target| target.path.starts_with(&object) || target.schema == created);
+        let linked = targets.iter().filter(|target| {
+            let is_own = target.path.starts_with(&object) || target.schema == created;
+            is_own || (path == "/session" && target.path.starts_with("/me/sessions/{id}"))
+        });
         let mut links: Map<String, Value> = linked
             .map(|target| {
                 let link = json!({ "operationId": target.operation, "parameters": { "id": "$response.body#/id" } });

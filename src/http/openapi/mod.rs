@@ -9,6 +9,7 @@ mod error_examples;
 mod errors;
 mod examples;
 mod links;
+mod locks;
 mod order;
 
 use actix_web::App;
@@ -94,10 +95,8 @@ fn complete(document: &mut Value, resources: &[Resource], settings: &Settings) {
     bounds::add_to_requests(document, settings, resources);
     bounds::add_to_responses(document, resources);
     examples::add(document, resources);
+    locks::complete(document);
     for operation in operations(document) {
-        if operation.get("security").is_none() {
-            operation["security"] = json!([]);
-        }
         // paperclip keeps the line breaks of doc comments.
         if let Some(description) = operation["description"].as_str() {
             let paragraphs =

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 /// The paths of a new user, in the order of use. All others follow by path.
-const FIRST: [&str; 6] = ["/register", "/token", "/protected-route", "/introspect", "/revoke", "/me/password"];
+const FIRST: [&str; 7] =
+    ["/register", "/session", "/token", "/protected-route", "/introspect", "/revoke", "/me/password"];
 
 /// An object is created before it is read, and deleted after that.
 const METHODS: [&str; 5] = ["post", "get", "put", "patch", "delete"];

@@ -37,7 +37,8 @@ const REQUEST_HEADERS: [&str; 11] = [
 /// The longest part of a value of the caller in a message, in bytes before it is escaped.
 const MAX_SHOWN: usize = 128;
 
-/// The CORS middleware; it is inactive without origins. The API uses no cookies, so credentials are not allowed.
+/// The CORS middleware; it is inactive without origins. Credentials are not allowed: the session cookie is for pages of
+/// this server only.
 pub fn cors(origins: &Origins) -> Condition<Cors> {
     let name = HeaderName::from_static;
     let allowed = origins.all().iter().fold(Cors::default(), |cors, origin| cors.allowed_origin(origin));

@@ -216,7 +216,7 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 pub fn finish(headers: &mut HeaderMap, id: &RequestId, secure: bool) {
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.append(VARY, HeaderValue::from_static("Authorization, Token"));
+        headers.append(VARY, HeaderValue::from_static("Authorization, Cookie, Token"));
     }
     for (name, value) in SECURITY_HEADERS {
         if !headers.contains_key(&name) {

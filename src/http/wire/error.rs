@@ -36,6 +36,8 @@ pub enum HttpError {
     AccessDenied(Box<AccessDenied>),
     /// The request has more than one credential, or a list of credentials.
     AmbiguousCredential,
+    /// A page of another site sent the request, or nothing shows that none did.
+    CrossSite,
     /// The body is larger than this many bytes.
     TooLarge(usize),
     /// The body does not have this media type, which is required.

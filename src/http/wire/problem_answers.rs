@@ -16,6 +16,7 @@ use crate::http::wire::header::is_basic;
 
 /// The paths whose errors have the format of OAuth 2.0 (RFC 6749, section 5.2).
 pub(crate) const OAUTH_PATHS: [&str; 3] = ["/token", REVOKE, INTROSPECT];
+const SESSION: &str = "/session";
 const REVOKE: &str = "/revoke";
 const INTROSPECT: &str = "/introspect";
 
@@ -119,9 +120,14 @@ pub(crate) fn error_response(error: &HttpError, profile: StatusProfile) -> Error
         HttpError::AccessDenied(denied) => forbidden(&denied.denial),
         HttpError::Malformed { code, detail } => ErrorResponse::new(StatusCode::BAD_REQUEST, code, detail.clone()),
         HttpError::AmbiguousCredential => {
-            let detail = "Send one credential, in one header: Token, or Authorization: Bearer.";
+            let detail = "Send one credential, in one header: Token, Authorization: Bearer, or one session cookie.";
             ErrorResponse::new(StatusCode::BAD_REQUEST, "ambiguous_credential", detail)
                 .challenge(", error=\"invalid_request\"")
+        }
+        HttpError::CrossSite => {
+            let detail = "The request did not come from a page of this server (Sec-Fetch-Site, Origin). Programs send a \
+                          token or an API key instead of the session cookie.";
+            ErrorResponse::new(StatusCode::FORBIDDEN, "cross_site_request", detail)
         }
         HttpError::TooLarge(limit) => {
             let detail = format!("The body is larger than {limit} bytes.");
@@ -245,10 +251,12 @@ pub(crate) fn internal() -> ErrorResponse {
 
 /// The response to a missing or invalid credential, which depends on the status profile (`http.status_codes`).
 fn unauthenticated(reason: Reason, profile: StatusProfile) -> ErrorResponse {
-    use crate::error::CredentialHeader::{Bearer, Token};
+    use crate::error::CredentialHeader::{Bearer, Cookie, Token};
     let status = match (profile, reason) {
         (StatusProfile::Fastapi, Reason::Missing | Reason::BadCredential(Token)) => StatusCode::FORBIDDEN,
-        (StatusProfile::Fastapi, Reason::BadCredential(Bearer) | Reason::BadPassword) => StatusCode::UNAUTHORIZED,
+        (StatusProfile::Fastapi, Reason::BadCredential(Bearer | Cookie) | Reason::BadPassword) => {
+            StatusCode::UNAUTHORIZED
+        }
         (StatusProfile::Rfc, Reason::Missing | Reason::BadCredential(_)) => StatusCode::UNAUTHORIZED,
         (StatusProfile::Rfc, Reason::BadPassword) => StatusCode::BAD_REQUEST,
     };
@@ -259,6 +267,10 @@ fn unauthenticated(reason: Reason, profile: StatusProfile) -> ErrorResponse {
         }
         Reason::BadCredential(Bearer) => {
             let detail = "The token is malformed, unknown, expired or revoked. Sign in again.";
+            ErrorResponse::new(status, "invalid_token", detail).challenge(", error=\"invalid_token\"")
+        }
+        Reason::BadCredential(Cookie) => {
+            let detail = "The session has ended. Sign in again.";
             ErrorResponse::new(status, "invalid_token", detail).challenge(", error=\"invalid_token\"")
         }
         Reason::BadPassword => {
@@ -297,6 +309,10 @@ fn forbidden(denial: &Denial) -> ErrorResponse {
         Denial::NeedsSignIn => {
             response("This requires a sign-in token. API keys are not accepted.".into()).challenge(insufficient)
         }
+        Denial::NeedsSession => {
+            response("This requires the cookie of a browser session, and no other credential.".into())
+                .challenge(insufficient)
+        }
         Denial::Narrowed => {
             let detail = "This requires a token with all scopes of your role. Sign in again without `scope`.";
             response(detail.into()).challenge(insufficient)
@@ -311,14 +327,20 @@ fn forbidden(denial: &Denial) -> ErrorResponse {
     }
 }
 
-/// The response to a client error of `/revoke` and `/introspect`, in both status profiles; `None` for other errors and
-/// paths.
+/// The response to a client error of `/session`, `/revoke` and `/introspect`, in both status profiles; `None` for other
+/// errors and paths.
 ///
-/// A missing or invalid credential, or one without permission, is `invalid_client` (RFC 6749, section 5.2; RFC 7662,
+/// At `/session`, a wrong password is 401, because 400 is a rule of OAuth 2.0 only.
+///
+/// At the others, a missing or invalid credential, or one without permission, is `invalid_client` (RFC 6749, section 5.2; RFC 7662,
 /// section 2.3). A token of another account is `unauthorized_client` (RFC 7009, section 2.1).
 pub(crate) fn client_error(error: &HttpError, request: &HttpRequest, pattern: &str) -> Option<ErrorResponse> {
-    let (HttpError::App(error), REVOKE | INTROSPECT) = (error, pattern) else {
-        return None;
+    let error = match (error, pattern) {
+        (HttpError::App(AppError::Unauthenticated(reason @ Reason::BadPassword)), SESSION) => {
+            return Some(unauthenticated(*reason, StatusProfile::Fastapi));
+        }
+        (HttpError::App(error), REVOKE | INTROSPECT) => error,
+        _ => return None,
     };
     let challenge = match error {
         AppError::Forbidden(Denial::NotOwner) => {

@@ -2,7 +2,7 @@
 
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ETAG, HeaderName, LOCATION};
+use actix_web::http::header::{ETAG, HeaderName, HeaderValue, LOCATION, SET_COOKIE};
 use actix_web::{HttpRequest, HttpResponse, Responder};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::models::{DefaultOperationRaw, DefaultSchemaRaw, Either, Response};
@@ -25,6 +25,13 @@ impl<T, const STATUS: u16> Reply<T, STATUS> {
     #[must_use]
     pub fn location(mut self, path: String) -> Self {
         self.headers.push((LOCATION, path));
+        self
+    }
+
+    /// Adds the header `Set-Cookie`.
+    #[must_use]
+    pub fn cookie(mut self, cookie: String) -> Self {
+        self.headers.push((SET_COOKIE, cookie));
         self
     }
 
@@ -163,6 +170,32 @@ impl Apiv2Schema for NoContent {}
 impl OperationModifier for NoContent {
     fn update_response(operation: &mut DefaultOperationRaw) {
         document(operation, StatusCode::NO_CONTENT.as_u16(), None);
+    }
+}
+
+/// 204 without a body, with these headers.
+pub struct NoContentWith(pub Vec<(HeaderName, String)>);
+
+impl Responder for NoContentWith {
+    type Body = BoxBody;
+
+    fn respond_to(self, request: &HttpRequest) -> HttpResponse<BoxBody> {
+        let mut response = NoContent.respond_to(request);
+        for (name, value) in self.0 {
+            // The values are those of this server: cookies and constants.
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().append(name, value);
+            }
+        }
+        response
+    }
+}
+
+impl Apiv2Schema for NoContentWith {}
+
+impl OperationModifier for NoContentWith {
+    fn update_response(operation: &mut DefaultOperationRaw) {
+        NoContent::update_response(operation);
     }
 }
 

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use validator::{Validate, ValidationError};
 
-use crate::db::sign_in_failures;
 use crate::db::users::{self, UserChange};
+use crate::db::{sessions, sign_in_failures};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::email::EmailAddress;
+use crate::domain::id::SessionId;
 use crate::domain::password::{Password, PasswordHash};
+use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::user::User;
 use crate::error::{AppError, FieldError};
 use crate::service::Service;
@@ -120,8 +122,9 @@ impl Service {
         changed
     }
 
-    /// Replaces the caller's password and revokes the sign-in token and, if `revoke_keys`, the keys that act on the
-    /// account: own keys, and issued keys with Latchkey's own scopes.
+    /// Replaces the caller's password and revokes the sign-in token, the sessions and, if `revoke_keys`, the keys that
+    /// act on the account: own keys, and issued keys with Latchkey's own scopes. A session that makes the change stays
+    /// valid with the returned new secret.
     ///
     /// Errors: [`AppError::Invalid`] for an unacceptable new password, [`AppError::Forbidden`] for a wrong current one.
     pub async fn change_password(
@@ -130,9 +133,9 @@ impl Service {
         current: Password,
         new: Password,
         revoke_keys: bool,
-    ) -> Result<(), AppError> {
+    ) -> Result<Option<Secret>, AppError> {
         self.check_password("new_password", &new)?;
-        let user = context.user()?.user_id;
+        let (user, session) = context.user().map(|caller| (caller.user_id, caller.session()))?;
         let confirmed = self.confirm_password(&context, user, current).await?;
         let hash = self.passwords.create(context.client_info.client, new.clone()).await?;
         let (lockout, confirmation) = (self.limits.lockout(), confirmed.matched());
@@ -144,7 +147,8 @@ impl Service {
                 lockout::forget_all(change.conn, &row)?;
                 users::set_password(change.conn, user, &hash, change.now)?;
                 change.after_commit(move || cleanups.wake());
-                end_credentials_after_new_password(change, user, revoke_keys)
+                end_credentials_after_new_password(change, user, revoke_keys, session)?;
+                session.map(|session| renew_session(change, session)).transpose()
             });
         let changed = changed.await;
         drop(confirmed);
@@ -156,6 +160,13 @@ impl Service {
         let user = context.user()?.user_id;
         self.delete_user(context, user).await
     }
+}
+
+/// Gives a session a new secret, so that the old one is of no use to someone who has found it.
+fn renew_session(change: &mut Change<'_>, session: SessionId) -> Result<Secret, AppError> {
+    let secret = Secret::generate(SecretKind::Session)?;
+    sessions::renew(change.conn, session, secret.digest())?;
+    Ok(secret)
 }
 
 /// Returns the caller's locked row. With a `confirmation`, the confirmed password must still be the current one, and

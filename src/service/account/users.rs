@@ -6,10 +6,10 @@ use validator::Validate;
 
 use crate::db::account_cleanups::Kind;
 use crate::db::users;
-use crate::db::{Conn, access_tokens, known_networks};
+use crate::db::{Conn, known_networks, sessions};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::email::{self, EmailAddress};
-use crate::domain::id::UserId;
+use crate::domain::id::{SessionId, UserId};
 use crate::domain::password::Password;
 use crate::domain::role::BuiltInRole;
 use crate::domain::roles::Role;
@@ -22,7 +22,7 @@ use crate::service::audit::trail::Change;
 use crate::service::key::grant::grantable;
 use crate::service::limits::lockout;
 use crate::service::lists::{Total, first_of};
-use crate::service::token::sign_in::end_credentials;
+use crate::service::token::end::{end_credentials, end_sign_ins};
 pub use crate::service::validation::TEXT_MAX;
 use crate::service::validation::code_point;
 
@@ -89,8 +89,8 @@ impl Service {
         Ok(found.await?.map(|(user, is_stopped)| user.into_domain(&self.roles, is_stopped)))
     }
 
-    /// Sets the role of a user, and disables or enables the user. Disabling permanently revokes the sign-in token and
-    /// all keys of the user. Enabling also ends a lockout.
+    /// Sets the role of a user, and disables or enables the user. A new role ends the sessions of the user. Disabling
+    /// permanently revokes the sign-in token, the sessions and all keys of the user. Enabling also ends a lockout.
     ///
     /// Errors: [`AppError::NotFound`]; [`AppError::Conflict`] if no enabled admin would be left; [`AppError::Invalid`]
     /// for a role that is not defined, or that has scopes which the caller cannot give; [`AppError::Forbidden`] for the
@@ -134,7 +134,10 @@ impl Service {
                     return lockout::with_stop(change.conn, policy, user, change.now);
                 }
                 if before != after {
-                    let detail = format!("{before} to {after}");
+                    // A new level requires a new secret (ASVS 5.0, 7.2.4). The token is for programs, and keeps working.
+                    let ended = sessions::delete_of(change.conn, id, None)?;
+                    let sessions = if ended > 0 { format!(", {ended} sessions") } else { String::new() };
+                    let detail = format!("{before} to {after}{sessions}");
                     change.record(|event| Event {
                         action: Action::SetRole,
                         ..event.changed(vec!["role"]).detail(detail)
@@ -144,7 +147,8 @@ impl Service {
                     let state_event = |action| move |event: Event| Event { action, ..event.changed(vec!["disabled"]) };
                     if disabled {
                         change.after_commit(move || cleanups.wake());
-                        end_credentials(change, id, Kind::IssuedKeys)?.record(change, state_event(Action::Disable))?;
+                        end_credentials(change, id, Kind::IssuedKeys, None)?
+                            .record(change, state_event(Action::Disable))?;
                     } else {
                         change.record(state_event(Action::Enable))?;
                     }
@@ -175,7 +179,7 @@ impl Service {
             .await
     }
 
-    /// Sets a user's password and revokes the sign-in token and, if `revoke_keys`, the keys that act on the account:
+    /// Sets a user's password and revokes the sign-in token, the sessions and, if `revoke_keys`, the keys that act on the account:
     /// own keys, and issued keys with Latchkey's own scopes. Ends a lockout of the account.
     ///
     /// Errors: [`AppError::Invalid`] for an unacceptable password; [`AppError::NotFound`].
@@ -195,7 +199,7 @@ impl Service {
             lockout::forget_all(change.conn, &user)?;
             users::set_password(change.conn, id, &hash, change.now)?;
             change.after_commit(move || cleanups.wake());
-            end_credentials_after_new_password(change, id, revoke_keys)?;
+            end_credentials_after_new_password(change, id, revoke_keys, None)?;
             let after = users::find(change.conn, id)?.ok_or(AppError::NotFound("user"))?;
             lockout::with_stop(change.conn, policy, after, change.now)
         });
@@ -219,7 +223,7 @@ impl Service {
                 lockout::forget_all(change.conn, &user)?;
                 known_networks::delete_of(change.conn, id)?;
                 change.after_commit(move || cleanups.wake_erasure());
-                end_credentials(change, id, Kind::Account)?.record(change, |event| event)
+                end_credentials(change, id, Kind::Account, None)?.record(change, |event| event)
             })
             .await
     }
@@ -265,19 +269,20 @@ pub(crate) fn check_email(given: &str) -> Result<EmailAddress, FieldError> {
     })
 }
 
-/// Revokes the credentials that a new password ends, and records the change: the sign-in token and, if `revoke_keys`,
-/// own keys and issued keys with Latchkey's own scopes. Issued keys with external scopes only stay active for their
-/// buyers.
+/// Revokes the credentials that a new password ends, and records the change: the sign-in token, the sessions except
+/// `kept` and, if `revoke_keys`, own keys and issued keys with Latchkey's own scopes. Issued keys with external scopes
+/// only stay active for their buyers.
 pub(crate) fn end_credentials_after_new_password(
     change: &mut Change<'_>,
     user: UserId,
     revoke_keys: bool,
+    kept: Option<SessionId>,
 ) -> Result<(), AppError> {
     if revoke_keys {
-        let ended = end_credentials(change, user, Kind::ActingKeys)?;
+        let ended = end_credentials(change, user, Kind::ActingKeys, kept)?;
         return ended.record(change, |event| event.changed(vec!["password"]));
     }
-    access_tokens::delete_of(change.conn, user)?;
+    end_sign_ins(change, user, kept)?;
     change.record(|event| event.changed(vec!["password"]).detail("keys kept")).map(drop)
 }
 

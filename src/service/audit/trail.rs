@@ -3,6 +3,7 @@
 //!
 //! Use cases write to the database only through this module (`tests/arch.rs` checks it).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::draft::AuditDraft;
@@ -20,7 +21,7 @@ use crate::domain::secret::Digest;
 use crate::error::{AppError, Denial};
 use crate::metrics::Metrics;
 use crate::service::identity::authenticate::Identities;
-use crate::service::identity::resolve::identify;
+use crate::service::identity::resolve::Resolver;
 use crate::service::limits::Limits;
 
 /// A change in progress: the connection, in a transaction, and the draft of the audit entry.
@@ -35,6 +36,8 @@ pub(crate) struct Change<'c> {
     pub(crate) caller_row: Option<users::User>,
     /// The roles that are defined.
     pub(crate) roles: &'c Roles,
+    /// What resolves secrets to identities.
+    pub(crate) resolver: &'c Resolver,
     context: &'c RequestContext,
     draft: AuditDraft,
     /// Whether the entry is written, or the change has stated that it needs none.
@@ -89,6 +92,11 @@ impl Change<'_> {
     /// States that the change needs no entry, because it stores nothing that a response shows.
     pub(crate) fn needs_no_entry(&mut self) {
         self.accounted_for = true;
+    }
+
+    /// The address of the client.
+    pub(crate) fn client(&self) -> Option<IpAddr> {
+        self.context.client_info.client
     }
 
     /// Runs `run` once the change is or may be stored, even if the request has been cancelled.
@@ -190,15 +198,15 @@ impl AuditTrail {
         let user = context.identity().map(|identity| identity.user_id);
         let issued_key = context.identity().and_then(|identity| match identity.credential {
             Credential::IssuedKey(key) => Some(key),
-            Credential::Token(_) | Credential::OwnKey(_) => None,
+            Credential::Token(_) | Credential::Session(_) | Credential::OwnKey(_) => None,
         });
-        let (roles, cache) = (self.identities.roles().clone(), Arc::clone(self.identities.cache()));
+        let (resolver, cache) = (self.identities.resolver().clone(), Arc::clone(self.identities.cache()));
         let (stored_draft, client_info, metrics) =
             (draft.clone(), context.client_info.clone(), Arc::clone(&self.metrics));
         let change = move |conn: &mut Conn| {
             let locked = locks.acquire(conn, &context)?;
             let now = clock.now();
-            let caller = confirm(conn, &roles, &context, now)?;
+            let caller = confirm(conn, &resolver, &context, now)?;
             if let Some(caller) = &caller {
                 draft.update_draft(|by, _| *by = Actor::identity(caller));
             }
@@ -207,7 +215,8 @@ impl AuditTrail {
                 now,
                 caller,
                 caller_row: None,
-                roles: &roles,
+                roles: resolver.roles(),
+                resolver: &resolver,
                 context: &context,
                 draft,
                 accounted_for: false,
@@ -392,14 +401,14 @@ impl RowLocks {
 /// Reads the caller again. Fails if the credential is no longer valid or lacks the scope that the change requires.
 fn confirm(
     conn: &mut Conn,
-    roles: &Roles,
+    resolver: &Resolver,
     context: &RequestContext,
     now: Timestamp,
 ) -> Result<Option<Identity>, AppError> {
     let Some(presented) = context.identity() else {
         return Ok(None);
     };
-    let found = identify(conn, roles, presented.kind(), presented.digest)?.filter(|found| found.is_valid_at(now));
+    let found = resolver.identify(conn, presented.kind(), presented.digest)?.filter(|found| found.is_valid_at(now));
     let identity = found.ok_or_else(|| context.credential_ended())?;
     match context.required_scope {
         Some(scope) if !identity.level.scopes.contains(scope) => Err(AppError::Forbidden(Denial::scope(scope))),

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
-use crate::config::AuthSettings;
+use crate::config::{AuthSettings, SessionSettings};
 use crate::db::{Caller, Db, set_caller};
 use crate::domain::principal::{Credential, Identity, Principal};
 use crate::domain::roles::Roles;
 use crate::domain::secret::{Digest, SecretKind};
 use crate::error::{AppError, CredentialHeader, Reason};
 use crate::service::identity::cache::IdentityCache;
-use crate::service::identity::key_usage::KeyUsage;
+use crate::service::identity::last_use::{LastUses, UsedCredential};
 use crate::service::identity::lookup::Lookups;
 use crate::service::identity::outage::Outage;
+use crate::service::identity::resolve::Resolver;
 use crate::service::limits::Limits;
 use crate::service::limits::throttle::RateLimit;
 
@@ -35,35 +36,42 @@ pub enum Purpose {
 /// Authenticates callers, with a cache in front of the database.
 pub struct Identities {
     clock: Clock,
-    roles: Roles,
+    resolver: Resolver,
     static_key: Option<Digest>,
     serve_stale_seconds: u64,
     limits: Arc<Limits>,
     cache: Arc<IdentityCache>,
     lookups: Arc<Lookups>,
     outage: Arc<Outage>,
-    key_usage: Arc<KeyUsage>,
+    last_uses: Arc<LastUses>,
 }
 
 impl Identities {
     /// Applies the settings. The cache is empty.
-    pub(crate) fn new(db: &Db, clock: Clock, settings: &AuthSettings, roles: Roles, limits: Arc<Limits>) -> Self {
+    pub(crate) fn new(
+        db: &Db,
+        clock: Clock,
+        (settings, session): (&AuthSettings, SessionSettings),
+        roles: Roles,
+        limits: Arc<Limits>,
+    ) -> Self {
+        let resolver = Resolver::new(roles, session);
         Self {
             static_key: settings.api_key_token.get().map(Digest::of),
             serve_stale_seconds: settings.serve_stale_seconds,
             limits,
             cache: Arc::new(IdentityCache::new(settings.cache_size)),
-            lookups: Lookups::new(db.clone(), roles.clone()),
-            roles,
+            lookups: Lookups::new(db.clone(), resolver.clone()),
+            resolver,
             outage: Arc::new(Outage::new()),
-            key_usage: Arc::new(KeyUsage::new(db.clone(), clock.clone())),
+            last_uses: Arc::new(LastUses::new(db.clone(), clock.clone())),
             clock,
         }
     }
 
-    /// The roles that are defined.
-    pub(crate) fn roles(&self) -> &Roles {
-        &self.roles
+    /// What resolves secrets to identities.
+    pub(crate) fn resolver(&self) -> &Resolver {
+        &self.resolver
     }
 
     /// The cached identities.
@@ -76,13 +84,13 @@ impl Identities {
         &self.outage
     }
 
-    /// The last uses of keys.
-    pub fn key_usage(&self) -> &KeyUsage {
-        &self.key_usage
+    /// The last uses of keys and sessions.
+    pub fn last_uses(&self) -> &LastUses {
+        &self.last_uses
     }
 
     /// Resolves `credential`, which `client` presents in the header `carrier`. A malformed credential is rejected
-    /// without a query.
+    /// without a query, and so is the secret of a session outside of its cookie, or another credential in it.
     ///
     /// Errors: [`AppError::Unauthenticated`] for a credential that is malformed, unknown, expired or revoked (the error
     /// does not reveal which); [`AppError::TooMany`] after too many of these from one client; [`AppError::Busy`] if the
@@ -101,37 +109,43 @@ impl Identities {
         if credential.len() > MAX_LENGTH {
             return Err(reject());
         }
-        let digest = Digest::of(credential);
-        if self.static_key.is_some_and(|key| key == digest) {
+        let (digest, is_cookie) = (Digest::of(credential), carrier == CredentialHeader::Cookie);
+        if self.static_key.is_some_and(|key| key == digest) && !is_cookie {
             return Ok(Principal::StaticKey);
         }
+        let kind = SecretKind::of(credential).filter(|kind| is_cookie == (*kind == SecretKind::Session));
+        let Some(kind) = kind else {
+            return Err(reject());
+        };
         let now = self.clock.now();
-        let identity = self.holder(credential, digest, now, purpose).await?.ok_or_else(reject)?;
+        let identity = self.holder(kind, digest, now, purpose).await?.ok_or_else(reject)?;
         set_caller(match identity.credential {
             Credential::IssuedKey(key) => Caller::IssuedKey(key),
-            Credential::Token(_) | Credential::OwnKey(_) => Caller::User(identity.user_id),
+            Credential::Token(_) | Credential::Session(_) | Credential::OwnKey(_) => Caller::User(identity.user_id),
         });
-        if let Some(key) = identity.key() {
-            self.key_usage.note(key, now, client);
+        match identity.credential {
+            Credential::Token(_) => {}
+            Credential::Session(session) => self.last_uses.note(UsedCredential::Session(session), now, client),
+            Credential::OwnKey(key) | Credential::IssuedKey(key) => {
+                self.last_uses.note(UsedCredential::Key(key), now, client);
+            }
         }
         Ok(Principal::User(identity, carrier))
     }
 
-    /// The identity of a token or key that is valid at `now`, from the cache or from the database. `digest` is the
-    /// digest of `secret`. The cache stores only credentials that exist, so unknown ones cannot evict entries.
+    /// The identity of the token, session or key with this digest that is valid at `now`, from the cache or from the
+    /// database. The cache stores only credentials that exist, so unknown ones cannot evict entries. A session that
+    /// seems idle is read again, because its last use may have been stored since.
     ///
     /// Errors: [`AppError::Busy`] if the database does not answer.
     pub(crate) async fn holder(
         &self,
-        secret: &str,
+        kind: SecretKind,
         digest: Digest,
         now: Timestamp,
         purpose: Purpose,
     ) -> Result<Option<Arc<Identity>>, AppError> {
-        let Some(kind) = SecretKind::of(secret) else {
-            return Ok(None);
-        };
-        let found = match self.cache.get(&digest) {
+        let found = match self.cache.get(&digest).filter(|identity| !identity.is_idle_at(now)) {
             Some(identity) => Some(identity),
             // Boxed to keep the future small for requests that hit the cache.
             None => Box::pin(self.look_up_or_serve_stale(kind, digest, purpose)).await?,
@@ -194,7 +208,9 @@ impl Identities {
         if purpose == Purpose::Change || limit == 0 {
             return None;
         }
-        self.cache.get_stale(digest, Duration::from_secs(limit))
+        let found = self.cache.get_stale(digest, Duration::from_secs(limit))?;
+        let now = self.clock.now();
+        Some(found).filter(|identity| !identity.is_idle_at(now))
     }
 
     /// Like [`find_stale`](Self::find_stale), and counts it.
@@ -225,7 +241,7 @@ impl Identities {
     async fn store_first_use(&self, found: Option<Arc<Identity>>) -> Result<Option<Arc<Identity>>, AppError> {
         match found {
             Some(identity) if identity.unseen => {
-                let is_current = self.key_usage.note_first_use(identity.digest).await?;
+                let is_current = self.last_uses.note_first_use(identity.digest).await?;
                 Ok(is_current.then(|| Arc::new(Identity { unseen: false, ..Identity::clone(&identity) })))
             }
             found => Ok(found),

@@ -269,6 +269,7 @@ pub(crate) mod tests {
             unseen: false,
             issued_at: Clock::default().now(),
             expires_at: None,
+            idle_at: None,
         };
         (digest, Arc::new(identity))
     }

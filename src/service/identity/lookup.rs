@@ -9,10 +9,9 @@ use tokio::sync::oneshot;
 
 use crate::db::{CallerShares, Conn, Db, LOST_AFTER};
 use crate::domain::principal::Identity;
-use crate::domain::roles::Roles;
 use crate::domain::secret::{Digest, SecretKind};
 use crate::error::AppError;
-use crate::service::identity::resolve::identify;
+use crate::service::identity::resolve::Resolver;
 
 /// Another connection is taken when this many lookups wait per connection in use, or after [`STALL_TIMEOUT`].
 const QUEUE_PER_WORKER: usize = 4;
@@ -31,7 +30,7 @@ type Found = Result<Option<Arc<Identity>>, AppError>;
 /// The queue of lookups, and the workers that serve it.
 pub(crate) struct Lookups {
     db: Db,
-    roles: Roles,
+    resolver: Resolver,
     /// Maximum number of workers, and so of connections: half of the pool, which leaves the rest to other work.
     max_workers: usize,
     shares: Arc<CallerShares>,
@@ -67,10 +66,10 @@ enum Served {
 }
 
 impl Lookups {
-    pub(crate) fn new(db: Db, roles: Roles) -> Arc<Self> {
+    pub(crate) fn new(db: Db, resolver: Resolver) -> Arc<Self> {
         let max_workers = (db.pool_size() / 2).max(2);
         let shares = CallerShares::new(MAX_QUEUE_PER_CALLER);
-        Arc::new(Self { db, roles, max_workers, shares, waiting: Mutex::default() })
+        Arc::new(Self { db, resolver, max_workers, shares, waiting: Mutex::default() })
     }
 
     /// The identity of the secret with this digest, expired or not. Reads the database after this call has begun.
@@ -140,7 +139,7 @@ impl Lookups {
             if lookup.result.is_closed() {
                 continue;
             }
-            match identify(conn, &self.roles, lookup.kind, lookup.digest) {
+            match self.resolver.identify(conn, lookup.kind, lookup.digest) {
                 Err(AppError::Busy(cause)) => {
                     self.waiting().queue.push_front(PendingLookup { failures: lookup.failures + 1, ..lookup });
                     return Err(AppError::Busy(cause));

@@ -3,7 +3,7 @@
 pub mod authenticate;
 pub mod cache;
 pub mod follow;
-pub mod key_usage;
+pub mod last_use;
 pub(crate) mod lookup;
 pub(crate) mod outage;
 pub(crate) mod resolve;

@@ -3,7 +3,7 @@
 //!
 //! Two requests are the same if `Idempotency-Key` and content are equal. A request can be repeated for 24 hours, until
 //! the secret is first used. The first use is stored before the secret gives access
-//! ([`crate::service::identity::key_usage`]), so no replica replaces a secret that another one has accepted.
+//! ([`crate::service::identity::last_use`]), so no replica replaces a secret that another one has accepted.
 
 use crate::clock::Timestamp;
 use crate::db::api_keys::{self, ApiKey, KeyChange};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::db::engine::change_log::{self, Horizon};
-use crate::db::{self, Conn, Db, access_tokens, api_keys, issue_requests, known_networks, sign_in_failures};
+use crate::db::{self, Conn, Db, access_tokens, api_keys, issue_requests, known_networks, sessions, sign_in_failures};
 use crate::error::AppError;
 use crate::service::audit::pruning::Pruning;
 
@@ -23,8 +23,8 @@ const LOG_BATCH_SIZE: i64 = 5_000;
 const LOG_RETENTION: Duration = Duration::from_secs(300);
 /// Pause between two transactions, so that other writers are not blocked.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Seconds for which an expired token is kept: 1 day. So a clock that is wrong for less than a day does not end valid
-/// tokens permanently.
+/// Seconds for which an expired token or session is kept: 1 day. So a clock that is wrong for less than a day does not end
+/// valid ones permanently.
 const TOKEN_RETENTION: i64 = 86_400;
 /// Seconds for which the failed sign-ins of an account are kept if they did not stop it: 1 day.
 const FAILURES_RETENTION: i64 = 86_400;
@@ -141,10 +141,11 @@ fn purge_batch(conn: &mut Conn, now: Timestamp, stop_after: i64) -> Result<usize
         return Ok(0);
     }
     let tokens = access_tokens::delete_expired(conn, now.plus_seconds(-TOKEN_RETENTION), BATCH_SIZE)?;
+    let ended_sessions = sessions::delete_expired(conn, now.plus_seconds(-TOKEN_RETENTION), BATCH_SIZE)?;
     let claims = api_keys::clear_expired_claims(conn, now.plus_seconds(-CLAIM_RETENTION), BATCH_SIZE)?;
     let (failed, stopped) = (now.plus_seconds(-FAILURES_RETENTION), now.plus_seconds(-STOPPED_RETENTION));
     let failures = sign_in_failures::delete_old(conn, failed, stopped, stop_after, BATCH_SIZE)?;
     let networks = known_networks::delete_old(conn, now.plus_seconds(-NETWORK_RETENTION), BATCH_SIZE)?;
     let requests = issue_requests::delete_old(conn, now.plus_seconds(-REQUEST_RETENTION), BATCH_SIZE)?;
-    Ok(tokens + claims + failures + networks + requests)
+    Ok(tokens + ended_sessions + claims + failures + networks + requests)
 }

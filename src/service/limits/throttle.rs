@@ -130,7 +130,9 @@ impl Throttle {
         let now = self.clock.uptime();
         let caller = context.identity().map(|identity| match identity.credential {
             Credential::IssuedKey(key) => RefusedCaller::IssuedKey(key),
-            Credential::Token(_) | Credential::OwnKey(_) => RefusedCaller::User(identity.user_id),
+            Credential::Token(_) | Credential::Session(_) | Credential::OwnKey(_) => {
+                RefusedCaller::User(identity.user_id)
+            }
         });
         let network = context.client_info.client.map(Network::of);
         let by_caller = caller.map_or(Ok(()), |caller| buckets.refusals_by_caller.take(caller, now));

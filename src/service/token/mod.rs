@@ -1,5 +1,6 @@
 //! Access tokens: sign-in, sign-out, revocation and introspection.
 
+pub mod end;
 pub mod introspect;
 pub mod revoke;
 pub mod sign_in;

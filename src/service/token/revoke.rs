@@ -2,16 +2,15 @@
 
 use crate::clock::Timestamp;
 use crate::db::api_keys::{self, ApiKey, KeyChange};
-use crate::db::{Conn, access_tokens, users};
+use crate::db::{Conn, access_tokens, sessions, users};
 use crate::domain::audit::{Action, Actor, Caller, Event, RequestContext, Target};
-use crate::domain::id::{KeyId, UserId};
-use crate::domain::principal::Identity;
+use crate::domain::id::{KeyId, SessionId, UserId};
+use crate::domain::principal::{Credential, Identity};
 use crate::domain::secret::{Digest, SecretKind};
 use crate::error::{AppError, Denial};
 use crate::service::Service;
 use crate::service::audit::trail::Change;
 use crate::service::identity::authenticate::Purpose;
-use crate::service::identity::resolve::identify;
 use crate::service::key::own::{lock_key, revoke};
 use crate::service::limits::throttle::RateLimit;
 
@@ -21,19 +20,28 @@ const BY_POSSESSION: &str = "by possession";
 /// Audit detail of a revocation of the previous secret only, after which the key keeps its current secret.
 const PREVIOUS_BY_POSSESSION: &str = "by possession, only the secret before the last rotation";
 
-/// An active token, key or claim code.
+/// An active token, session secret, key or claim code.
 struct ResolvedSecret {
     kind: SecretKind,
     digest: Digest,
     owner: UserId,
-    /// The key of the secret; `None` for a sign-in token.
-    key: Option<KeyId>,
+    /// What the secret belongs to.
+    object: Revocable,
     /// The actor of the audit entry for an anonymous caller.
     holder: Actor,
 }
 
+/// What a revocation ends.
+#[derive(Clone, Copy)]
+enum Revocable {
+    /// The sign-in token of the owner.
+    Token,
+    Session(SessionId),
+    Key(KeyId),
+}
+
 impl Service {
-    /// Revokes the token, key or claim code `secret`. The previous secret of a rotated key revokes only itself, not the
+    /// Revokes the token, session secret, key or claim code `secret`. The previous secret of a rotated key revokes only itself, not the
     /// current one. An unknown or inactive secret counts against the limits of the client, and the call succeeds (RFC
     /// 7009, section 2.2).
     ///
@@ -43,9 +51,10 @@ impl Service {
         let Some(resolved) = self.resolve_secret(secret).await? else {
             return self.limits.throttle().count(RateLimit::InvalidToken, context.client_info.client);
         };
-        let attempt = match resolved.key {
-            Some(key) => Event::of(Action::RevokeKey).on(Target::Key(key)).owned_by(resolved.owner),
-            None => Event::of(Action::RevokeToken).on(Target::Token(resolved.owner)),
+        let attempt = match resolved.object {
+            Revocable::Token => Event::of(Action::RevokeToken).on(Target::Token(resolved.owner)),
+            Revocable::Session(id) => Event::of(Action::EndSession).on(Target::Session(id)).owned_by(resolved.owner),
+            Revocable::Key(key) => Event::of(Action::RevokeKey).on(Target::Key(key)).owned_by(resolved.owner),
         };
         let is_anonymous = matches!(context.caller, Caller::Anonymous);
         if !is_anonymous && context.identity().map(|identity| identity.user_id) != Some(resolved.owner) {
@@ -64,11 +73,14 @@ impl Service {
 
     async fn resolve_secret(&self, secret: &str) -> Result<Option<ResolvedSecret>, AppError> {
         let (digest, now) = (Digest::of(secret), self.clock.now());
-        if SecretKind::of(secret) == Some(SecretKind::Claim) {
+        let Some(kind) = SecretKind::of(secret) else {
+            return Ok(None);
+        };
+        if kind == SecretKind::Claim {
             let key = self.db.read(move |conn| claimable(conn, digest, now)).await?;
             return Ok(key.map(|key| ResolvedSecret::claim_code(&key, digest)));
         }
-        let holder = self.identities.holder(secret, digest, now, Purpose::Change).await?;
+        let holder = self.identities.holder(kind, digest, now, Purpose::Change).await?;
         Ok(holder.map(|identity| ResolvedSecret::credential(&identity)))
     }
 }
@@ -76,12 +88,17 @@ impl Service {
 impl ResolvedSecret {
     fn credential(identity: &Identity) -> Self {
         let (kind, digest, owner) = (identity.kind(), identity.digest, identity.user_id);
-        Self { kind, digest, owner, key: identity.key(), holder: Actor::holder(identity) }
+        let object = match identity.credential {
+            Credential::Token(_) => Revocable::Token,
+            Credential::Session(session) => Revocable::Session(session),
+            Credential::OwnKey(key) | Credential::IssuedKey(key) => Revocable::Key(key),
+        };
+        Self { kind, digest, owner, object, holder: Actor::holder(identity) }
     }
 
     fn claim_code(key: &ApiKey, digest: Digest) -> Self {
         let (kind, owner) = (SecretKind::Claim, key.owner_id);
-        Self { kind, digest, owner, key: Some(key.id), holder: Actor::claim(key.id) }
+        Self { kind, digest, owner, object: Revocable::Key(key.id), holder: Actor::claim(key.id) }
     }
 
     /// Revokes the secret, unless it is no longer active. A replaced secret revokes only itself.
@@ -90,23 +107,27 @@ impl ResolvedSecret {
         let (is_active, replaced) = match self.kind {
             SecretKind::Claim => (claimable(change.conn, self.digest, change.now)?.is_some(), false),
             kind => {
-                let found = identify(change.conn, change.roles, kind, self.digest)?
-                    .filter(|found| found.is_valid_at(change.now));
+                let found = change.resolver.identify(change.conn, kind, self.digest)?;
+                let found = found.filter(|found| found.is_valid_at(change.now));
                 (found.is_some(), found.is_some_and(|found| found.replaced))
             }
         };
-        match self.key {
+        match self.object {
             _ if !is_active => {
                 change.needs_no_entry();
                 Ok(())
             }
-            Some(key) if replaced => end_previous_secret(change, key),
-            Some(key) => {
+            Revocable::Key(key) if replaced => end_previous_secret(change, key),
+            Revocable::Key(key) => {
                 let key = lock_key(change, key)?;
                 revoke(change, &key)
             }
-            None => {
+            Revocable::Token => {
                 access_tokens::delete_of(change.conn, self.owner)?;
+                change.record(|event| event).map(drop)
+            }
+            Revocable::Session(session) => {
+                sessions::delete(change.conn, self.owner, session)?;
                 change.record(|event| event).map(drop)
             }
         }

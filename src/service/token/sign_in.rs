@@ -1,25 +1,22 @@
-//! Sign-in tokens: issued for a password, revoked by sign-out or by an operator.
+//! Sign-in with a password, which issues a token, or another credential that implements [`Issue`].
 
 use crate::db::access_tokens::{self, AccessToken};
-use crate::db::account_cleanups::Kind;
 use crate::db::{Conn, users};
 use crate::domain::audit::{Action, Actor, Event, RequestContext, Target};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
 use crate::domain::password::{Password, PasswordHash};
+use crate::domain::principal::Level;
+use crate::domain::roles::Role;
 use crate::domain::scope::Grant;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::error::{AppError, Denial, FieldError, Reason};
 use crate::service::Service;
 use crate::service::audit::trail::Change;
 use crate::service::identity::resolve::token_level;
-use crate::service::key::own::end_own_keys;
-use crate::service::lifecycle::cleanup::{self, StartedCleanup};
 use crate::service::limits::lockout::{self, Attempt, AttemptedAccount};
 use crate::service::limits::throttle::RateLimit;
 
-/// Maximum number of tokens that one transaction revokes.
-const TOKEN_BATCH: i64 = 500;
 /// How many times a sign-in is tried if the stored hash changes during it.
 const MAX_ATTEMPTS: usize = 3;
 
@@ -32,6 +29,63 @@ pub struct IssuedToken {
     pub expires_in: i64,
     /// The scopes of the token.
     pub scopes: Grant,
+}
+
+/// What a sign-in issues.
+pub(crate) trait Issue: Clone + Send + 'static {
+    /// What the response shows.
+    type Issued: Send + 'static;
+
+    /// The level of the new credential of a user with `role`. Errors: the sign-in requests more than the role holds.
+    fn level(&self, role: &Role) -> Result<Level, AppError>;
+
+    /// Stores the new credential of the locked `user`, and records the sign-in. `complete` adds to its entry what is the
+    /// same for all sign-ins.
+    fn store(
+        self,
+        change: &mut Change<'_>,
+        user: users::User,
+        level: Level,
+        complete: impl FnOnce(Event) -> Event,
+    ) -> Result<Self::Issued, AppError>;
+}
+
+/// Issues a sign-in token, which replaces the user's previous one.
+#[derive(Clone)]
+struct IssueToken {
+    /// The scopes to which the token is narrowed; `None` for all scopes of the role.
+    requested: Option<Grant>,
+    expires_in: i64,
+}
+
+impl Issue for IssueToken {
+    type Issued = IssuedToken;
+
+    fn level(&self, role: &Role) -> Result<Level, AppError> {
+        check_requested_scopes(role.scopes(), self.requested.as_ref())?;
+        Ok(token_level(role, self.requested.as_ref()))
+    }
+
+    fn store(
+        self,
+        change: &mut Change<'_>,
+        user: users::User,
+        level: Level,
+        complete: impl FnOnce(Event) -> Event,
+    ) -> Result<IssuedToken, AppError> {
+        let secret = Secret::generate(SecretKind::SignIn)?;
+        let sign_in = change.record(complete)?;
+        let token = AccessToken {
+            user_id: user.id.0,
+            access_token: secret.digest().to_hex(),
+            scopes: access_tokens::stored_scopes(self.requested.as_ref()),
+            created_at: change.now.naive(),
+            expiration_date: change.now.plus_seconds(self.expires_in).naive(),
+            sign_in_id: sign_in.0,
+        };
+        access_tokens::replace(change.conn, &token)?;
+        Ok(IssuedToken { secret, expires_in: self.expires_in, scopes: level.scopes })
+    }
 }
 
 impl Service {
@@ -75,10 +129,22 @@ impl Service {
                 )?)
             }
         };
+        let issue = IssueToken { requested, expires_in: self.settings.token_ttl };
+        self.sign_in_for(context, username, password, issue).await
+    }
+
+    /// Signs a user in and issues what `issue` says. Errors: those of [`sign_in`](Self::sign_in).
+    pub(crate) async fn sign_in_for<I: Issue>(
+        &self,
+        context: RequestContext,
+        username: &str,
+        password: Password,
+        issue: I,
+    ) -> Result<I::Issued, AppError> {
         let mut result = Err(AppError::Busy("the password keeps changing during sign-in".into()));
         for _ in 0..MAX_ATTEMPTS {
             if let Some(decided) =
-                self.try_sign_in(context.clone(), username, password.clone(), requested.clone()).await.transpose()
+                self.try_sign_in(context.clone(), username, password.clone(), issue.clone()).await.transpose()
             {
                 result = decided;
                 break;
@@ -96,13 +162,13 @@ impl Service {
     }
 
     /// Tries to sign in once. Returns `None` if the stored hash was replaced during the comparison.
-    async fn try_sign_in(
+    async fn try_sign_in<I: Issue>(
         &self,
         context: RequestContext,
         username: &str,
         password: Password,
-        requested: Option<Grant>,
-    ) -> Result<Option<IssuedToken>, AppError> {
+        issue: I,
+    ) -> Result<Option<I::Issued>, AppError> {
         let (client, lockout) = (context.client_info.client, self.limits.lockout());
         self.limits.throttle().check(RateLimit::FailedSignIn, client)?;
         self.passwords.admit(client).await?;
@@ -133,8 +199,6 @@ impl Service {
             false => None,
         };
 
-        let secret = Secret::generate(SecretKind::SignIn)?;
-        let (digest, expires_in) = (secret.digest(), self.settings.token_ttl);
         let stored = self.trail.change(context, event, move |change| {
             // No row was locked during hashing: the user may have changed or been deleted, and parallel attempts may
             // have failed. Checking again ensures that parallel requests give no extra password guesses.
@@ -144,15 +208,14 @@ impl Service {
                 change.set_detail(reason.name());
                 return Err(AppError::Unauthenticated(Reason::BadPassword));
             }
-            let level = match current {
+            let (current, level) = match current {
                 Some(current) if current.hashed_password != user.hashed_password => {
                     change.needs_no_entry();
                     return Ok(None);
                 }
                 Some(current) if current.disabled_at.is_none() => {
-                    let role = change.roles.get(&current.role);
-                    check_requested_scopes(role.scopes(), requested.as_ref())?;
-                    token_level(&role, requested.as_ref())
+                    let level = issue.level(&change.roles.get(&current.role))?;
+                    (current, level)
                 }
                 found => {
                     change.set_detail(if found.is_some() { "disabled" } else { "deleted" });
@@ -164,70 +227,20 @@ impl Service {
             }
             change.set_actor(Actor::password(user.id, level.clone()));
             let changed_fields = if renewed.is_some() { vec!["hashed_password"] } else { Vec::new() };
-            let sign_in = change.record(|event| {
-                let event = event.changed(changed_fields);
-                let failures = state.failures;
-                if failures > 0 { event.detail(format!("after {failures} failures")) } else { event }
-            })?;
             if let Some(hash) = &renewed {
                 users::renew_hash(change.conn, user.id, hash)?;
             }
-            let token = AccessToken {
-                user_id: user.id.0,
-                access_token: digest.to_hex(),
-                scopes: access_tokens::stored_scopes(requested.as_ref()),
-                created_at: change.now.naive(),
-                expiration_date: change.now.plus_seconds(expires_in).naive(),
-                sign_in_id: sign_in.0,
-            };
-            access_tokens::replace(change.conn, &token)?;
-            Ok(Some(level.scopes))
+            let issued = issue.store(change, current, level, |event| {
+                let event = event.changed(changed_fields);
+                let failures = state.failures;
+                if failures > 0 { event.detail(format!("after {failures} failures")) } else { event }
+            });
+            issued.map(Some)
         });
         let stored = stored.await?;
         // Dropped after the commit, so that the next attempt reads the committed failures.
         drop(attempt);
-        Ok(stored.map(|scopes| IssuedToken { secret, expires_in, scopes }))
-    }
-
-    /// Revokes the caller's sign-in token with immediate effect.
-    pub async fn sign_out(&self, context: RequestContext) -> Result<(), AppError> {
-        let user = context.user()?.user_id;
-        let attempt = Event::of(Action::SignOut).on(Target::Token(user));
-        self.trail
-            .change(context, attempt, move |change| {
-                access_tokens::delete_of(change.conn, user)?;
-                change.record(|event| event).map(drop)
-            })
-            .await
-    }
-
-    /// Revokes the sign-in token of a user. Returns whether there was one. Errors: [`AppError::NotFound`].
-    pub async fn revoke_token(&self, context: RequestContext, user: UserId) -> Result<bool, AppError> {
-        let attempt = Event::of(Action::RevokeToken).on(Target::Token(user));
-        self.trail
-            .administer(context, attempt, user, move |change, _, _| {
-                let ended = access_tokens::delete_of(change.conn, user)?;
-                change.record(|event| event.detail(if ended { "1 token" } else { "no token" }))?;
-                Ok(ended)
-            })
-            .await
-    }
-
-    /// Revokes the tokens of up to 500 users after `after`. Returns how many were revoked, and the user after whom to
-    /// continue if there are more. Each batch writes one audit entry.
-    pub async fn revoke_tokens_after(
-        &self,
-        context: RequestContext,
-        after: UserId,
-    ) -> Result<(usize, Option<UserId>), AppError> {
-        let attempt = Event::of(Action::RevokeToken).on(Target::AllTokens);
-        self.trail
-            .change(context, attempt, move |change| {
-                let (ended, last) = access_tokens::delete_some(change.conn, after, TOKEN_BATCH)?;
-                change.record(|event| event.detail(format!("{ended} tokens")))?;
-                Ok((ended, last))
-            })
-            .await
+        Ok(stored)
     }
 
     /// Verifies the caller's current password before a change. A wrong one counts as a failed sign-in.
@@ -269,31 +282,6 @@ impl PasswordConfirmation {
     pub(crate) fn matched(&self) -> (PasswordHash, AttemptedAccount) {
         (self.hash.clone(), self.attempted)
     }
-}
-
-/// The credentials of a user that a change has revoked.
-pub(crate) struct EndedCredentials {
-    token: bool,
-    own_keys: usize,
-    cleanup: StartedCleanup,
-}
-
-impl EndedCredentials {
-    /// Records the change, with the numbers of revoked credentials as the detail. `complete` adds the other fields.
-    pub(crate) fn record(self, change: &mut Change<'_>, complete: impl FnOnce(Event) -> Event) -> Result<(), AppError> {
-        let token = if self.token { "1 token" } else { "no token" };
-        let detail = format!("{token}, {} own keys, {}", self.own_keys, self.cleanup.counts());
-        let entry = change.record(|event| complete(event).detail(detail))?;
-        self.cleanup.store(change, entry)
-    }
-}
-
-/// Revokes the sign-in token and the own keys of a user, and what `kind` names in addition. The user's row must be
-/// locked.
-pub(crate) fn end_credentials(change: &mut Change<'_>, user: UserId, kind: Kind) -> Result<EndedCredentials, AppError> {
-    let token = access_tokens::delete_of(change.conn, user)?;
-    let own_keys = end_own_keys(change, user)?;
-    Ok(EndedCredentials { token, own_keys, cleanup: cleanup::begin(change, user, kind)? })
 }
 
 pub(crate) fn wrong_password() -> AppError {

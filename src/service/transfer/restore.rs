@@ -11,7 +11,7 @@ use super::{Manifest, OnProgress, failed};
 use crate::clock::Timestamp;
 use crate::config::DatabaseUrl;
 use crate::db::transfer::{Session, check_texts, files, manifest};
-use crate::db::{Conn, access_tokens, api_keys};
+use crate::db::{Conn, access_tokens, api_keys, sessions};
 use crate::domain::audit::{Action, Event, Target};
 use crate::error::AppError;
 
@@ -20,7 +20,7 @@ use crate::error::AppError;
 pub struct RestoreOptions {
     /// Replace a database that holds data.
     pub replace: bool,
-    /// End all sign-in tokens of the backup.
+    /// End all sign-in tokens and sessions of the backup.
     pub revoke_tokens: bool,
     /// End all keys of the backup.
     pub revoke_keys: bool,
@@ -33,6 +33,8 @@ pub struct Restored {
     pub manifest: Manifest,
     /// The number of tokens that were revoked.
     pub tokens: usize,
+    /// The number of sessions that were ended.
+    pub sessions: usize,
     /// The number of keys that were revoked.
     pub keys: usize,
     /// The migrations that were applied to the rows of an older schema.
@@ -69,8 +71,8 @@ fn restore_file(
     let old = take_file(target, options.replace)?;
     let part = DatabasePart::create(target)?;
     let restored = migrated_copy(file, &part).and_then(|(mut session, migrations)| {
-        let (tokens, keys) = session.write(|conn| finish(conn, &verified.manifest, options, now))?;
-        Ok(Restored { manifest: verified.manifest, tokens, keys, migrations })
+        let (tokens, sessions, keys) = session.write(|conn| finish(conn, &verified.manifest, options, now))?;
+        Ok(Restored { manifest: verified.manifest, tokens, sessions, keys, migrations })
     });
     let restored = restored.map_err(|error| cannot_write(target, &error))?;
     part.publish()?;
@@ -101,9 +103,9 @@ fn restore_postgres(
     };
     check_texts(source.conn(), false)?;
     let mut target = open_postgres(target, options.replace)?;
-    let (_, (tokens, keys)) =
+    let (_, (tokens, sessions, keys)) =
         load_postgres(&mut source, &mut target, progress, |conn, _| finish(conn, &manifest, options, now))?;
-    Ok(Restored { manifest, tokens, keys, migrations })
+    Ok(Restored { manifest, tokens, sessions, keys, migrations })
 }
 
 /// Copies a backup to `part`, and makes it a database of this program. Returns the applied migrations.
@@ -120,25 +122,25 @@ fn migrated_copy(file: &Path, part: &DatabasePart) -> Result<(Session, Vec<Strin
     Ok((session, migrations))
 }
 
-/// Revokes credentials, and writes the audit entries. Returns the numbers of revoked tokens and keys.
+/// Revokes credentials, and writes the audit entries. Returns the numbers of what was revoked.
 fn finish(
     conn: &mut Conn,
     manifest: &Manifest,
     options: RestoreOptions,
     now: Timestamp,
-) -> Result<(usize, usize), AppError> {
+) -> Result<(usize, usize, usize), AppError> {
     let Manifest { created_at, audit_head, .. } = manifest;
     let detail = format!("backup of {created_at}, audit entry {audit_head}, {} rows", manifest.rows());
     record(conn, now, &Event::of(Action::RestoreDatabase).detail(detail))?;
-    let (mut tokens, mut keys) = (0, 0);
+    let (mut tokens, mut ended_sessions, mut keys) = (0, 0, 0);
     if options.revoke_tokens {
-        tokens = access_tokens::delete_all(conn)?;
+        (tokens, ended_sessions) = (access_tokens::delete_all(conn)?, sessions::delete_all(conn)?);
         let ended = Event::of(Action::RevokeToken).on(Target::AllTokens);
-        record(conn, now, &ended.detail(format!("{tokens} tokens, at a restore")))?;
+        record(conn, now, &ended.detail(format!("{tokens} tokens, {ended_sessions} sessions, at a restore")))?;
     }
     if options.revoke_keys {
         keys = api_keys::end_all(conn, now)?;
         record(conn, now, &Event::of(Action::RevokeKey).detail(format!("{keys} keys, at a restore")))?;
     }
-    Ok((tokens, keys))
+    Ok((tokens, ended_sessions, keys))
 }

@@ -13,7 +13,7 @@ specify! {
             assert_eq!(answer.status, 200, "{answer:?}");
             assert_eq!(answer.text, r#"{"hello":"Adaline"}"#);
             assert_eq!(answer.header("cache-control"), "no-store");
-            assert_eq!(answer.header("vary"), "Authorization, Token");
+            assert_eq!(answer.header("vary"), "Authorization, Cookie, Token");
         }
         for scheme in ["bearer", "BEARER", "BeArEr"] {
             let request = app.request("GET", "/me").header("Authorization", &format!("{scheme} {token}"));
@@ -31,7 +31,7 @@ specify! {
 
     async fn without_a_credential_the_guard_challenges(app: App) {
         let token = app.token_of("ada@example.org").await;
-        // Cookies, which a browser sends by itself, are not credentials.
+        // Other cookies than that of a session are not credentials.
         let cookies = format!("Token={token}; access_token={token}; Authorization=Bearer {token}");
         for (header, value) in [
             ("Accept", "*/*"),
@@ -53,9 +53,9 @@ specify! {
         // Store a key that an unknown secret could be mistaken for.
         app.key_of(&Credential::Token(token.clone()), &[]).await;
         let unknown = SecretKind::ALL.map(|kind| Secret::generate(kind).unwrap().reveal());
-        let [sign_in, key, claim] = &unknown;
+        let [sign_in, key, claim, session] = &unknown;
         let flipped = format!("{}{}", &token[..token.len() - 1], if token.ends_with('x') { 'y' } else { 'x' });
-        for bad in ["x", "lkt_", "undefined", "Bearer", &flipped, sign_in, key, claim, &"a".repeat(513), &"a".repeat(50_000)] {
+        for bad in ["x", "lkt_", "undefined", "Bearer", &flipped, sign_in, key, claim, session, &"a".repeat(513), &"a".repeat(50_000)] {
             let answer = app.get("/protected-route", &Credential::Token(bad.to_owned())).await;
             answer.assert_error(app.expected.bad_token_header, "invalid_token");
             assert_eq!(answer.body["detail"], "Not authenticated");

@@ -123,6 +123,25 @@ specify! {
     }
 }
 
+specify! {
+    async fn a_session_opens_what_the_token_of_its_user_opens(app: App) {
+        let served = operations();
+        let accepts_session = |row: &Row| served.iter().any(|operation| operation.name() == row.name() && operation.accepts_session());
+        let rows: Vec<Row> = table().into_iter().filter(accepts_session).collect();
+        assert!(rows.len() > 25, "{} routes accept a session", rows.len());
+        for (number, row) in rows.iter().enumerate() {
+            let row_callers = CallerSet::create(&app, number).await;
+            for (caller, name) in [(1, "member"), (2, "another"), (3, "auditor"), (4, "admin")] {
+                let request = row_callers.request(&app, row).await;
+                let (session, _) = app.session_of(&format!("{name}{number}@example.org")).await;
+                let answer = request.credential(&session).send().await;
+                let expected: u16 = if row.path == "/session" { 200 } else { row.cells[caller].parse().unwrap() };
+                assert_eq!(answer.status, expected, "{} {} in a session of {name}: {answer:?}", row.method, row.path);
+            }
+        }
+    }
+}
+
 #[test]
 fn the_table_of_levels_has_every_route() {
     let served: BTreeSet<String> = operations().iter().map(Operation::name).collect();

@@ -6,20 +6,22 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use latchkey::clock::Clock;
 use latchkey::config::Settings;
-use latchkey::domain::principal::Identity;
+use latchkey::domain::principal::{Identity, Principal};
+use latchkey::error::{AppError, CredentialHeader};
 use latchkey::server::open_service;
 use latchkey::service::Service;
+use latchkey::service::identity::authenticate::Purpose;
 
 use crate::support::{App, Backend, Credential, Profile};
 
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
 /// The tables behind a credential.
-const TABLES: [&str; 3] = ["users", "access_tokens", "api_keys"];
+const TABLES: [&str; 4] = ["users", "access_tokens", "sessions", "api_keys"];
 /// Columns that no cached identity depends on. Each of them must be documented in docs/operations.md.
-const EXCLUDED: [&str; 2] = ["api_keys.last_used_at", "api_keys.last_used_ip"];
+const EXCLUDED: [&str; 3] = ["api_keys.last_used_at", "api_keys.last_used_ip", "sessions.last_used_at"];
 /// Columns that the database may protect against changes.
-const FIXED: [&str; 2] = ["users.id", "api_keys.id"];
+const FIXED: [&str; 3] = ["users.id", "api_keys.id", "sessions.id"];
 /// Time-out for a change to be seen. It is long because the machine may be busy with other tests.
 const SEEN_WITHIN: Duration = Duration::from_secs(20);
 
@@ -61,13 +63,25 @@ async fn columns(app: &App, table: &'static str) -> Vec<Column> {
     columns.map(|(name, kind)| Column { table, name: name.to_owned(), kind: kind.to_owned() }).collect()
 }
 
+/// The identity of `credential`, if it is valid.
+async fn identity(replica: &Service, credential: &Credential) -> Option<Arc<Identity>> {
+    let header = match credential {
+        Credential::Session(_) => CredentialHeader::Cookie,
+        _ => CredentialHeader::Bearer,
+    };
+    match replica.identities().authenticate(credential.secret(), header, None, Purpose::Read).await {
+        Ok(Principal::User(identity, _)) => Some(identity),
+        Err(AppError::Unauthenticated(_)) => None,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The identity of `credential`, once it is cached.
 async fn cached(replica: &Service, credential: &Credential) -> Arc<Identity> {
     let started = Instant::now();
     loop {
         let [one, other] =
-            [replica.introspect(credential.secret()).await, replica.introspect(credential.secret()).await]
-                .map(|found| found.unwrap().unwrap());
+            [identity(replica, credential).await, identity(replica, credential).await].map(Option::unwrap);
         if Arc::ptr_eq(&one, &other) {
             return one;
         }
@@ -85,11 +99,12 @@ async fn change(app: &App, replica: &Service, number: usize, column: &Column) {
     let id = async |email: &str| app.database.number(format!("SELECT id FROM users WHERE email_key = '{email}'")).await;
     app.register(&other).await;
     let (user, other) = (id(&email).await, id(&other).await);
-    let credential = if *table == "api_keys" { &key } else { &token };
-    let row = match *table {
-        "users" => format!("id = {user}"),
-        "access_tokens" => format!("user_id = {user}"),
-        _ => format!("id = {key_id}"),
+    let (session, session_id) = app.session_of(&email).await;
+    let (credential, row) = match *table {
+        "users" => (&token, format!("id = {user}")),
+        "access_tokens" => (&token, format!("user_id = {user}")),
+        "sessions" => (&session, format!("id = {session_id}")),
+        _ => (&key, format!("id = {key_id}")),
     };
     let before = cached(replica, credential).await;
     let logged = format!("SELECT count(*) FROM credential_changes WHERE user_id = {user}");
@@ -107,13 +122,17 @@ async fn change(app: &App, replica: &Service, number: usize, column: &Column) {
         return;
     }
     let started = Instant::now();
-    while replica.introspect(credential.secret()).await.unwrap().is_some_and(|found| Arc::ptr_eq(&found, &before)) {
+    while identity(replica, credential).await.is_some_and(|found| Arc::ptr_eq(&found, &before)) {
         assert!(started.elapsed() < SEEN_WITHIN, "a change of {table}.{name} leaves the old identity in the cache");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    if *table == "api_keys" && !column.is_in(&FIXED) && name != "owner_id" {
+    let used = match *table {
+        "api_keys" => "last_used_at = '2031-01-01 00:00:00', last_used_ip = '192.0.2.1'",
+        _ => "last_used_at = '2031-01-01 00:00:00'",
+    };
+    let has_last_use = ["api_keys", "sessions"].contains(table);
+    if has_last_use && !column.is_in(&FIXED) && !["owner_id", "user_id"].contains(&name.as_str()) {
         let logged_before = app.database.number(&logged).await;
-        let used = "last_used_at = '2031-01-01 00:00:00', last_used_ip = '192.0.2.1'";
         app.database.execute(format!("UPDATE {table} SET {used}, {} WHERE {row}", set(2032))).await;
         let logged_after = app.database.number(&logged).await;
         assert!(logged_after > logged_before, "a change of {table}.{name} together with the last use is not logged");
@@ -129,7 +148,7 @@ async fn check_every_column(backend: Backend) {
     for table in TABLES {
         all.extend(columns(&app, table).await);
     }
-    assert!(all.len() >= 38, "the columns are listed");
+    assert!(all.len() >= 46, "the columns are listed");
     // In batches, because each change has its own connections.
     for (batch, columns) in all.chunks(10).enumerate() {
         let numbered = columns.iter().enumerate().map(|(place, column)| (batch * 10 + place, column));
@@ -185,7 +204,7 @@ async fn rows_of_another_cluster_invalidate_nothing_and_are_purged() {
     let cached_eve = cached(&replica, &eve).await;
     app.database.execute("UPDATE users SET name = 'Renamed' WHERE id = 2").await;
     let started = Instant::now();
-    while replica.introspect(eve.secret()).await.unwrap().is_some_and(|found| Arc::ptr_eq(&found, &cached_eve)) {
+    while identity(&replica, &eve).await.is_some_and(|found| Arc::ptr_eq(&found, &cached_eve)) {
         assert!(started.elapsed() < SEEN_WITHIN);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

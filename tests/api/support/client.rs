@@ -3,23 +3,27 @@
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
+/// The cookie of a session.
+pub const SESSION_COOKIE: &str = "__Host-latchkey";
 /// The password of all users that tests register.
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// The credential of a request: none, the `Token` header, or `Authorization: Bearer`.
+/// The credential of a request: none, the `Token` header, `Authorization: Bearer`, or the cookie of a session with the
+/// header that a browser adds for a page of the server.
 #[derive(Clone, Debug)]
 pub enum Credential {
     None,
     Token(String),
     Bearer(String),
+    Session(String),
 }
 
 impl Credential {
-    /// The token or key; empty without a credential.
+    /// The token, key or secret of the session; empty without a credential.
     pub fn secret(&self) -> &str {
         match self {
             Self::None => "",
-            Self::Token(secret) | Self::Bearer(secret) => secret,
+            Self::Token(secret) | Self::Bearer(secret) | Self::Session(secret) => secret,
         }
     }
 }
@@ -64,6 +68,19 @@ impl Client {
 
     pub async fn put(&self, path: &str, credential: &Credential, body: &Value) -> Answer {
         self.request("PUT", path).credential(credential).json(body).send().await
+    }
+
+    /// Signs in with `POST /session`, as a page of the server does.
+    pub async fn begin_session(&self, email: &str, password: &str) -> Answer {
+        let body = json!({ "email": email, "password": password });
+        self.request("POST", "/session").header("Sec-Fetch-Site", "same-origin").json(&body).send().await
+    }
+
+    /// Signs in a registered user; returns the new session and its id.
+    pub async fn session_of(&self, email: &str) -> (Credential, i64) {
+        let signed_in = self.begin_session(email, PASSWORD).await;
+        assert_eq!(signed_in.status, 201, "{signed_in:?}");
+        (Credential::Session(signed_in.session_secret()), signed_in.body["id"].as_i64().unwrap())
     }
 
     /// Registers a user with [`PASSWORD`].
@@ -128,6 +145,9 @@ impl Request {
             Credential::None => self,
             Credential::Token(token) => self.header("Token", token),
             Credential::Bearer(token) => self.header("Authorization", &format!("Bearer {token}")),
+            Credential::Session(secret) => {
+                self.header("Cookie", &format!("{SESSION_COOKIE}={secret}")).header("Sec-Fetch-Site", "same-origin")
+            }
         }
     }
 
@@ -180,6 +200,14 @@ impl Answer {
     /// The value of a header; empty if the header is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The secret in the session cookie that the response sets.
+    pub fn session_secret(&self) -> String {
+        let cookies: Vec<&str> = self.headers.get_all("set-cookie").iter().map(|text| text.to_str().unwrap()).collect();
+        let [cookie] = cookies.as_slice() else { panic!("one cookie in {self:?}") };
+        let value = cookie.strip_prefix(&format!("{SESSION_COOKIE}=")).unwrap_or_else(|| panic!("{self:?}"));
+        value.split_once(';').unwrap().0.to_owned()
     }
 
     /// A string member of the JSON body.

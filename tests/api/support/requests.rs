@@ -17,6 +17,8 @@ pub enum CallerKind {
     NewMember,
     /// An admin.
     Admin,
+    /// The member, with a session.
+    InSession,
 }
 
 /// The body of a request.
@@ -34,13 +36,14 @@ pub enum Body {
 /// object of the request, or an empty text; and the body.
 ///
 /// The path and the body can contain members of the created object: `{id}`, `{key}`, `{claim}`. Other placeholders are
-/// `{unique}` (a new number), `{email}` ([`Callers::email`]) and `{password}` (the password of every user).
+/// `{unique}` (a new number), `{email}` ([`Callers::email`]), `{member}` (the e-mail address of [`Callers::member`]) and
+/// `{password}` (the password of every user).
 pub type Entry = (&'static str, CallerKind, &'static str, Body);
 
 #[rustfmt::skip]
 pub const REQUESTS: &[Entry] = {
     use Body::{Form, Json, None};
-    use CallerKind::{Admin, Anonymous, Member, NewMember};
+    use CallerKind::{Admin, Anonymous, InSession, Member, NewMember};
     &[
         ("GET /", Anonymous, "", None),
         ("GET /health/live", Anonymous, "", None),
@@ -48,6 +51,9 @@ pub const REQUESTS: &[Entry] = {
         ("POST /register", Anonymous, "", Json(r#"{"name": "Adaline", "surname": "Lovelace", "email": "user{unique}@example.org", "website": "https://example.org", "password": "{password}"}"#)),
         ("POST /token", Anonymous, "", Form(&[("grant_type", "password"), ("username", "{email}"), ("password", "{password}")])),
         ("DELETE /token", NewMember, "", None),
+        ("POST /session", Anonymous, "", Json(r#"{"email": "{member}", "password": "{password}"}"#)),
+        ("GET /session", InSession, "", None),
+        ("DELETE /session", Anonymous, "", None),
         ("POST /revoke", Anonymous, "", Form(&[("token", "lkt_unknown")])),
         ("POST /introspect", Admin, "", Form(&[("token", "lkt_unknown")])),
         ("GET /authz", Member, "", None),
@@ -58,6 +64,8 @@ pub const REQUESTS: &[Entry] = {
         ("DELETE /me", NewMember, "", None),
         ("PUT /me/password", NewMember, "", Json(r#"{"current_password": "{password}", "new_password": "another password"}"#)),
         ("GET /me/activity", Member, "", None),
+        ("GET /me/sessions", Member, "POST /session", None),
+        ("DELETE /me/sessions/{id}", Member, "POST /session", None),
 
         ("GET /me/keys", Member, "POST /me/keys", None),
         ("POST /me/keys", Member, "", Json(r#"{"name": "k", "scopes": []}"#)),
@@ -132,6 +140,7 @@ impl Callers<'_> {
             CallerKind::Anonymous => Credential::None,
             CallerKind::Member => self.member.clone(),
             CallerKind::Admin => self.admin.clone(),
+            CallerKind::InSession => self.client.session_of(&self.member_email().await).await.0,
             CallerKind::NewMember => self.client.user(&fill("new{unique}@example.org", &Value::Null, "")).await,
         }
     }
@@ -140,7 +149,7 @@ impl Callers<'_> {
     pub async fn request(&self, route: &str) -> Request {
         let (_, _, object, body) = entry(route);
         let object = if object.is_empty() { Value::Null } else { self.create(object).await };
-        self.build(route, *body, &object)
+        self.build(route, *body, &object).await
     }
 
     /// The request of this route on a new object, with a credential that returns a 2xx status.
@@ -152,17 +161,28 @@ impl Callers<'_> {
     async fn create(&self, route: &str) -> Value {
         let (_, kind, _, body) = entry(route);
         let caller = self.credential(*kind).await;
-        let answer: Answer = self.build(route, *body, &Value::Null).credential(&caller).send().await;
+        let answer: Answer = self.build(route, *body, &Value::Null).await.credential(&caller).send().await;
         assert!((200..300).contains(&answer.status), "{route} creates an object: {answer:?}");
         answer.body
     }
 
-    fn build(&self, route: &str, body: Body, object: &Value) -> Request {
+    /// The e-mail address of the member.
+    async fn member_email(&self) -> String {
+        self.client.get("/me", self.member).await.text_of("email")
+    }
+
+    async fn build(&self, route: &str, body: Body, object: &Value) -> Request {
         let (method, path) = route.split_once(' ').unwrap();
         let request = self.client.request(method, &fill(path, object, self.email));
         match body {
             Body::None => request,
-            Body::Json(text) => request.json(&serde_json::from_str(&fill(text, object, self.email)).unwrap()),
+            Body::Json(text) => {
+                let mut text = fill(text, object, self.email);
+                if text.contains("{member}") {
+                    text = text.replace("{member}", &self.member_email().await);
+                }
+                request.json(&serde_json::from_str(&text).unwrap())
+            }
             Body::Form(fields) => {
                 let values: Vec<String> = fields.iter().map(|(_, value)| fill(value, object, self.email)).collect();
                 let names = fields.iter().map(|(name, _)| *name);

@@ -73,6 +73,11 @@ impl Operation {
         !self.schemes().is_empty()
     }
 
+    /// Whether the operation accepts the cookie of a session.
+    pub fn accepts_session(&self) -> bool {
+        self.schemes().iter().any(|scheme| !scheme["session"].is_null())
+    }
+
     /// The scope that the operation requires.
     pub fn scope(&self) -> Option<&str> {
         self.schemes().iter().find_map(|scheme| scheme["password"][0].as_str())

@@ -42,7 +42,7 @@ specify! {
             app.sign_in("ada@example.org", PASSWORD).await,
         ] {
             assert_security_headers(&answer, API_POLICY);
-            assert_eq!((answer.header("cache-control"), answer.header("vary")), ("no-store", "Authorization, Token"));
+            assert_eq!((answer.header("cache-control"), answer.header("vary")), ("no-store", "Authorization, Cookie, Token"));
         }
         let page = app.get("/docs/", &none).await;
         assert_security_headers(&page, page.header("content-security-policy"));

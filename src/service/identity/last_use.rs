@@ -1,4 +1,5 @@
-//! The last use of each key. Uses are collected in memory and written in the background, at most once a minute per key.
+//! The last use of each key and session. Uses are collected in memory and written in the background, at most once a
+//! minute for each of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -7,18 +8,28 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
-use crate::db::{Db, api_keys};
-use crate::domain::id::KeyId;
+use crate::db::{Db, api_keys, sessions};
+use crate::domain::id::{KeyId, SessionId};
 use crate::domain::secret::Digest;
 use crate::error::AppError;
 use crate::logging::repeated::RepeatedFailure;
 
-/// Minimum time between two writes for one key, in seconds.
+/// Minimum time between two writes for one key or session, in seconds.
 const INTERVAL: i64 = 60;
-/// Maximum number of keys with an unwritten or recent use. Uses of further keys are dropped, and a warning is logged.
-const MAX_KEYS: usize = 100_000;
+/// Maximum number of keys and sessions with an unwritten or recent use. Uses of further ones are dropped, and a warning
+/// is logged.
+const MAX_CREDENTIALS: usize = 100_000;
 /// Interval at which due uses are written.
 const TICK: Duration = Duration::from_secs(1);
+
+/// A credential whose last use is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum UsedCredential {
+    /// A key, own or issued.
+    Key(KeyId),
+    /// A browser session.
+    Session(SessionId),
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LastUse {
@@ -28,8 +39,8 @@ struct LastUse {
     written_at: Option<Timestamp>,
 }
 
-/// Records when and from where keys were last used.
-pub struct KeyUsage {
+/// Records when keys and sessions were last used, and from where keys were.
+pub struct LastUses {
     db: Db,
     clock: Clock,
     recent: RecentUses,
@@ -38,29 +49,29 @@ pub struct KeyUsage {
 
 #[derive(Default)]
 struct RecentUses {
-    uses: Mutex<HashMap<KeyId, LastUse>>,
-    /// Number of uses that were dropped because [`MAX_KEYS`] was reached.
+    uses: Mutex<HashMap<UsedCredential, LastUse>>,
+    /// Number of uses that were dropped because [`MAX_CREDENTIALS`] was reached.
     dropped: AtomicU64,
 }
 
 impl RecentUses {
     /// Records a use in memory. Does not wait for the database.
-    fn note(&self, key: KeyId, at: Timestamp, from: Option<IpAddr>) {
+    fn note(&self, used: UsedCredential, at: Timestamp, from: Option<IpAddr>) {
         let mut uses = self.uses();
-        if uses.len() >= MAX_KEYS && !uses.contains_key(&key) {
+        if uses.len() >= MAX_CREDENTIALS && !uses.contains_key(&used) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let written_at = uses.get(&key).and_then(|last| last.written_at);
-        uses.insert(key, LastUse { at, from, is_written: false, written_at });
+        let written_at = uses.get(&used).and_then(|last| last.written_at);
+        uses.insert(used, LastUse { at, from, is_written: false, written_at });
     }
 
-    /// The uses that are due at `now`. They are marked as written. Keys without a use since their last write are
-    /// removed.
-    fn take_due(&self, now: Timestamp) -> Vec<(KeyId, LastUse)> {
+    /// The uses that are due at `now`. They are marked as written. Those without a use since their last write
+    /// are removed.
+    fn take_due(&self, now: Timestamp) -> Vec<(UsedCredential, LastUse)> {
         let mut due = Vec::new();
         let is_due = |last: &LastUse| last.written_at.is_none_or(|written| written.plus_seconds(INTERVAL) <= now);
-        self.uses().retain(|key, last| {
+        self.uses().retain(|used, last| {
             if !is_due(last) {
                 return true;
             }
@@ -68,29 +79,29 @@ impl RecentUses {
                 return false;
             }
             (last.is_written, last.written_at) = (true, Some(now));
-            due.push((*key, *last));
+            due.push((*used, *last));
             true
         });
         due
     }
 
     /// Removes all uses, and returns those that have not been written.
-    fn take_all(&self) -> Vec<(KeyId, LastUse)> {
+    fn take_all(&self) -> Vec<(UsedCredential, LastUse)> {
         self.uses().drain().filter(|(_, last)| !last.is_written).collect()
     }
 
-    /// Marks uses as not written, unless the key has a newer use.
-    fn put_back(&self, unwritten: Vec<(KeyId, LastUse)>) {
+    /// Marks uses as not written, unless there is a newer use.
+    fn put_back(&self, unwritten: Vec<(UsedCredential, LastUse)>) {
         let mut uses = self.uses();
-        for (key, last) in unwritten {
-            let current = uses.entry(key).or_insert(last);
+        for (used, last) in unwritten {
+            let current = uses.entry(used).or_insert(last);
             if current.at <= last.at {
                 *current = LastUse { is_written: false, written_at: None, ..last };
             }
         }
     }
 
-    fn uses(&self) -> MutexGuard<'_, HashMap<KeyId, LastUse>> {
+    fn uses(&self) -> MutexGuard<'_, HashMap<UsedCredential, LastUse>> {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -98,7 +109,7 @@ impl RecentUses {
 /// Uses that are being written. Dropping this makes the unwritten ones due again, also if the write is cancelled.
 struct Unwritten<'u> {
     usage: &'u RecentUses,
-    uses: VecDeque<(KeyId, LastUse)>,
+    uses: VecDeque<(UsedCredential, LastUse)>,
 }
 
 impl Drop for Unwritten<'_> {
@@ -107,14 +118,19 @@ impl Drop for Unwritten<'_> {
     }
 }
 
-impl KeyUsage {
+impl LastUses {
     pub(crate) fn new(db: Db, clock: Clock) -> Self {
-        Self { db, clock, recent: RecentUses::default(), failure: RepeatedFailure::new("write the last use of keys") }
+        Self {
+            db,
+            clock,
+            recent: RecentUses::default(),
+            failure: RepeatedFailure::new("write the last use of keys and sessions"),
+        }
     }
 
     /// Records a use in memory. Does not wait for the database.
-    pub(crate) fn note(&self, key: KeyId, at: Timestamp, from: Option<IpAddr>) {
-        self.recent.note(key, at, from);
+    pub(crate) fn note(&self, used: UsedCredential, at: Timestamp, from: Option<IpAddr>) {
+        self.recent.note(used, at, from);
     }
 
     /// Stores the first use of the secret with this digest. Returns whether the secret is still the current one of its
@@ -135,7 +151,9 @@ impl KeyUsage {
             self.write(self.recent.take_due(self.clock.now())).await;
             let dropped = self.recent.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
-                log::warn!("dropped {dropped} uses of keys: more than {MAX_KEYS} keys were used within a minute");
+                log::warn!(
+                    "dropped {dropped} uses: more than {MAX_CREDENTIALS} keys and sessions were used within a minute"
+                );
             }
         }
     }
@@ -145,12 +163,15 @@ impl KeyUsage {
         self.write(self.recent.take_all()).await;
     }
 
-    async fn write(&self, uses: Vec<(KeyId, LastUse)>) {
+    async fn write(&self, uses: Vec<(UsedCredential, LastUse)>) {
         let mut unwritten = Unwritten { usage: &self.recent, uses: uses.into() };
-        while let Some((key, last)) = unwritten.uses.front().copied() {
+        while let Some((used, last)) = unwritten.uses.front().copied() {
             // One row per transaction cannot cause a deadlock.
-            let written = self.db.write(move |conn| api_keys::touch(conn, key, last.at, last.from)).await;
-            if let Err(error) = written {
+            let written = self.db.write(move |conn| match used {
+                UsedCredential::Key(key) => api_keys::touch(conn, key, last.at, last.from),
+                UsedCredential::Session(session) => sessions::touch(conn, session, last.at),
+            });
+            if let Err(error) = written.await {
                 // The other writes would fail, too, and must not delay a shutdown.
                 self.failure.failed(&error);
                 break;
@@ -165,7 +186,7 @@ impl KeyUsage {
 mod tests {
     use super::*;
 
-    const KEY: KeyId = KeyId(1);
+    const KEY: UsedCredential = UsedCredential::Key(KeyId(1));
 
     fn at(usage: &RecentUses, now: Timestamp) -> Option<Timestamp> {
         match usage.take_due(now).as_slice() {
@@ -210,7 +231,7 @@ mod tests {
     fn at_most_100_000_keys_are_kept_and_further_uses_are_dropped() {
         let (usage, start) = (RecentUses::default(), Clock::default().now());
         for id in 0..150_000 {
-            usage.note(KeyId(id), start, None);
+            usage.note(UsedCredential::Key(KeyId(id)), start, None);
         }
         usage.note(KEY, start.plus_seconds(1), None);
         assert_eq!((usage.uses().len(), usage.dropped.load(Ordering::Relaxed)), (100_000, 50_000));

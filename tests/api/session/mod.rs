@@ -1,0 +1,7 @@
+//! Browser sessions.
+
+mod cookie;
+mod end;
+mod expiry;
+mod list;
+mod sign_in;
