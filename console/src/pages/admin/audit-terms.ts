@@ -9,6 +9,8 @@ export const ACTIONS: Record<Action, string> = {
   "user.register": "Registration",
   "user.sign_in": "Sign-in",
   "user.sign_out": "Sign-out",
+  "session.create": "Console sign-in",
+  "session.end": "Console session ended",
   "user.update": "Account changed",
   "user.password": "Password changed",
   "user.role": "Role changed",

@@ -13,6 +13,7 @@ import { exportTrail } from "./audit-export";
 import { AuditFilters } from "./audit-filters";
 import { actionText, apiQuery, filtersIn, type FilterValues } from "./audit-terms";
 import { Outcome, Reference } from "./audit-text";
+import { skipEmpty } from "./skip-empty";
 
 const COLUMNS: Column<AuditEntry>[] = [
   {
@@ -47,8 +48,11 @@ export function AuditPage({ query }: PageProps) {
   const filters = filtersIn(query);
   const isFiltered = Object.values(filters).some((value) => value !== "");
   const list = useList(
-    (after, signal) =>
-      call("get", "/audit", { query: { ...apiQuery(filters), ...(after !== undefined && { after }), limit: 50 }, signal }),
+    (first, signal) =>
+      skipEmpty(first, (after) => {
+        const query = { ...apiQuery(filters), ...(after !== undefined && { after }), limit: 50 };
+        return call("get", "/audit", { query, signal });
+      }),
     [query.toString()],
   );
   return (

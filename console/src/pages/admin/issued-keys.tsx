@@ -11,6 +11,7 @@ import type { PageProps } from "../../lib/routes";
 import { IssueDialog } from "./issue-dialog";
 import { IssuedStateBadge, STATES, stateOf, type IssuedState } from "./issued-state";
 import { Search } from "./search";
+import { skipEmpty } from "./skip-empty";
 
 const COLUMNS: Column<IssuedKey>[] = [
   {
@@ -97,13 +98,10 @@ interface Wanted {
 }
 
 /** The next part of the list that has a key in this state. The API selects by order only, so others are skipped here. */
-async function loadMatching({ order, state, after, signal }: Wanted): Promise<Part<IssuedKey>> {
+function loadMatching({ order, state, after: first, signal }: Wanted): Promise<Part<IssuedKey>> {
   const limit = state ? 100 : 50;
-  let next: number | null = after ?? 0;
-  for (;;) {
-    const part: Part<IssuedKey> = await call("get", "/keys", { query: { after: next, limit, order }, signal });
-    const items = state ? part.items.filter((key) => stateOf(key) === state) : part.items;
-    next = part.next ?? null;
-    if (items.length > 0 || next === null) return { items, next };
-  }
+  return skipEmpty(first, async (after) => {
+    const { items, next } = await call("get", "/keys", { query: { after: after ?? 0, limit, order }, signal });
+    return { items: state ? items.filter((key) => stateOf(key) === state) : items, next };
+  });
 }

@@ -7,6 +7,7 @@ import { useList } from "../../lib/data";
 import { href, navigate } from "../../lib/router";
 import type { PageProps } from "../../lib/routes";
 import { Search } from "./search";
+import { skipEmpty } from "./skip-empty";
 import { UserState } from "./user-state";
 
 const COLUMNS: Column<User>[] = [
@@ -27,7 +28,8 @@ const COLUMNS: Column<User>[] = [
 export function UsersPage({ query }: PageProps) {
   const search = query.get("search") ?? "";
   const list = useList(
-    (after, signal) => call("get", "/users", { query: { after: after ?? 0, limit: 50, search }, signal }),
+    (first, signal) =>
+      skipEmpty(first, (after) => call("get", "/users", { query: { after: after ?? 0, limit: 50, search }, signal })),
     [search],
   );
   return (
