@@ -1,6 +1,6 @@
 // What is on the screen: the frame with a page, or the pages before the sign-in.
 import { useEffect } from "preact/hooks";
-import { isWaiting } from "./api";
+import { isWaiting, type Session } from "./api";
 import { Button } from "./components/button";
 import { ErrorBox, Loading, NoticeRegion } from "./components/notice";
 import { Page } from "./components/page";
@@ -14,7 +14,6 @@ import { accountRoutes } from "./pages/account";
 import { adminRoutes } from "./pages/admin";
 import { RegisterPage } from "./pages/register";
 import { SignInPage } from "./pages/sign-in";
-import type { SessionResponse } from "./pending";
 import { holds, load, state, unconfirmed } from "./session";
 
 const ROUTES: Route[] = [...accountRoutes, ...adminRoutes];
@@ -85,7 +84,7 @@ function SignedOut({ notice }: { notice: string | undefined }) {
   return path === "register" ? <RegisterPage /> : <SignInPage notice={notice} />;
 }
 
-function SignedIn({ session }: { session: SessionResponse }) {
+function SignedIn({ session }: { session: Session }) {
   const { path, query } = useStore(location);
   const isStart = path === "" || path === "sign-in" || path === "register";
   useEffect(() => {
@@ -103,7 +102,7 @@ function SignedIn({ session }: { session: SessionResponse }) {
   );
 }
 
-function find(path: string, session: SessionResponse) {
+function find(path: string, session: Session) {
   for (const route of ROUTES) {
     const params = match(route.path, path);
     if (params && holds(session, route.scopes)) return { route, params };

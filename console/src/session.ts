@@ -1,12 +1,11 @@
 // Who is signed in: the state of the session, in all tabs.
-import { ApiError, call, isRejected, observe } from "./api";
+import { ApiError, call, isRejected, observe, type Session } from "./api";
 import { Store } from "./lib/store";
-import type { SessionResponse } from "./pending";
 
 export type State =
   | { is: "unknown"; error?: unknown }
   | { is: "signed-out"; notice?: string }
-  | { is: "signed-in"; session: SessionResponse };
+  | { is: "signed-in"; session: Session };
 
 type Message = { is: "signed-in" | "signed-out" | "active"; at: number };
 
@@ -103,14 +102,14 @@ export async function refresh(): Promise<void> {
 }
 
 /** When the session ends without a further request, in local time, and whether a request can extend it. */
-export function end(session: SessionResponse): { at: number; isExtensible: boolean } {
+export function end(session: Session): { at: number; isExtensible: boolean } {
   const absolute = Date.parse(session.expires_at) - skew;
   const idle = lastUse + session.idle_seconds * 1_000 - LAST_USE_ACCURACY;
   return { at: Math.min(absolute, idle), isExtensible: idle < absolute };
 }
 
 /** Whether the signed-in user holds all these scopes. */
-export function holds(session: SessionResponse, scopes: readonly string[] = []): boolean {
+export function holds(session: Session, scopes: readonly string[] = []): boolean {
   return scopes.every((scope) => session.scopes.includes(scope));
 }
 

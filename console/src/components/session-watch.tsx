@@ -1,6 +1,6 @@
 // Warns before the session ends, and empties the screen when it has ended.
 import { useEffect, useState } from "preact/hooks";
-import type { SessionResponse } from "../pending";
+import type { Session } from "../api";
 import { ENDED, clear, end, extend, signOut } from "../session";
 import { Button } from "./button";
 import { Dialog } from "./dialog";
@@ -10,7 +10,7 @@ const WARN_BEFORE = 60_000;
 /** Screen readers hear the remaining time this often, in seconds. */
 const ANNOUNCE_EVERY = 20;
 
-export function SessionWatch({ session }: { session: SessionResponse }) {
+export function SessionWatch({ session }: { session: Session }) {
   const [seconds, setSeconds] = useState<number>();
   useEffect(() => {
     const check = () => {

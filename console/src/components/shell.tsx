@@ -1,9 +1,9 @@
 // The frame around the pages of a signed-in user: who it is, sign-out, and navigation.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import type { Session } from "../api";
 import type { Route } from "../lib/routes";
 import { useStore } from "../lib/store";
-import type { SessionResponse } from "../pending";
 import { holds, signOut } from "../session";
 import { Button } from "./button";
 import { SessionWatch } from "./session-watch";
@@ -16,7 +16,7 @@ const GROUPS = [
 ] as const;
 
 interface Props {
-  session: SessionResponse;
+  session: Session;
   routes: Route[];
   path: string;
   children: ComponentChildren;

@@ -4,6 +4,7 @@ import { call, type FreshKey, type Key, type Scope } from "../../api";
 import { Button } from "../../components/button";
 import { ConfirmDialog, Dialog } from "../../components/dialog";
 import { Form, SelectField, useForm } from "../../components/form";
+import { Loaded } from "../../components/loaded";
 import { Notice, notify } from "../../components/notice";
 import { Card, Facts, Page } from "../../components/page";
 import { ShownOnce } from "../../components/shown-once";
@@ -13,7 +14,6 @@ import { useData } from "../../lib/data";
 import { href, navigate } from "../../lib/router";
 import type { PageProps } from "../../lib/routes";
 import { holds } from "../../session";
-import { Loaded } from "../../components/loaded";
 import { KeyForm, type KeyValues } from "./key-form";
 import { KeyState, LastUse, isExpired } from "./key-state";
 

@@ -3,6 +3,7 @@ import { useRef, useState } from "preact/hooks";
 import { call, type FreshKey, type Key, type Scope } from "../../api";
 import { Button } from "../../components/button";
 import { Dialog } from "../../components/dialog";
+import { Loaded } from "../../components/loaded";
 import { EmptyState } from "../../components/notice";
 import { Page } from "../../components/page";
 import { ShownOnce } from "../../components/shown-once";
@@ -12,7 +13,6 @@ import { useSession } from "../../lib/current";
 import { useData } from "../../lib/data";
 import { href } from "../../lib/router";
 import { holds } from "../../session";
-import { Loaded } from "../../components/loaded";
 import { KeyForm, type KeyValues } from "./key-form";
 import { KeyState, LastUse } from "./key-state";
 

@@ -1,21 +1,20 @@
 // Where you are signed in to the console.
 import { useState } from "preact/hooks";
-import { call } from "../../api";
+import { call, type SessionItem } from "../../api";
 import { Button } from "../../components/button";
 import { ConfirmDialog } from "../../components/dialog";
+import { Loaded } from "../../components/loaded";
 import { Notice, notify } from "../../components/notice";
 import { Page } from "../../components/page";
 import { Table, type Column } from "../../components/table";
 import { Badge, Time, UserText } from "../../components/text";
 import { useData } from "../../lib/data";
 import { browserName } from "../../lib/user-agent";
-import type { SessionListItem } from "../../pending";
 import { signOut } from "../../session";
-import { Loaded } from "../../components/loaded";
 
 export function SessionsPage() {
   const list = useData((signal) => call("get", "/me/sessions", { signal }), []);
-  const [chosen, setChosen] = useState<SessionListItem[]>([]);
+  const [chosen, setChosen] = useState<SessionItem[]>([]);
   const others = (list.value?.items ?? []).filter(({ current }) => !current);
 
   const end = async () => {
@@ -23,7 +22,7 @@ export function SessionsPage() {
     notify(chosen.length === 1 ? "The session has ended." : "Your other sessions have ended.");
     list.reload();
   };
-  const columns: Column<SessionListItem>[] = [
+  const columns: Column<SessionItem>[] = [
     {
       label: "Browser",
       cell: ({ user_agent, current }) => (
