@@ -25,6 +25,8 @@ const tabs = new BroadcastChannel("latchkey-session");
 let skew = 0;
 let lastUse = Date.now();
 let lastMessage = 0;
+/** The last sign-in or sign-out. */
+let last: Promise<unknown> = Promise.resolve();
 
 export const ENDED = "Your session has ended. Sign in again to continue.";
 
@@ -54,9 +56,9 @@ export async function load(): Promise<void> {
 }
 
 export async function signIn(email: string, password: string): Promise<void> {
-  const session = await call("post", "/session", { body: { email, password } });
-  sessionStorage.removeItem(UNCONFIRMED);
-  unconfirmed.set(false);
+  const session = await inTurn(() => call("post", "/session", { body: { email, password } }));
+  // The sign-in has ended the old session.
+  confirm();
   state.set({ is: "signed-in", session });
   post("signed-in");
 }
@@ -73,15 +75,28 @@ export async function signOut(notice = "You are signed out."): Promise<void> {
 async function confirmSignOut(): Promise<void> {
   for (let wait = 1_000; sessionStorage.getItem(UNCONFIRMED); wait = Math.min(wait * 2, 30_000)) {
     try {
-      await call("delete", "/session");
-      sessionStorage.removeItem(UNCONFIRMED);
+      await inTurn(async () => {
+        if (sessionStorage.getItem(UNCONFIRMED)) await call("delete", "/session");
+      });
+      confirm();
     } catch (error) {
-      if (error instanceof ApiError && !error.isTemporary) sessionStorage.removeItem(UNCONFIRMED);
+      if (error instanceof ApiError && !error.isTemporary) confirm();
       else unconfirmed.set(true);
     }
     if (sessionStorage.getItem(UNCONFIRMED)) await new Promise((resume) => setTimeout(resume, wait));
   }
+}
+
+function confirm(): void {
+  sessionStorage.removeItem(UNCONFIRMED);
   unconfirmed.set(false);
+}
+
+/** Runs one after the other: the answer to a sign-out must not remove the cookie of a later sign-in. */
+function inTurn<T>(task: () => Promise<T>): Promise<T> {
+  const result = last.then(task, task);
+  last = result.catch(() => undefined);
+  return result;
 }
 
 /** The account or the session no longer exists on the server. */
@@ -130,6 +145,8 @@ function post(is: Message["is"]): void {
 
 function onMessage(message: Message): void {
   if (message.is === "signed-out") clear("You signed out in another tab.");
-  else if (message.is === "signed-in") void load();
-  else lastUse = Math.max(lastUse, message.at);
+  else if (message.is === "signed-in") {
+    confirm();
+    void load();
+  } else lastUse = Math.max(lastUse, message.at);
 }
