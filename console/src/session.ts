@@ -80,7 +80,7 @@ async function confirmSignOut(): Promise<void> {
       });
       confirm();
     } catch (error) {
-      if (error instanceof ApiError && !error.isTemporary) confirm();
+      if (error instanceof ApiError && !error.isTemporary && error.status !== 429) confirm();
       else unconfirmed.set(true);
     }
     if (sessionStorage.getItem(UNCONFIRMED)) await new Promise((resume) => setTimeout(resume, wait));
@@ -105,12 +105,7 @@ export function ended(notice: string): void {
   post("signed-out");
 }
 
-/** Extends the idle time-out by a request. */
-export async function extend(): Promise<void> {
-  await refresh();
-}
-
-/** Reads the session again, after a change of the account. */
+/** Reads the session again, after a change of the account. The request also extends the idle time-out. */
 export async function refresh(): Promise<void> {
   const session = await call("get", "/session");
   if (state.get().is === "signed-in") state.set({ is: "signed-in", session });

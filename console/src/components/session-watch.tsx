@@ -1,7 +1,7 @@
 // Warns before the session ends, and empties the screen when it has ended.
 import { useEffect, useState } from "preact/hooks";
 import type { Session } from "../api";
-import { ENDED, clear, end, extend, signOut } from "../session";
+import { ENDED, clear, end, refresh, signOut } from "../session";
 import { Button } from "./button";
 import { Dialog } from "./dialog";
 import { ErrorBox } from "./notice";
@@ -32,7 +32,7 @@ export function SessionWatch({ session }: { session: Session }) {
 
 function Warning({ seconds, isExtensible }: { seconds: number; isExtensible: boolean }) {
   const [error, setError] = useState<unknown>();
-  const stay = () => extend().catch(setError);
+  const stay = () => refresh().catch(setError);
   const announced = Math.ceil(seconds / ANNOUNCE_EVERY) * ANNOUNCE_EVERY;
   return (
     <Dialog title="Your session is about to end" role="alertdialog" onClose={() => void stay()} isDismissible={isExtensible}>
