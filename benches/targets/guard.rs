@@ -18,8 +18,8 @@ const AUTHZ: &str = "/authz";
 
 const UNCACHED: [(&str, &str); 1] = [("LATCHKEY__AUTH__CACHE_SIZE", "0")];
 
-/// Address and path.
-type Route<'r> = (SocketAddr, &'r str);
+/// Address, path, and the file with the credentials.
+type Route<'r> = (SocketAddr, &'r str, &'r Path);
 
 /// Alternating measurements of two routes.
 struct Compared {
@@ -33,18 +33,18 @@ struct Compared {
 impl Compared {
     /// Compares a route of Latchkey with the unguarded route.
     fn measure(server: &Server, guarded: &str, tokens: &Path, extent: &Extent) -> Self {
-        Self::routes((server.address, guarded), (server.address, UNGUARDED), tokens, extent)
+        Self::routes((server.address, guarded, tokens), (server.address, UNGUARDED, tokens), extent)
     }
 
-    fn routes(guarded: Route<'_>, unguarded: Route<'_>, tokens: &Path, extent: &Extent) -> Self {
+    fn routes(guarded: Route<'_>, unguarded: Route<'_>, extent: &Extent) -> Self {
         let mut compared =
             Self { guarded: Vec::new(), unguarded: Vec::new(), p99_ratios: Vec::new(), p99s: Default::default() };
-        for (address, path) in [guarded, unguarded] {
+        for (address, path, tokens) in [guarded, unguarded] {
             wrk(address, path, tokens, 1);
         }
         for _ in 0..extent.pairs {
-            let unguarded = wrk(unguarded.0, unguarded.1, tokens, extent.seconds);
-            let guarded = wrk(guarded.0, guarded.1, tokens, extent.seconds);
+            let unguarded = wrk(unguarded.0, unguarded.1, unguarded.2, extent.seconds);
+            let guarded = wrk(guarded.0, guarded.1, guarded.2, extent.seconds);
             compared.guarded.push(guarded.rate());
             compared.unguarded.push(unguarded.rate());
             compared.p99_ratios.push(guarded.p99 / unguarded.p99);
@@ -95,7 +95,8 @@ pub fn against_bare_actix(backend: Backend, extent: &Extent, report: &mut Report
     let population = Population::create(backend, extent.users[0], extent.users[0]);
     let server = Server::start(&population.database, &[]);
     let bare = Bare::start(&server.answer(GUARDED, &population.tokens[0]));
-    let compared = |path| Compared::routes((server.address, GUARDED), (bare.address, path), &population.file(), extent);
+    let tokens = population.file();
+    let compared = |path| Compared::routes((server.address, GUARDED, &tokens), (bare.address, path, &tokens), extent);
     let same_answer = compared(Bare::SAME_ANSWER);
     report.add(
         Row::of("guarded against a bare actix-web handler with the same answer: requests/s", backend)
@@ -111,6 +112,20 @@ pub fn against_bare_actix(backend: Backend, extent: &Extent, report: &mut Report
         )
         .without_target(same_body.ratio())
         .showing(same_body.rates()),
+    );
+}
+
+/// Requests in browser sessions against requests with tokens, with the cache.
+pub fn sessions(backend: Backend, extent: &Extent, report: &mut Report) {
+    let population = Population::create(backend, extent.users[0], extent.users[0]);
+    let (sessions, tokens) = (population.sessions(), population.file());
+    let server = Server::start(&population.database, &[]);
+    let (by_session, by_token) = ((server.address, GUARDED, &*sessions), (server.address, GUARDED, &*tokens));
+    let compared = Compared::routes(by_session, by_token, extent);
+    report.add(
+        Row::of("guarded by cookie against guarded by token: requests/s", backend)
+            .at_least(0.95, compared.ratio())
+            .showing(compared.rates()),
     );
 }
 

@@ -19,13 +19,18 @@ const REQUEST_RATE: u32 = 50;
 /// Connections that wrk keeps busy with changes.
 const WRITERS: u32 = 32;
 
-/// A wrk script that presents one token after another and prints the outcome as JSON.
+/// A wrk script that presents one token or session after another and prints the outcome as JSON.
 const SCRIPT: &str = r#"
 local requests, current = {}, 0
 function init(arguments)
     local method, body = arguments[2], arguments[3]
     for token in io.lines(arguments[1]) do
-        local headers = { ["Token"] = token, ["Content-Type"] = body and "application/json" }
+        local headers = { ["Content-Type"] = body and "application/json" }
+        if token:sub(1, 4) == "lks_" then
+            headers["Cookie"], headers["Sec-Fetch-Site"] = "__Host-latchkey=" .. token, "same-origin"
+        else
+            headers["Token"] = token
+        end
         requests[#requests + 1] = wrk.format(method, nil, headers, body)
     end
 end
@@ -62,7 +67,7 @@ impl Outcome {
     }
 }
 
-/// Sends `GET` requests as fast as possible, with the tokens of a file. Panics if a response is an error.
+/// Sends `GET` requests as fast as possible, with the tokens or sessions of a file. Panics if a response is an error.
 pub fn wrk(server: SocketAddr, path: &str, tokens: &Path, seconds: u64) -> Outcome {
     run_wrk(server, path, CONNECTIONS, seconds, &[tokens.as_os_str()])
 }

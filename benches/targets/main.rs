@@ -82,9 +82,10 @@ const SHORT: Extent = Extent {
 type Measure = fn(Backend, &Extent, &mut Report);
 
 /// The groups and their names on the command line.
-const GROUPS: [(&str, Measure); 11] = [
+const GROUPS: [(&str, Measure); 12] = [
     ("guard", guard::against_unguarded),
     ("bare", guard::against_bare_actix),
+    ("sessions", guard::sessions),
     ("forward-auth", guard::forward_auth),
     ("uncached", guard::uncached),
     ("sign-ins", hashing::sign_ins),

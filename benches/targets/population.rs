@@ -94,6 +94,29 @@ impl Population {
         self.home.path().join("tokens")
     }
 
+    /// Inserts a session of each of the first users. Returns a file with their secrets, one per line.
+    pub fn sessions(&self) -> PathBuf {
+        let now = match self.database.backend {
+            Backend::Sqlite => "CURRENT_TIMESTAMP",
+            Backend::Postgres => "timezone('utc', now())",
+        };
+        let mut secrets = String::new();
+        let rows = (1..=self.tokens.len()).map(|user| {
+            let secret = Secret::generate(SecretKind::Session).unwrap();
+            let row = format!("({user}, '{}', {now}, {now}, '2099-01-01 00:00:00')", secret.digest().to_hex());
+            secrets += &format!("{}\n", secret.reveal());
+            row
+        });
+        let rows: Vec<String> = rows.collect();
+        for rows in rows.chunks(CHUNK) {
+            let columns = "(user_id, digest, created_at, last_used_at, expires_at)";
+            execute(&self.database, &format!("INSERT INTO sessions {columns} VALUES {}", rows.join(", ")));
+        }
+        let file = self.home.path().join("sessions");
+        std::fs::write(&file, secrets).unwrap();
+        file
+    }
+
     /// The e-mail address of a user. Numbers start at 1.
     pub fn email(number: u64) -> String {
         format!("user{number}@example.org")

@@ -60,10 +60,10 @@ async fn failed_sign_ins_are_limited_by_client_and_successful_ones_are_not() {
             assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, 200);
         }
         let ada = Credential::Token(app.new_token_of("ada@example.org").await);
-        for email in ["joe@example.org", "eve@example.org"] {
-            app.sign_in(email, WRONG).await.assert_error(app.expected.bad_password, "invalid_grant");
-        }
+        app.sign_in("joe@example.org", WRONG).await.assert_error(app.expected.bad_password, "invalid_grant");
+        app.begin_session("eve@example.org", WRONG).await.assert_error(401, "invalid_grant");
         assert_too_many(&app.sign_in("ada@example.org", PASSWORD).await, "60");
+        assert_too_many(&app.begin_session("ada@example.org", PASSWORD).await, "60");
         let change = json!({ "current_password": PASSWORD, "new_password": "another password of hers" });
         assert_too_many(&app.put("/me/password", &ada, &change).await, "60");
         assert_eq!(app.get("/me", &ada).await.status, 200, "tokens that were issued before stay valid");
@@ -139,10 +139,9 @@ async fn the_delay_of_an_account_grows_with_each_failure_and_its_tokens_stay_val
         let refused = app.expected.bad_password;
         let ada = app.user("ada@example.org").await;
         let attempt = async |password| app.sign_in("ADA@example.org", password).await;
-        for _ in 0..2 {
-            attempt(WRONG).await.assert_error(refused, "invalid_grant");
-        }
-        attempt(PASSWORD).await.assert_error(refused, "invalid_grant");
+        attempt(WRONG).await.assert_error(refused, "invalid_grant");
+        app.begin_session("ada@EXAMPLE.org", WRONG).await.assert_error(401, "invalid_grant");
+        app.begin_session("ada@example.org", PASSWORD).await.assert_error(401, "invalid_grant");
         assert_eq!(app.get("/me", &ada).await.status, 200);
         app.clock.advance(1);
         attempt(WRONG).await.assert_error(refused, "invalid_grant");
@@ -462,7 +461,7 @@ async fn no_response_reveals_why_a_sign_in_failed() {
         for _ in 0..2 {
             app.sign_in("joe@example.org", WRONG).await;
         }
-        let mut answers = Vec::new();
+        let (mut answers, mut sessions) = (Vec::new(), Vec::new());
         for (email, password) in [
             ("nobody@example.org", PASSWORD),
             ("ada@example.org", WRONG),
@@ -474,7 +473,11 @@ async fn no_response_reveals_why_a_sign_in_failed() {
                 answer.headers.remove(varies);
             }
             answers.push((answer.status, answer.headers, answer.text));
+            let session = app.begin_session(email, password).await;
+            session.assert_error(401, "invalid_grant");
+            sessions.push(session.text.replace(session.header("x-request-id"), ""));
         }
+        assert!(sessions.windows(2).all(|pair| pair[0] == pair[1]), "{sessions:#?}");
         assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:#?}");
         // Failures of unknown accounts are counted in the same way.
         assert_eq!(app.database.number("SELECT count(*) FROM sign_in_failures").await, 4);

@@ -349,8 +349,8 @@ specify! {
         let revoke = || {
             out(&run(latchkey(home.path(), &["token", "revoke", "--all"]).env("DATABASE_URL", &app.database.url)))
         };
-        assert_eq!(revoke(), "revoked 1200 tokens\n");
-        assert_eq!(revoke(), "revoked 0 tokens\n");
+        assert_eq!(revoke(), "revoked 1200 tokens, and ended 0 sessions\n");
+        assert_eq!(revoke(), "revoked 0 tokens, and ended 0 sessions\n");
         assert_eq!(app.database.number("SELECT count(*) FROM access_tokens").await, 0);
         let details = app.database.rows("SELECT detail AS row FROM audit_entries ORDER BY id").await;
         assert_eq!(details, ["500 tokens", "500 tokens", "200 tokens", "0 tokens"]);

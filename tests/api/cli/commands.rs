@@ -130,7 +130,7 @@ specify_database! {
         ).await;
         out(&run(&["token", "revoke", "--user", "ada@example.org"]));
         assert_eq!(database.number("SELECT count(*) FROM access_tokens").await, 1);
-        assert_eq!(out(&run(&["token", "revoke", "--all"])), "revoked 1 tokens\n");
+        assert_eq!(out(&run(&["token", "revoke", "--all"])), "revoked 1 tokens, and ended 0 sessions\n");
         assert_eq!(database.number("SELECT count(*) FROM access_tokens").await, 0);
         assert!(!run(&["token", "revoke"]).status.success() && !run(&["token", "revoke", "--all", "--user", "x"]).status.success());
 

@@ -92,10 +92,25 @@ specify_database! {
         server.send("POST", "/register", &none, ada).await;
         server.sign_in("ada@example.org", typo).await;
         server.sign_in(first, first).await; // a password as the user name
-        let token = server.sign_in("ada@example.org", first).await;
-        secrets.insert(token.clone(), 1);
         let root = server.sign_in("root@example.org", root_password).await;
         secrets.insert(root.clone(), 1);
+        let in_browser = json!({ "email": "ada@example.org", "password": first });
+        let session = server.send("POST", "/session", &none, in_browser).await.session_secret();
+        secrets.insert(session.clone(), 1);
+        let session = Credential::Session(session);
+        for (method, path) in [("GET", "/session"), ("GET", "/me/sessions"), ("GET", "/me"), ("GET", "/nowhere"), ("GET", "/authz")] {
+            server.send(method, path, &session, Value::Null).await;
+        }
+        server.send_form("/introspect", &session, &[("token", session.secret())]).await;
+        let renewed = server.send("PUT", "/me/password", &session, json!({ "current_password": first, "new_password": second })).await.session_secret();
+        secrets.insert(renewed.clone(), 1);
+        let renewed = Credential::Session(renewed);
+        let back = json!({ "current_password": second, "new_password": first });
+        let renewed = server.send("PUT", "/me/password", &renewed, back).await.session_secret();
+        secrets.insert(renewed.clone(), 1);
+        server.send("DELETE", "/session", &Credential::Session(renewed), Value::Null).await;
+        let token = server.sign_in("ada@example.org", first).await;
+        secrets.insert(token.clone(), 1);
         let (ada, root) = (Credential::Token(token), Credential::Bearer(root));
         let key = server.send("POST", "/me/keys", &ada, json!({ "name": "k", "scopes": ["pages:write"] })).await.text_of("key");
         secrets.insert(key.clone(), 1);

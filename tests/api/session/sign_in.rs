@@ -1,5 +1,6 @@
 //! Sign-in with a browser (`POST /session`).
 
+use futures_util::future::join_all;
 use latchkey::domain::secret::Digest;
 use serde_json::{Value, json};
 
@@ -180,6 +181,18 @@ specify! {
         let ended = app.trail(&root, "action=session.end").await;
         assert_eq!(ended.len(), 1, "{ended:?}");
         assert_eq!((&ended[0]["target"], &ended[0]["detail"]), (&json!(format!("session:{}", sessions[1].1)), &json!("too many sessions")));
+    }
+
+    async fn parallel_sign_ins_leave_as_many_sessions_as_a_user_can_have(app: App) {
+        app.register("ada@example.org").await;
+        let answers = join_all((0..14).map(|_| app.begin_session("ada@example.org", PASSWORD))).await;
+        assert!(answers.iter().all(|answer| answer.status == 201), "{answers:?}");
+        let mut open = 0;
+        for answer in &answers {
+            let session = Credential::Session(answer.session_secret());
+            open += i32::from(app.get("/me", &session).await.status == 200);
+        }
+        assert_eq!(open, 10);
     }
 
     async fn sign_ins_are_recorded(app: App) {

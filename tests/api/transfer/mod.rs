@@ -45,6 +45,7 @@ pub struct Filled {
     pub database: Database,
     pub home: TempDir,
     pub token: Credential,
+    pub session: Credential,
     pub key: Credential,
     /// The highest user id so far, whose user is deleted.
     pub last_user: i64,
@@ -59,6 +60,7 @@ impl Filled {
         client.register("ada@example.org").await;
         database.execute("UPDATE users SET role = 'admin'").await;
         let token = Credential::Token(client.new_token_of("ada@example.org").await);
+        let (session, _) = client.session_of("ada@example.org").await;
         client.register("eve@example.org").await;
         let (key, _) = client.key_of(&token, &["pages:read"]).await;
         let page = client.post("/page/", &token, &json!({ "title": "a title", "body": "a body" })).await;
@@ -70,7 +72,7 @@ impl Filled {
         serving.signal("-TERM");
         assert!(serving.child.wait().unwrap().success());
         database.execute(OTHER_ROWS).await;
-        Some(Self { database, home, token, key, last_user })
+        Some(Self { database, home, token, session, key, last_user })
     }
 
     pub fn url(&self) -> &str {
@@ -94,11 +96,11 @@ impl Filled {
         file
     }
 
-    /// Checks that password, token and key work on another database over HTTP, and that the next user has a new id.
+    /// Checks that password, token, session and key work on another database over HTTP, and that the next user has a new id.
     pub async fn assert_works_at(&self, url: &str) {
         let serving = serve(self.home.path(), url);
         let client = serving.client();
-        for credential in [&self.token, &self.key] {
+        for credential in [&self.token, &self.session, &self.key] {
             let answer = client.get("/protected-route", credential).await;
             assert_eq!(answer.status, 200, "{answer:?}");
         }

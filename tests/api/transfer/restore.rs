@@ -53,13 +53,15 @@ async fn revokes(to: Backend) {
     let arguments = ["backup", "restore", &file, "--revoke-tokens", "--revoke-keys", "--json"];
     let restored = run(&mut command(home, &target.url, &arguments));
     let shown: Value = serde_json::from_str(&out(&restored)).unwrap();
-    assert_eq!((&shown["revoked_tokens"], &shown["revoked_keys"]), (&1.into(), &1.into()), "{shown}");
+    let ended = ["revoked_tokens", "ended_sessions", "revoked_keys"].map(|name| &shown[name]);
+    assert_eq!(ended, [1, 1, 1], "{shown}");
     assert!(!String::from_utf8(restored.stderr).unwrap().contains("warning"));
     let serving = serve(home, &target.url);
     let client = serving.client();
     for credential in [&source.token, &source.key] {
         assert_eq!(client.get("/protected-route", credential).await.status, 403);
     }
+    assert_eq!(client.get("/protected-route", &source.session).await.status, 401);
     assert_eq!(client.sign_in("ada@example.org", PASSWORD).await.status, 200);
     let entries = target.rows("SELECT action AS row FROM audit_entries WHERE actor = 'command-line' ORDER BY id").await;
     assert_eq!(entries, ["database.restore", "token.revoke", "key.revoke"]);

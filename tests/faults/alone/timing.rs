@@ -42,8 +42,15 @@ const KINDS: [(&str, &str); 5] = [
     ("stopped@example.org", PASSWORD),
 ];
 
+/// What the sign-ins ask for.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Token,
+    Session,
+}
+
 /// Signs in `rounds` times with each kind. Returns the times.
-async fn sign_ins(app: &App, first: usize, rounds: usize) -> [Vec<Duration>; KINDS.len()] {
+async fn sign_ins(app: &App, wanted: Wanted, first: usize, rounds: usize) -> [Vec<Duration>; KINDS.len()] {
     let mut took = KINDS.map(|_| Vec::with_capacity(rounds));
     for round in first..first + rounds {
         for position in 0..KINDS.len() {
@@ -51,7 +58,10 @@ async fn sign_ins(app: &App, first: usize, rounds: usize) -> [Vec<Duration>; KIN
             let kind = (position * (1 + round % (KINDS.len() - 1)) + round) % KINDS.len();
             let (email, password) = KINDS[kind];
             let sent = Instant::now();
-            let answer = app.sign_in(email, password).await;
+            let answer = match wanted {
+                Wanted::Token => app.sign_in(email, password).await,
+                Wanted::Session => app.begin_session(email, password).await,
+            };
             took[kind].push(sent.elapsed());
             assert_eq!(answer.status, 401, "{answer:?}");
         }
@@ -60,8 +70,8 @@ async fn sign_ins(app: &App, first: usize, rounds: usize) -> [Vec<Duration>; KIN
 }
 
 /// The user names whose times differ from a wrong password's, with this number of concurrent clients.
-async fn distinguishable(app: &App, clients: usize) -> Vec<&'static str> {
-    let by_client = join_all((0..clients).map(|client| sign_ins(app, client, rounds() / clients))).await;
+async fn distinguishable(app: &App, wanted: Wanted, clients: usize) -> Vec<&'static str> {
+    let by_client = join_all((0..clients).map(|client| sign_ins(app, wanted, client, rounds() / clients))).await;
     let took = array::from_fn::<Vec<Duration>, { KINDS.len() }, _>(|kind| {
         by_client.iter().flat_map(|took| took[kind].iter().copied()).collect()
     });
@@ -91,9 +101,9 @@ async fn failures_are_indistinguishable(backend: Backend) {
     app.sign_in("stopped@example.org", "a wrong password").await;
     app.database.execute("UPDATE sign_in_failures SET failures = 2000000").await;
     app.database.execute("UPDATE users SET disabled_at = '2026-01-01 00:00:00' WHERE id = 3").await;
-    for clients in [1, 64] {
-        println!("{backend:?}, {clients} clients");
-        let found = distinguishable(&app, clients).await;
+    for (wanted, clients) in [(Wanted::Token, 1), (Wanted::Token, 64), (Wanted::Session, 64)] {
+        println!("{backend:?}, {clients} clients, {wanted:?}");
+        let found = distinguishable(&app, wanted, clients).await;
         assert!(found.is_empty(), "{found:?} can be distinguished by time with {clients} clients");
     }
 }
