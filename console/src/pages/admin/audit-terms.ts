@@ -56,7 +56,7 @@ export function apiQuery(filters: FilterValues): Filters {
 }
 
 const ACTOR = /^((user|key):[1-9][0-9]{0,18}|command-line|server|static-key|anonymous|various)$/;
-const TARGET = /^((user|key|token-of-user|page):[1-9][0-9]{0,18}|tokens|audit|audit:anonymous-failures|[!-~]+ \/.*)$/;
+const TARGET = /^((user|session|key|token-of-user|page):[1-9][0-9]{0,18}|tokens|audit|audit:anonymous-failures|[!-~]+ \/.*)$/;
 
 /** What is wrong with the filters, by name. */
 export function checkFilters({ actor, user, target, since, until }: FilterValues): Partial<FilterValues> {
