@@ -52,46 +52,51 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
     /** Closes the profile. That of an attack sends requests to other origins on purpose. */
     const finish = () => profile.context.close();
 
-    /** The statuses that the server returned while `act` ran in the page. */
-    async function statuses(page, act) {
-      const seen = [];
-      page.context().on('response', (response) => {
-        if (response.url().startsWith(server.origin)) seen.push(response.status());
-      });
-      await page.evaluate(act, server.origin);
-      await page.waitForLoadState();
-      return seen;
-    }
-
-    const surname = async () => (await request(server, 'GET', '/me', { token: await tokenOf(server, MEMBER) })).surname;
-
-    test('a page on another port of the same host gets the cookie sent, and is rejected', async () => {
-      const page = await openAttack('localhost');
-      const seen = await statuses(page, async (origin) => {
-        await fetch(`${origin}/me`, { mode: 'no-cors', credentials: 'include' });
-        const body = '{"surname":"Forged"}';
-        await fetch(`${origin}/session`, { mode: 'no-cors', credentials: 'include', method: 'POST', body });
-      });
-      assert.deepEqual(seen, [403, 403]);
-      const readable = await page.evaluate((origin) => {
-        return fetch(`${origin}/me`, { credentials: 'include' }).then(() => true, () => false);
-      }, server.origin);
-      assert.equal(readable, false, 'the page cannot read the response');
-      await finish();
-    });
-
-    test('a page of another host does not get the cookie sent', async () => {
-      const page = await openAttack('127.0.0.1');
+    /** What happens to each request that the page sends: the cookie that it carried, and whether the page got a response. */
+    async function attack(page, requests) {
       const cookies = [];
       page.context().on('request', async (sent) => {
         if (sent.url().startsWith(server.origin)) cookies.push((await sent.allHeaders()).cookie ?? '');
       });
-      const isBlocked = await page.evaluate((origin) => {
-        return fetch(`${origin}/me`, { mode: 'no-cors', credentials: 'include' }).then(() => false, () => true);
-      }, server.origin);
-      assert.ok(isBlocked, 'the browser gives the response to no page of another site');
-      assert.equal(cookies.length, 1);
-      assert.ok(!cookies[0].includes(COOKIE));
+      const responses = await page.evaluate(
+        async ([origin, list]) => {
+          const results = [];
+          for (const [path, options] of list) {
+            const sent = fetch(`${origin}${path}`, { credentials: 'include', ...options });
+            results.push(await sent.then(() => true, () => false));
+          }
+          return results;
+        },
+        [server.origin, requests],
+      );
+      return { cookies, responses };
+    }
+
+    const surname = async () => (await request(server, 'GET', '/me', { token: await tokenOf(server, MEMBER) })).surname;
+
+    // session_http.test.mjs checks that the server rejects these requests.
+    const REQUESTS = [
+      ['/me', {}],
+      ['/me', { mode: 'no-cors' }],
+      ['/session', { mode: 'no-cors', method: 'POST', body: '{"surname":"Forged"}' }],
+      ['/me/keys', { mode: 'no-cors', method: 'POST', body: '{"name":"Forged","scopes":["pages:read"]}' }],
+    ];
+
+    test('a page on another port of the same host gets the cookie sent, and no response', async () => {
+      const page = await openAttack('localhost');
+      const { cookies, responses } = await attack(page, REQUESTS);
+      assert.ok(cookies.some((cookie) => cookie.includes(COOKIE)), 'ports share cookies');
+      assert.deepEqual(responses, REQUESTS.map(() => false));
+      const keys = await request(server, 'GET', '/me/keys', { token: await tokenOf(server, MEMBER) });
+      assert.deepEqual(keys.items, []);
+      await finish();
+    });
+
+    test('a page of another host does not get the cookie sent, and no response', async () => {
+      const page = await openAttack('127.0.0.1');
+      const { cookies, responses } = await attack(page, REQUESTS);
+      assert.ok(cookies.length > 0 && !cookies.some((cookie) => cookie.includes(COOKIE)));
+      assert.deepEqual(responses, REQUESTS.map(() => false));
       await finish();
     });
 
