@@ -69,6 +69,8 @@ pub struct Settings {
     pub session: SessionSettings,
     /// `[registration]`
     pub registration: RegistrationSettings,
+    /// `[console]`
+    pub console: ConsoleSettings,
     /// `[roles.<name>]`
     pub roles: RoleSettings,
     /// `[authz]`
@@ -172,6 +174,14 @@ pub struct AuthSettings {
     /// The static key. Empty if there is none.
     #[serde(default)]
     pub api_key_token: StaticKey,
+}
+
+/// `[console]`: the web console.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleSettings {
+    /// Whether `/console/` is served.
+    pub enabled: bool,
 }
 
 /// `[log]`: format and selection of log lines.

@@ -11,7 +11,7 @@ use latchkey::domain::secret::{Secret, SecretKind};
 
 /// The modules from top to bottom. A file belongs to the longest entry that its path starts with. It may import files
 /// of the same entry or of a later one.
-const ORDER: [&str; 40] = [
+const ORDER: [&str; 41] = [
     "cli",
     "server",
     "http/mod",
@@ -27,6 +27,7 @@ const ORDER: [&str; 40] = [
     "http/forward_auth",
     "http/operations",
     "http/resource",
+    "http/static_file",
     "http/guard",
     "http/transport",
     "http/wire",

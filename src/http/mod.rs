@@ -1,11 +1,12 @@
 //! The HTTP layer: the only layer that imports actix-web, actix-web-httpauth and paperclip.
 //!
-//! Import order: [`routes`] → [`openapi`] → endpoints ([`account`], [`audit`], [`forward_auth`], [`key`],
-//! [`operations`], [`page`], [`session`], [`token`]) → `resource` → [`guard`] → [`transport`] → [`wire`] → [`request`]. A module
-//! imports only later ones.
+//! Import order: [`routes`] → [`openapi`] → endpoints ([`account`], [`audit`], [`console`], [`forward_auth`], [`key`],
+//! [`operations`], [`page`], [`session`], [`token`]) → `resource`, `static_file` → [`guard`] → [`transport`] → [`wire`] →
+//! [`request`]. A module imports only later ones.
 
 pub mod account;
 pub mod audit;
+pub mod console;
 pub mod forward_auth;
 pub mod guard;
 pub mod key;
@@ -16,6 +17,7 @@ pub mod request;
 mod resource;
 pub mod routes;
 pub mod session;
+mod static_file;
 pub mod stats;
 pub mod token;
 pub mod transport;
@@ -31,6 +33,7 @@ use paperclip::actix::OpenApiExt;
 use paperclip::actix::web;
 use tokio_rustls::TlsAcceptor;
 
+use self::console::PublicSettings;
 use self::guard::same_origin::PublicOrigin;
 use self::openapi::docs;
 use self::operations::index::IndexResponse;
@@ -62,6 +65,7 @@ pub fn serve(
     let document = routes::document(settings);
     let metadata = web::Data::new(Metadata::new(&settings.http, settings.roles.roles()));
     let index = web::Data::new(IndexResponse::new(&settings.http.public_url, settings.registration.mode));
+    let console = PublicSettings::new(settings);
     let presentation = web::Data::new(Presentation::new(settings.http.status_codes, document.allowed_methods()));
     let document = web::Data::new(document);
     let service = web::Data::from(service);
@@ -100,6 +104,7 @@ pub fn serve(
             // Last, because actix-web matches routes in the order of registration.
             .configure(metadata::routes)
             .configure(docs::routes)
+            .configure(|config| console.into_iter().for_each(|settings| console::routes(config, settings)))
     });
     Ok((address, server?))
 }

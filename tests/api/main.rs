@@ -15,6 +15,7 @@ mod account;
 mod audit;
 mod benchmark_charts;
 mod cli;
+mod console;
 mod db;
 mod forward_auth;
 mod guard;

@@ -38,6 +38,10 @@ fn rows() -> Vec<Row> {
 /// Whether a test with this path exists, such as `guard::credentials::name` or `http::request::tests::name`.
 fn exists(name: &str) -> bool {
     let Some((module, test)) = name.rsplit_once("::") else { return false };
+    if let Some(module) = module.strip_prefix("browser::") {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/console/{module}.test.mjs"));
+        return fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("test('{test}'")));
+    }
     let files = match module.strip_suffix("::tests").map(|module| module.replace("::", "/")) {
         Some(module) => vec![format!("src/{module}.rs"), format!("src/{module}/mod.rs")],
         None if module == "arch" => vec!["tests/arch.rs".to_owned()],
@@ -97,6 +101,8 @@ fn missing_tests_are_detected() {
         ("guard::credentials::both_headers_open_the_protected_route", true),
         ("http::request::client::tests::headers_of_untrusted_peers_are_ignored", true),
         ("faults::soak::memory_files_and_threads_are_released", true),
+        ("browser::session_browser::sign-out empties the page although the server is away", true),
+        ("browser::session_browser::sign-out empties", false),
         ("guard::credentials::both_headers_open_the_protected", false),
         ("soak::memory_files_and_threads_are_released", false),
         ("guard::credentials::headers_of_untrusted_peers_are_ignored", false),

@@ -19,7 +19,7 @@ def crates_of(program):
 
 
 def bundled(metadata, sources):
-    """The libraries that are not crates, as components. Keys are the names of the crates that contain them.
+    """The libraries that are not crates, as components, each with the name of the crate that contains it.
 
     `metadata` is the output of cargo metadata. Scanners know no relation between such a crate and its library.
     """
@@ -30,12 +30,15 @@ def bundled(metadata, sources):
     libpq = crates["pq-src"]["version"].split("+libpq-")[1]
     script = gzip.decompress((sources / "assets/swagger-ui/swagger-ui-bundle.js.gz").read_bytes()).decode()
     swagger_ui = re.search(r'PACKAGE_VERSION:"([\d.]+)"', script)[1]
-    return {
-        "libsqlite3-sys": component("sqlite", sqlite, "generic/sqlite", "sqlite:sqlite", "blessing"),
-        "openssl-src": component("openssl", openssl, "generic/openssl", "openssl:openssl", "Apache-2.0"),
-        "pq-src": component("libpq", libpq, "generic/postgresql", "postgresql:postgresql", "PostgreSQL"),
-        "latchkey": component("swagger-ui", swagger_ui, "npm/swagger-ui-dist", "smartbear:swagger_ui", "Apache-2.0"),
-    }
+    packages = json.loads((sources / "console/package-lock.json").read_text())["packages"]
+    preact = packages["node_modules/preact"]["version"]
+    return [
+        ("libsqlite3-sys", component("sqlite", sqlite, "generic/sqlite", "sqlite:sqlite", "blessing")),
+        ("openssl-src", component("openssl", openssl, "generic/openssl", "openssl:openssl", "Apache-2.0")),
+        ("pq-src", component("libpq", libpq, "generic/postgresql", "postgresql:postgresql", "PostgreSQL")),
+        ("latchkey", component("swagger-ui", swagger_ui, "npm/swagger-ui-dist", "smartbear:swagger_ui", "Apache-2.0")),
+        ("latchkey", component("preact", preact, "npm/preact", "preactjs:preact", "MIT")),
+    ]
 
 
 def component(name, version, package, product, licence):
@@ -51,7 +54,7 @@ def add_bundled(bill, libraries):
     """Adds libraries to a bill of materials, as dependencies of the crates that contain them."""
     references = {one["name"]: one["bom-ref"] for one in [*bill["components"], bill["metadata"]["component"]]}
     depends_on = {one["ref"]: one.setdefault("dependsOn", []) for one in bill["dependencies"]}
-    for crate, library in libraries.items():
+    for crate, library in libraries:
         bill["components"].append(library)
         bill["dependencies"].append({"ref": library["bom-ref"]})
         depends_on[references[crate]].append(library["bom-ref"])

@@ -1,18 +1,24 @@
 //! Serves `/openapi.json` and Swagger UI, whose files are embedded in the binary.
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, LOCATION};
+use actix_web::http::header::{CONTENT_SECURITY_POLICY, LOCATION};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpResponse, Responder};
 
 use crate::http::openapi::Document;
+use crate::http::static_file::{CSS, HTML, JAVASCRIPT, StaticFile};
 use crate::http::wire::in_flight::StaticBody;
 
 const INDEX: &str = include_str!("docs/index.html");
-const START: &str = include_str!("docs/start.js");
-const PAGE_STYLE: &str = include_str!("docs/page.css");
-const BUNDLE: &[u8] = include_bytes!("../../../assets/swagger-ui/swagger-ui-bundle.js.gz");
-const STYLE: &[u8] = include_bytes!("../../../assets/swagger-ui/swagger-ui.css.gz");
-const ICON: &[u8] = include_bytes!("../../../assets/swagger-ui/favicon-32x32.png");
+/// `Cache-Control` of the files of Swagger UI, which change only with its version.
+const DAY: &str = "max-age=86400";
+const START: StaticFile = StaticFile::new(JAVASCRIPT, include_bytes!("docs/start.js"));
+const PAGE_STYLE: StaticFile = StaticFile::new(CSS, include_bytes!("docs/page.css"));
+const BUNDLE: StaticFile =
+    StaticFile::gzip(JAVASCRIPT, include_bytes!("../../../assets/swagger-ui/swagger-ui-bundle.js.gz")).cached(DAY);
+const STYLE: StaticFile =
+    StaticFile::gzip(CSS, include_bytes!("../../../assets/swagger-ui/swagger-ui.css.gz")).cached(DAY);
+const ICON: StaticFile =
+    StaticFile::new("image/png", include_bytes!("../../../assets/swagger-ui/favicon-32x32.png")).cached(DAY);
 
 /// Registers the routes of the documentation, which are not part of the OpenAPI document.
 pub fn routes(config: &mut ServiceConfig) {
@@ -20,24 +26,15 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(web::resource("/openapi.json").get(openapi))
         .service(web::resource("/docs").get(redirect))
         .service(web::resource("/docs/").get(index))
-        .service(web::resource("/docs/start.js").get(|| async { text_file("text/javascript; charset=utf-8", START) }))
-        .service(web::resource("/docs/page.css").get(|| async { text_file("text/css; charset=utf-8", PAGE_STYLE) }))
-        .service(
-            web::resource("/docs/swagger-ui-bundle.js")
-                .get(|| async { gzip_file("text/javascript; charset=utf-8", BUNDLE) }),
-        )
-        .service(web::resource("/docs/swagger-ui.css").get(|| async { gzip_file("text/css; charset=utf-8", STYLE) }))
-        .service(web::resource("/docs/favicon-32x32.png").get(|| async {
-            HttpResponse::Ok().content_type("image/png").insert_header((CACHE_CONTROL, "max-age=86400")).body(ICON)
-        }));
+        .service(web::resource("/docs/start.js").get(|| async { START.response() }))
+        .service(web::resource("/docs/page.css").get(|| async { PAGE_STYLE.response() }))
+        .service(web::resource("/docs/swagger-ui-bundle.js").get(|| async { BUNDLE.response() }))
+        .service(web::resource("/docs/swagger-ui.css").get(|| async { STYLE.response() }))
+        .service(web::resource("/docs/favicon-32x32.png").get(|| async { ICON.response() }));
 }
 
 async fn openapi(document: web::Data<Document>) -> impl Responder {
-    with_static_body(HttpResponse::Ok().content_type("application/json").body(document.bytes()))
-}
-
-/// Marks a response whose body is shared by all requests and takes no memory of its own.
-fn with_static_body(mut response: HttpResponse) -> HttpResponse {
+    let mut response = HttpResponse::Ok().content_type("application/json").body(document.bytes());
     response.extensions_mut().insert(StaticBody);
     response
 }
@@ -54,23 +51,5 @@ async fn index(document: web::Data<Document>) -> impl Responder {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self' {api}; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
-    HttpResponse::Ok()
-        .content_type("text/html; charset=utf-8")
-        .insert_header((CONTENT_SECURITY_POLICY, policy))
-        .body(INDEX)
-}
-
-/// A response with an embedded text file.
-fn text_file(content_type: &'static str, text: &'static str) -> HttpResponse {
-    HttpResponse::Ok().content_type(content_type).body(text)
-}
-
-/// A response with an embedded gzip file. It is sent compressed to every client, because all browsers accept gzip.
-fn gzip_file(content_type: &'static str, bytes: &'static [u8]) -> HttpResponse {
-    let response = HttpResponse::Ok()
-        .content_type(content_type)
-        .insert_header((CONTENT_ENCODING, "gzip"))
-        .insert_header((CACHE_CONTROL, "max-age=86400"))
-        .body(bytes);
-    with_static_body(response)
+    HttpResponse::Ok().content_type(HTML).insert_header((CONTENT_SECURITY_POLICY, policy)).body(INDEX)
 }

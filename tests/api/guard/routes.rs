@@ -87,10 +87,15 @@ specify! {
     }
 }
 
-/// Served paths that are not operations of the document: the document and its page, paths that a setting enables, and
-/// metrics, which have a separate listener.
-const UNDOCUMENTED: [&str; 11] = [
+/// Served paths that are not operations of the document: the document and its page, the console, paths that a setting
+/// enables, and metrics, which have a separate listener.
+const UNDOCUMENTED: [&str; 16] = [
     "/.well-known/oauth-authorization-server",
+    "/console",
+    "/console/",
+    "/console/icon.svg",
+    "/console/settings.json",
+    "/console/{file}",
     "/docs",
     "/docs/",
     "/docs/favicon-32x32.png",

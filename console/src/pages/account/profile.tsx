@@ -1,0 +1,133 @@
+// Who you are: your data, your e-mail address, and the end of your account.
+import { useState } from "preact/hooks";
+import { call } from "../../api";
+import { Button } from "../../components/button";
+import { ConfirmDialog } from "../../components/dialog";
+import { Form, PasswordField, TextField, useForm } from "../../components/form";
+import { notify } from "../../components/notice";
+import { Card, Facts, Page } from "../../components/page";
+import { Badge, Scopes, Time, UserText } from "../../components/text";
+import { useSession } from "../../lib/current";
+import { ended, refresh } from "../../session";
+import { AccountName } from "./account-name";
+import { PersonFields } from "./person";
+
+export function ProfilePage() {
+  const { user, scopes } = useSession();
+  return (
+    <Page title="Profile" intro="Your data, as this server stores it.">
+      <Card title="Account">
+        <Facts
+          items={[
+            ["Name", <UserText value={`${user.name} ${user.surname}`.trim()} />],
+            ["E-mail address", <UserText value={user.email} />],
+            ["Role", <Badge>{user.role}</Badge>],
+            ["Scopes", <Scopes scopes={scopes} />],
+            ["User id", String(user.id)],
+            ["Registered", <Time value={user.created_at} isBoth />],
+            ["Last changed", <Time value={user.updated_at} isBoth />],
+          ]}
+        />
+      </Card>
+      <PersonCard />
+      <EmailCard />
+      <DeleteCard />
+    </Page>
+  );
+}
+
+function PersonCard() {
+  const { user } = useSession();
+  const form = useForm({
+    initial: { name: user.name, surname: user.surname, website: user.website },
+    submit: async (values) => {
+      await call("patch", "/me", { body: values });
+      await refresh();
+      notify("Your data is saved.");
+    },
+  });
+  return (
+    <Card title="Name and website">
+      <Form form={form} submitLabel="Save">
+        <PersonFields form={form} />
+      </Form>
+    </Card>
+  );
+}
+
+function EmailCard() {
+  const initial = { email: "", current_password: "" };
+  const form = useForm({
+    initial,
+    check: ({ email, current_password }) => ({
+      ...(email.trim() === "" && { email: "Enter the new e-mail address." }),
+      ...(current_password === "" && { current_password: "Enter your current password." }),
+    }),
+    submit: async (values) => {
+      await call("patch", "/me", { body: values });
+      await refresh();
+      form.reset();
+      notify("Your e-mail address is changed. Use it for the next sign-in.");
+    },
+    fieldOf: { wrong_password: "current_password", email_taken: "email" },
+  });
+  return (
+    <Card title="Change your e-mail address">
+      <Form form={form} submitLabel="Change e-mail address">
+        <AccountName />
+        <TextField
+          form={form}
+          name="email"
+          label="New e-mail address"
+          help="You sign in with it. Another account cannot have it."
+          type="email"
+          autoComplete="email"
+          input={{ autoCapitalize: "none", spellcheck: false }}
+        />
+        <PasswordField
+          form={form}
+          name="current_password"
+          label="Current password"
+          help="It proves that it is you who changes the sign-in."
+          autoComplete="current-password"
+        />
+      </Form>
+    </Card>
+  );
+}
+
+function DeleteCard() {
+  const { user } = useSession();
+  const [isOpen, setOpen] = useState(false);
+  const remove = async () => {
+    await call("delete", "/me");
+    ended("Your account is deleted.");
+  };
+  return (
+    <Card title="Delete your account">
+      <p class="measure">
+        Deletes your account with its sessions, token, API keys and pages, at once and for ever. The audit trail keeps what
+        you did.
+      </p>
+      <div class="form-actions">
+        <Button kind="danger" onClick={() => setOpen(true)}>
+          Delete your account
+        </Button>
+      </div>
+      {isOpen && (
+        <ConfirmDialog
+          title="Delete your account?"
+          confirmLabel="Delete for ever"
+          typed={user.email}
+          onConfirm={remove}
+          onClose={() => setOpen(false)}
+        >
+          <p>
+            Your sessions, token, API keys and pages are deleted, too. Services that use your keys stop working. This cannot
+            be undone.
+          </p>
+        </ConfirmDialog>
+      )}
+    </Card>
+  );
+}

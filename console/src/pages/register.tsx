@@ -1,0 +1,63 @@
+import { call } from "../api";
+import { Form, TextField, useForm } from "../components/form";
+import { Loading, Notice } from "../components/notice";
+import { Page } from "../components/page";
+import { navigate } from "../lib/router";
+import { clear, signIn } from "../session";
+import { useSettings } from "../settings";
+import { NewPasswordField, lengthError } from "./account/new-password";
+import { PersonFields } from "./account/person";
+
+const INITIAL = { name: "", surname: "", email: "", website: "", password: "" };
+
+export function RegisterPage() {
+  const settings = useSettings();
+  const form = useForm({
+    initial: INITIAL,
+    check: ({ name, email, password }) => {
+      const length = lengthError(password, settings.value);
+      return {
+        ...(name.trim() === "" && { name: "Enter your first name." }),
+        ...(email.trim() === "" && { email: "Enter your e-mail address." }),
+        ...(length !== undefined && { password: length }),
+      };
+    },
+    submit: async (values) => {
+      await call("post", "/register", { body: values });
+      // The account exists, so a failure of the sign-in must not show this form again.
+      await signIn(values.email, values.password).catch(() => {
+        clear("Your account is created. Sign in.");
+        navigate("#/sign-in", { replace: true });
+      });
+    },
+    fieldOf: { email_taken: "email" },
+  });
+  return (
+    <Page title="Register">
+      {settings.value?.registration === "closed" ? (
+        <Notice>Registration is closed. Ask an administrator for an account.</Notice>
+      ) : settings.value === undefined && settings.isLoading ? (
+        <Loading />
+      ) : (
+        <div class="card">
+          <Form form={form} submitLabel="Register">
+            <PersonFields form={form} />
+            <TextField
+              form={form}
+              name="email"
+              label="E-mail address"
+              help="You sign in with it."
+              type="email"
+              autoComplete="username"
+              input={{ autoCapitalize: "none", spellcheck: false }}
+            />
+            <NewPasswordField form={form} name="password" label="Password" />
+          </Form>
+        </div>
+      )}
+      <p>
+        You have an account? <a href="#/sign-in">Sign in</a>
+      </p>
+    </Page>
+  );
+}
