@@ -5,7 +5,7 @@
 //! headers.
 
 use actix_web::HttpRequest;
-use actix_web::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use actix_web::http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
 use actix_web::web;
 use url::Url;
 
@@ -46,7 +46,7 @@ pub(crate) fn check(request: &HttpRequest) -> Result<(), HttpError> {
 }
 
 fn values<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Vec<&'h [u8]> {
-    headers.get_all(name).map(|value| value.as_bytes()).collect()
+    headers.get_all(name).map(HeaderValue::as_bytes).collect()
 }
 
 /// The origin of this server: that of `http.public_url`, otherwise the scheme that the client uses and the host that it

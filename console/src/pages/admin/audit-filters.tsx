@@ -35,9 +35,9 @@ export function AuditFilters({ filters }: { filters: FilterValues }) {
           label="Outcome"
           options={[["", "all"], ...OUTCOMES.map((name) => [name, name] as const)]}
         />
-        <Filter form={form} name="actor" label="Actor" help="Such as user:2, key:7 or anonymous" />
-        <Filter form={form} name="user" label="Account" help="Id of the user for whom it was done" />
-        <Filter form={form} name="target" label="Target" help="Such as user:2, key:7 or page:1" />
+        <Filter form={form} name="actor" label="Actor" help="user:2, key:7, anonymous, …" />
+        <Filter form={form} name="user" label="Account" help="Id of a user, such as 2" />
+        <Filter form={form} name="target" label="Target" help="user:2, key:7, page:1, …" />
         <Filter form={form} name="since" label="From" help="In your local time" type="datetime-local" />
         <Filter form={form} name="until" label="Before" help="In your local time" type="datetime-local" />
       </Form>
