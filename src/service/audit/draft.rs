@@ -77,7 +77,7 @@ mod tests {
     use crate::service::identity::cache::tests::{ADA, EVE, current_cache, identity};
 
     /// The beginnings of the names of actions that can change credentials.
-    const CREDENTIAL_ACTIONS: [&str; 3] = ["user.", "key.", "token."];
+    const CREDENTIAL_ACTIONS: [&str; 4] = ["user.", "session.", "key.", "token."];
     /// Those after which cached identities stay valid.
     const KEEP_CACHE: [&str; 5] = ["user.register", "user.unlock", "user.cleanup", "key.create", "key.issue"];
 

@@ -337,17 +337,21 @@ specify! {
         let root = app.admin("root@example.org").await;
         let ada = app.user("ada@example.org").await;
         app.register("eve@example.org").await;
+        let session = app.begin_session("eve@example.org", PASSWORD).await;
+        let session = Credential::Session(session.session_secret());
         let callers = Callers { client: &app, member: &ada, admin: &root, email: "eve@example.org" };
         let form = [("grant_type", "password"), ("username", "ada@example.org"), ("password", "wrong password")];
         let mut attempts = vec![
             app.request("POST", "/token").form(&form),
             app.request("POST", "/revoke").form(&[("token", ada.secret())]),
             app.request("DELETE", "/users/2/token").credential(&root),
+            app.request("DELETE", "/session").credential(&session),
             app.request("GET", "/audit").credential(&ada), // is denied, and the denial is recorded
         ];
         for name in operations().iter().map(Operation::name) {
-            // `POST /introspect` changes nothing. The other two are in the list above.
-            let is_listed = ["POST /introspect", "POST /revoke", "DELETE /users/{id}/token"].contains(&name.as_str());
+            // `POST /introspect` changes nothing. The others are in the list above.
+            let listed = ["POST /introspect", "POST /revoke", "DELETE /users/{id}/token", "DELETE /session"];
+            let is_listed = listed.contains(&name.as_str());
             if !is_listed && !name.starts_with("GET ") {
                 attempts.push(callers.permitted(&name).await);
             }
