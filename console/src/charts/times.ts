@@ -1,8 +1,8 @@
 // How charts write the time of a step. Hours are in the zone that the user chose. Days are those of UTC, as the server
 // counts them.
-import type { StatsResponse } from "../pending";
+import type { components } from "../schema";
 
-export type Step = StatsResponse["step"];
+export type Step = components["schemas"]["StatsResponse"]["step"];
 
 interface Zoned {
   hour: Intl.DateTimeFormat;

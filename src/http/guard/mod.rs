@@ -165,6 +165,7 @@ pub fn count_decision(service: &Service, error: Option<&HttpError>) {
         Some(
             HttpError::AccessDenied(_)
             | HttpError::AmbiguousCredential
+            | HttpError::CrossSite
             | HttpError::App(AppError::Unauthenticated(_) | AppError::Forbidden(_) | AppError::TooMany { .. }),
         ) => service.count_decision(false),
         Some(_) => {}

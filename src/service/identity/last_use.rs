@@ -175,7 +175,7 @@ impl LastUses {
         while let Some((used, last)) = unwritten.uses.front().copied() {
             // One row per transaction, and then hours in ascending order, cannot cause a deadlock.
             let written = self.db.write(move |conn| match used {
-                UsedCredential::Key(key) => store(conn, key, last),
+                UsedCredential::Key(key) => store_key(conn, key, last),
                 UsedCredential::Session(session) => sessions::touch(conn, session, last.at),
             });
             if let Err(error) = written.await {
@@ -191,7 +191,7 @@ impl LastUses {
 
 /// Stores the last use of a key, and counts it in the hours of its uses. The lock on the key ensures that several
 /// processes count it once.
-fn store(conn: &mut Conn, key: KeyId, last: LastUse) -> Result<(), AppError> {
+fn store_key(conn: &mut Conn, key: KeyId, last: LastUse) -> Result<(), AppError> {
     let Some(stored) = api_keys::lock_last_use(conn, key)? else { return Ok(()) };
     api_keys::touch(conn, key, last.at, last.from)?;
     last.hours.counts_after(stored.0).into_iter().try_for_each(|(hour, counts)| hourly_counts::add(conn, hour, counts))

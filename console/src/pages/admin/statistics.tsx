@@ -8,8 +8,11 @@ import { Time } from "../../components/text";
 import { useData } from "../../lib/data";
 import { href } from "../../lib/router";
 import type { PageProps } from "../../lib/routes";
-import type { StatsItem, StatsResponse } from "../../pending";
+import type { components } from "../../schema";
 import { Loaded } from "../../components/loaded";
+
+type Stats = components["schemas"]["StatsResponse"];
+type Counts = Omit<components["schemas"]["StatsItemResponse"], "at">;
 
 const HOURS = 3_600_000;
 
@@ -50,9 +53,9 @@ function range({ hours, step }: Period) {
   return { from: new Date(from).toISOString(), to: new Date(now).toISOString(), step };
 }
 
-function Charts({ stats }: { stats: StatsResponse }) {
-  const values = (name: keyof Omit<StatsItem, "at">) => stats.items.map((item) => item[name]);
-  const sum = (name: keyof Omit<StatsItem, "at">) => exact(values(name).reduce((all, value) => all + value, 0));
+function Charts({ stats }: { stats: Stats }) {
+  const values = (name: keyof Counts) => stats.items.map((item) => item[name]);
+  const sum = (name: keyof Counts) => exact(values(name).reduce((all, value) => all + value, 0));
   const common = { step: stats.step, times: stats.items.map(({ at }) => at) };
   return (
     <>
