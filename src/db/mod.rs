@@ -5,8 +5,6 @@ pub mod access_tokens;
 pub mod account_cleanups;
 pub mod api_keys;
 pub mod audit_entries;
-pub mod audit_removals;
-pub mod audit_slices;
 mod cached;
 pub mod engine;
 pub mod hourly_counts;

@@ -28,8 +28,9 @@ use crate::service::Service;
 use crate::service::session::{BrowserSignIn, EMAIL_MAX, OpenSession, PASSWORD_MAX};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
-/// What a browser removes after a sign-out (ASVS 5.0, 14.3.1).
-const CLEARED: &str = "\"cache\", \"cookies\", \"storage\"";
+/// What a browser removes after a sign-out (ASVS 5.0, 14.3.1). Not `"cookies"`, which would also remove those of other
+/// hosts of the same domain; the response expires the session cookie.
+const CLEARED: &str = "\"cache\", \"storage\"";
 
 /// The entries of sessions in the OpenAPI document.
 pub(crate) fn resource() -> Resource {

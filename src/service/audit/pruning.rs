@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Clock, Timestamp};
 use crate::config::AuditSettings;
-use crate::db::{self, Db, account_cleanups, audit_entries, audit_removals};
+use crate::db::audit_entries::{self, removals};
+use crate::db::{self, Db, account_cleanups};
 use crate::domain::audit::{Action, Actor, ClientInfo, Event, Outcome, Target, TrailPart};
 use crate::domain::id::EntryId;
 use crate::error::AppError;
@@ -102,7 +103,7 @@ impl Pruning {
         let pending = self.db.read(account_cleanups::oldest_entry).await?;
         let (mut read, mut number, mut first, mut old) = (EntryId(0), 0, None, None);
         'read: loop {
-            let entries = self.db.read(move |conn| audit_removals::times(conn, read, READ_SIZE)).await?;
+            let entries = self.db.read(move |conn| removals::times(conn, read, READ_SIZE)).await?;
             if entries.is_empty() {
                 break;
             }
@@ -136,7 +137,7 @@ impl Pruning {
         let part = TrailPart::AnonymousFailures;
         let (mut first, mut last, mut count) = (None, EntryId(0), 0);
         loop {
-            let ids = self.db.read(move |conn| audit_removals::ids(conn, part, last, below, READ_SIZE)).await?;
+            let ids = self.db.read(move |conn| removals::ids(conn, part, last, below, READ_SIZE)).await?;
             let Some(end) = ids.last() else { break };
             first = first.or(ids.first().copied());
             (last, count) = (*end, count + number(ids.len()));
@@ -148,7 +149,7 @@ impl Pruning {
     async fn failure_by_number(&self, mut below: EntryId, mut number: i64) -> Result<Option<EntryId>, AppError> {
         while number > 0 {
             let step = number.min(READ_SIZE);
-            let found = self.db.read(move |conn| audit_removals::failure_by_number(conn, below, step)).await?;
+            let found = self.db.read(move |conn| removals::failure_by_number(conn, below, step)).await?;
             let Some(found) = found else { return Ok(None) };
             (below, number) = (found, number - step);
         }
@@ -167,7 +168,7 @@ impl Pruning {
             if !db::try_purge_lock(conn)? {
                 return Ok(None);
             }
-            if audit_removals::recorded_bound(conn, old.part)? >= old.below {
+            if removals::recorded_bound(conn, old.part)? >= old.below {
                 return Ok(Some(false));
             }
             audit_entries::insert(conn, now, &by, &event, Outcome::Success, &ClientInfo::default())?;
@@ -183,8 +184,8 @@ impl Pruning {
     /// Deletes the entries of a part whose removal is recorded, until none is left or another process holds the lock.
     pub async fn remove_recorded(&self, part: TrailPart) -> Result<Removed, AppError> {
         let is_left = move |conn: &mut db::Conn| {
-            let below = audit_removals::recorded_bound(conn, part)?;
-            Ok((below, !audit_removals::ids(conn, part, EntryId(0), below, 1)?.is_empty()))
+            let below = removals::recorded_bound(conn, part)?;
+            Ok((below, !removals::ids(conn, part, EntryId(0), below, 1)?.is_empty()))
         };
         let (below, is_left) = self.db.read(is_left).await?;
         let (mut after, mut removed) = (EntryId(0), Removed::default());
@@ -210,8 +211,8 @@ fn remove_batch(conn: &mut db::Conn, part: TrailPart, after: EntryId, below: Ent
     if !db::try_purge_lock(conn)? {
         return Ok(Step::Locked);
     }
-    match audit_removals::ids(conn, part, after, below, BATCH_SIZE)?.last() {
-        Some(last) => Ok(Step::Removed { last: *last, count: audit_removals::remove(conn, part, after, *last)? }),
+    match removals::ids(conn, part, after, below, BATCH_SIZE)?.last() {
+        Some(last) => Ok(Step::Removed { last: *last, count: removals::remove(conn, part, after, *last)? }),
         None => Ok(Step::Complete),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::db::audit_entries;
-use crate::db::audit_slices::Slice;
+use crate::db::audit_entries::slices::Slice;
 use crate::db::pages;
 use crate::domain::audit::{Entry, Filter, Outcome, RequestContext, Target};
 use crate::domain::id::{EntryId, PageId};

@@ -13,7 +13,7 @@ async fn restores(from: Backend, to: Backend) {
     let restored = run(&mut command(home, &target.url, &["backup", "restore", &file]));
     assert!(out(&restored).starts_with("restored "), "{restored:?}");
     let warning = String::from_utf8(restored.stderr).unwrap();
-    assert!(warning.contains("tokens and keys that were revoked since the backup"), "{warning}");
+    assert!(warning.contains("tokens, sessions and keys that were revoked since the backup"), "{warning}");
     assert_eq!(tables(home, &target.url), before);
     assert_eq!(std::fs::read(&file).unwrap(), bytes, "the backup is unchanged");
     let entry = target

@@ -18,7 +18,7 @@ async fn fill(app: &App) {
         Backend::Postgres => format!("repeat('{text}', {times})"),
         Backend::Sqlite => format!("replace(hex(zeroblob({times})), '00', '{text}')"),
     };
-    let now = "'2026-11-25 20:00:00'";
+    let (now, later) = ("'2026-11-25 20:00:00'", "'2099-01-01 00:00:00'");
     let name = repeated("\u{1f600}", 255);
     let scopes = repeated("a:bcdefghijklmnopqrstuvwxyz ", 460);
     let metadata = format!("'{{\"x\":\"' || {} || '\"}}'", repeated("y", 4080));
@@ -36,6 +36,14 @@ async fn fill(app: &App) {
              SELECT {name}, {name}, {} || i, i || '@', {}, 'x', {now}, {now}",
                 repeated("e", 250),
                 repeated("\\", 255)
+            ),
+        ),
+        (
+            10,
+            format!(
+                "INSERT INTO sessions (user_id, digest, created_at, last_used_at, expires_at, client, user_agent) \
+             SELECT 1, CAST(i AS TEXT), {now}, {later}, {later}, {}, {name}",
+                repeated("c", 45)
             ),
         ),
         (99, key(false, "NULL", "''", "NULL")),
@@ -66,7 +74,8 @@ async fn fill(app: &App) {
 }
 
 /// Lists that [`fill`] fills.
-const FILLED: [&str; 7] = ["/audit", "/keys", "/me/activity", "/me/keys", "/page/", "/page/1/history", "/users"];
+const FILLED: [&str; 8] =
+    ["/audit", "/keys", "/me/activity", "/me/keys", "/me/sessions", "/page/", "/page/1/history", "/users"];
 /// The number of objects in each other list.
 const ITEMS_OF_OTHERS: usize = 150;
 
@@ -150,6 +159,7 @@ async fn every_list_is_bounded(app: App) {
         ("/keys", 101),
         ("/me/activity", audit),
         ("/me/keys", 99),
+        ("/me/sessions", 10),
         ("/page/", 30),
         ("/page/1/history", 300),
         ("/users", 502),

@@ -1,12 +1,15 @@
 //! The `audit_entries` table, to which Latchkey only appends.
 
+pub mod removals;
+pub mod slices;
+
 use std::sync::Arc;
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
 use crate::clock::Timestamp;
-use crate::db::audit_slices::{Slice, is_past_period, skip_to_period};
+use crate::db::audit_entries::slices::{Slice, is_past_period, skip_to_period};
 use crate::db::cached::Cached;
 use crate::db::engine::connection::Conn;
 use crate::db::engine::connection::on_backend;
