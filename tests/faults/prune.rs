@@ -24,7 +24,7 @@ async fn database(backend: Backend) -> Option<Database> {
     database.open().migrate_up().await.unwrap();
     for (number, day) in [(OLD, "2025-12-31"), (KEPT, "2026-01-02")] {
         database
-            .execute(format!(
+            .fill(format!(
                 "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {number})
                  INSERT INTO audit_entries (at, actor, credential, scopes, action, target, changed, outcome)
                  SELECT '{day} 12:00:00', 'user:7', 'none', '', 'page.update', 'page:1', '', 'success' FROM n"

@@ -100,18 +100,16 @@ pub fn verify(file: &Path, progress: OnProgress<'_>) -> Result<Verified, AppErro
         Err(error) => return Err(failed(format!("cannot read {name}: {error}"))),
     }
     files::check(session.conn()).map_err(|error| changed(&error.to_string()))?;
-    if let SchemaState::Unknown(unknown) = session.schema_state()? {
-        return Err(failed(format!("{name}: {}", newer_schema(&unknown))));
-    }
-    objects::require_own(session.conn()).map_err(|error| changed(&error.to_string()))?;
     let pending = match session.schema_state()? {
-        SchemaState::Current => {
-            let found = tables::summarize(session.conn(), progress)?;
-            tables::require_equal(&manifest.summaries()?, &found).map_err(|error| changed(&error.to_string()))?;
-            Vec::new()
-        }
-        SchemaState::Outdated(pending) | SchemaState::Unknown(pending) => pending,
+        SchemaState::Current => Vec::new(),
+        SchemaState::Outdated(pending) => pending,
+        SchemaState::Unknown(unknown) => return Err(failed(format!("{name}: {}", newer_schema(&unknown)))),
     };
+    objects::require_own(session.conn()).map_err(|error| changed(&error.to_string()))?;
+    if pending.is_empty() {
+        let found = tables::summarize(session.conn(), progress)?;
+        tables::require_equal(&manifest.summaries()?, &found).map_err(|error| changed(&error.to_string()))?;
+    }
     Ok(Verified { manifest, pending })
 }
 

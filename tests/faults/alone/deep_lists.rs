@@ -11,7 +11,7 @@ const PAGES: i64 = 300_000;
 /// several hundred milliseconds.
 const MAX_DIFFERENCE: Duration = Duration::from_millis(50);
 const MAX_FACTOR: u32 = 3;
-/// Rows of one statement, which has a time-out of 1.5 s.
+/// Rows of one statement.
 const BATCH: i64 = 5_000;
 /// Requests of each path.
 const REQUESTS: usize = 50;
@@ -23,7 +23,7 @@ async fn fill(app: &App) {
              INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by)
              SELECT 1, 'a title', 'some text', 1, '2026-11-25 20:00:00', '2026-11-25 20:00:00', 1 FROM n"
         );
-        app.database.execute(rows).await;
+        app.database.fill(rows).await;
     }
 }
 

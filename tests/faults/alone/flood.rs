@@ -24,7 +24,7 @@ const MAX_P99: Duration = Duration::from_secs(1);
 /// Maximum size of SQLite's write-ahead log in megabytes.
 const MAX_LOG_SIZE: u64 = 100;
 
-/// 5,000 pages of the first user. A statement has a time-out of 1.5 s.
+/// 5,000 pages of the first user.
 const PAGES: &str = "INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by)
     WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
     SELECT 1, 'page ' || i, 'text', 1, '2026-01-01 00:00:00', '2026-01-01 00:00:00', 1 FROM n";
@@ -76,10 +76,10 @@ async fn flood_does_not_slow_others(url: &str) {
     let (member, other) = (client.new_user("ada@example.org").await, client.new_user("eve@example.org").await);
     let database = Database::at(url);
     for _ in 0..60 {
-        database.execute(PAGES).await;
+        database.fill(PAGES).await;
     }
     for _ in 0..12 {
-        database.execute(ENTRIES).await;
+        database.fill(ENTRIES).await;
     }
 
     let (over, count) = (AtomicBool::new(false), AtomicUsize::new(0));

@@ -3,8 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use diesel::connection::SimpleConnection;
-use latchkey::db::Conn;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -40,15 +38,6 @@ fn object_count() -> usize {
     if cycles() > 3 { 1_000_000 } else { 50_000 }
 }
 
-/// Runs SQL without a time-out.
-async fn seed(database: &Database, sql: String) {
-    let run = move |conn: &mut Conn| match conn {
-        Conn::Postgres(conn) => Ok(conn.batch_execute(&format!("SET statement_timeout = 0; {sql}; ANALYZE"))?),
-        Conn::Sqlite(conn) => Ok(conn.batch_execute(&sql)?),
-    };
-    database.open().with_connection(run).await.unwrap();
-}
-
 /// Inserts issued keys or pages of a user.
 async fn insert(database: &Database, user: i64, objects: Objects, count: usize) {
     let numbers = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})");
@@ -63,7 +52,10 @@ async fn insert(database: &Database, user: i64, objects: Objects, count: usize) 
              SELECT {user}, 'title', 'body', 1, {time}, {time}, {user} FROM n"
         ),
     };
-    seed(database, sql).await;
+    database.fill(sql).await;
+    if database.backend == Backend::Postgres {
+        database.fill("ANALYZE").await;
+    }
 }
 
 /// The p99 of another user's requests: reads from memory and from the database, lists, and changes.
