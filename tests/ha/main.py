@@ -16,10 +16,9 @@ from replica import Client, Replica
 ADMIN = "root@example.org"
 SHORT = ["kill", "switch_over"]
 LONG = 5 * SHORT + ["cut_off"]
-# Seconds by which the failure of changes may be longer than that of PostgreSQL: two, and a margin for a busy machine.
-RECOVERY_BOUND = 4.0
-# One of so many reads by known credentials may fail: the known defect in docs/scaling.md.
-READS_PER_FAILURE = 5_000
+# Seconds by which the failure of changes may be longer than that of PostgreSQL. docs/scaling.md promises two. The rest
+# is a margin for a machine that other programs use.
+RECOVERY_BOUND = 3.0
 # Seconds of load between two events.
 PAUSE = 2
 # Seconds for which a node is cut off: the cluster has a new leader long before the old one returns.
@@ -135,9 +134,7 @@ def check(cluster, replicas, scenario, record):
          f"of {len(record.revoked)}, presented {record.attempts} times"),
         ("revoked credentials valid after 1 s without an outage", len(late),
          f"{len(record.accepted) - len(late)} served stale during one"),
-        ("reads by known credentials that failed, more than expected",
-         max(0, len(record.failed_reads) - max(1, record.reads // READS_PER_FAILURE)),
-         f"{len(record.failed_reads)} of {record.reads} failed"),
+        ("reads by known credentials that failed", len(record.failed_reads), f"of {record.reads}"),
         ("unexpected responses", len(record.unexpected), "; ".join(record.unexpected[:3])),
         ("panics", len(panics), ""),
     ]
