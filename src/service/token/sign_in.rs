@@ -1,4 +1,4 @@
-//! Sign-in with a password, which issues a token, or another credential that implements [`Issue`].
+//! Sign-in with a password, which issues a token, or another credential that implements `Issue`.
 
 use crate::db::access_tokens::{self, AccessToken};
 use crate::db::{Conn, users};
