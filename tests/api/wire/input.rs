@@ -354,12 +354,11 @@ specify! {
         let mut without_get = 0;
         let before = app.database.dump_all().await;
         for (path, operations) in document.body["paths"].as_object().unwrap() {
-            let expected = match operations.get("get") {
-                // A token is no session. The last use of a session is written.
-                Some(_) if path == "/session" => 403,
-                Some(_) => 200,
-                None => 405,
-            };
+            // It requires a session, whose last use is written.
+            if path == "/session" {
+                continue;
+            }
+            let expected = if operations.get("get").is_some() { 200 } else { 405 };
             without_get += usize::from(expected == 405);
             let path = path.replace("{id}", if path == "/keys/{id}" { "2" } else { "1" });
             for method in ["GET", "HEAD"] {
