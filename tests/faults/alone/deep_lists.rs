@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
+use crate::fill::fill;
 use crate::support::{App, Backend, Credential, Profile};
 
 const PAGES: i64 = 300_000;
@@ -23,7 +24,7 @@ async fn fill(app: &App) {
              INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by)
              SELECT 1, 'a title', 'some text', 1, '2026-11-25 20:00:00', '2026-11-25 20:00:00', 1 FROM n"
         );
-        app.database.fill(rows).await;
+        fill(&app.database, rows).await;
     }
 }
 

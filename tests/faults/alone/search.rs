@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::fill::fill;
 use crate::support::database::Database;
 use crate::support::{Answer, App, Backend, Credential, Profile};
 
@@ -24,7 +25,7 @@ async fn fill(database: &Database) {
                  '2026-01-01 00:00:00', '2026-01-01 00:00:00' FROM n",
             last = first + BATCH - 1
         );
-        database.fill(rows).await;
+        fill(database, rows).await;
     }
 }
 
