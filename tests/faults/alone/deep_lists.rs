@@ -17,7 +17,7 @@ const BATCH: i64 = 5_000;
 /// Requests of each path.
 const REQUESTS: usize = 50;
 
-async fn fill(app: &App) {
+async fn insert_pages(app: &App) {
     for _ in 0..PAGES / BATCH {
         let rows = format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {BATCH})
@@ -47,7 +47,7 @@ async fn the_end_of_a_long_list_is_as_fast_as_its_beginning() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(app) = App::start(backend, Profile::Fastapi).await else { continue };
         let (ada, eve) = (app.user("ada@example.org").await, app.user("eve@example.org").await);
-        fill(&app).await;
+        insert_pages(&app).await;
         let beginning = median(&app, "/page/?size=100", &ada, 200).await;
         println!("{backend:?} the beginning: {beginning:?}");
         for (path, status) in [
