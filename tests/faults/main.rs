@@ -15,6 +15,7 @@ mod alone;
 mod client;
 mod command;
 mod erasure;
+mod fill;
 mod hang;
 mod hosts;
 mod network;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::cycles;
+use crate::fill::fill;
 use crate::support::Backend;
 use crate::support::database::Database;
 use crate::support::program::{latchkey, out, run};
@@ -23,13 +24,12 @@ async fn database(backend: Backend) -> Option<Database> {
     let database = Database::create(backend)?;
     database.open().migrate_up().await.unwrap();
     for (number, day) in [(OLD, "2025-12-31"), (KEPT, "2026-01-02")] {
-        database
-            .fill(format!(
-                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {number})
-                 INSERT INTO audit_entries (at, actor, credential, scopes, action, target, changed, outcome)
-                 SELECT '{day} 12:00:00', 'user:7', 'none', '', 'page.update', 'page:1', '', 'success' FROM n"
-            ))
-            .await;
+        let entries = format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {number})
+             INSERT INTO audit_entries (at, actor, credential, scopes, action, target, changed, outcome)
+             SELECT '{day} 12:00:00', 'user:7', 'none', '', 'page.update', 'page:1', '', 'success' FROM n"
+        );
+        fill(&database, entries).await;
     }
     Some(database)
 }

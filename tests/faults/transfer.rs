@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::alone::full_disk::SmallDisk;
 use crate::cycles;
+use crate::fill::fill;
 use crate::support::Backend;
 use crate::support::database::Database;
 use crate::support::program::{failure, latchkey, out, run};
@@ -29,12 +30,9 @@ async fn filled(backend: Backend, home: &Path) -> Option<Database> {
         Backend::Sqlite => format!("{users} {numbers} SELECT {columns} FROM n"),
         Backend::Postgres => format!("{numbers} {users} SELECT {columns} FROM n"),
     };
-    database
-        .fill(format!(
-            "{query}; INSERT INTO access_tokens (user_id, access_token, scopes, created_at, \
-        expiration_date) SELECT id, 'digest' || id, '', created_at, created_at FROM users"
-        ))
-        .await;
+    let tokens = "INSERT INTO access_tokens (user_id, access_token, scopes, created_at, expiration_date)
+        SELECT id, 'digest' || id, '', created_at, created_at FROM users";
+    fill(&database, format!("{query}; {tokens}")).await;
     Some(database)
 }
 

@@ -83,16 +83,6 @@ impl Database {
             .unwrap();
     }
 
-    /// Runs SQL statements that insert many rows, without a time-out.
-    pub async fn fill(&self, sql: impl Into<String>) {
-        let sql = sql.into();
-        let run = move |conn: &mut Conn| match conn {
-            Conn::Postgres(conn) => Ok(conn.batch_execute(&format!("SET statement_timeout = 0; {sql}"))?),
-            Conn::Sqlite(conn) => Ok(conn.batch_execute(&sql)?),
-        };
-        self.open().with_connection(run).await.unwrap();
-    }
-
     /// The error of SQL statements that are run directly on the database; `None` if they succeed.
     pub async fn sql_error(&self, sql: &str) -> Option<String> {
         let sql = sql.to_owned();

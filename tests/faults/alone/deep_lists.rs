@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
+use crate::fill::fill;
 use crate::support::{App, Backend, Credential, Profile};
 
 const PAGES: i64 = 300_000;
@@ -16,14 +17,14 @@ const BATCH: i64 = 5_000;
 /// Requests of each path.
 const REQUESTS: usize = 50;
 
-async fn fill(app: &App) {
+async fn insert_pages(app: &App) {
     for _ in 0..PAGES / BATCH {
         let rows = format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {BATCH})
              INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by)
              SELECT 1, 'a title', 'some text', 1, '2026-11-25 20:00:00', '2026-11-25 20:00:00', 1 FROM n"
         );
-        app.database.fill(rows).await;
+        fill(&app.database, rows).await;
     }
 }
 
@@ -46,7 +47,7 @@ async fn the_end_of_a_long_list_is_as_fast_as_its_beginning() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(app) = App::start(backend, Profile::Fastapi).await else { continue };
         let (ada, eve) = (app.user("ada@example.org").await, app.user("eve@example.org").await);
-        fill(&app).await;
+        insert_pages(&app).await;
         let beginning = median(&app, "/page/?size=100", &ada, 200).await;
         println!("{backend:?} the beginning: {beginning:?}");
         for (path, status) in [

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::client::{Answer, Client, until_available};
 use crate::command::without_limits;
 use crate::cycles;
+use crate::fill::fill;
 use crate::support::Backend;
 use crate::support::app::PASSWORD;
 use crate::support::database::Database;
@@ -52,9 +53,9 @@ async fn insert(database: &Database, user: i64, objects: Objects, count: usize) 
              SELECT {user}, 'title', 'body', 1, {time}, {time}, {user} FROM n"
         ),
     };
-    database.fill(sql).await;
+    fill(database, sql).await;
     if database.backend == Backend::Postgres {
-        database.fill("ANALYZE").await;
+        fill(database, "ANALYZE").await;
     }
 }
 

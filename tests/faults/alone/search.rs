@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::fill::fill;
 use crate::support::database::Database;
 use crate::support::{Answer, App, Backend, Credential, Profile};
 
@@ -13,7 +14,7 @@ const MAX_SEARCH: Duration = Duration::from_millis(900);
 /// The same for a complete e-mail address: 5 ms and a margin. Without an index, it takes a second.
 const MAX_EXACT_SEARCH: Duration = Duration::from_millis(100);
 
-async fn fill(database: &Database) {
+async fn insert_users(database: &Database) {
     for batch in 0..USERS / BATCH {
         let first = batch * BATCH;
         let rows = format!(
@@ -24,7 +25,7 @@ async fn fill(database: &Database) {
                  '2026-01-01 00:00:00', '2026-01-01 00:00:00' FROM n",
             last = first + BATCH - 1
         );
-        database.fill(rows).await;
+        fill(database, rows).await;
     }
 }
 
@@ -48,7 +49,7 @@ async fn search_is_fast(backend: Backend) {
     // The migration creates the index, as in an installation that already has these users.
     let db = app.database.open();
     while !db.migrate_down(true).await.unwrap().unwrap().name.contains("user_search") {}
-    fill(&app.database).await;
+    insert_users(&app.database).await;
     let began = Instant::now();
     db.migrate_up().await.unwrap();
     println!("{backend:?}: the migration of {USERS} users takes {:?}", began.elapsed());
