@@ -16,7 +16,7 @@ use crate::support::program::{Serving, latchkey};
 
 /// Maximum time until requests succeed through another host: 2 s until connections count as lost, 2 s until an attempt
 /// to connect to the host that hangs ends, and a margin for a busy machine.
-const MOVED: Duration = Duration::from_secs(20);
+const MOVED: Duration = Duration::from_secs(8);
 /// Duration of the load through one host while the other one hangs.
 const LOAD: Duration = Duration::from_secs(4);
 /// Batches in a row that must succeed after a failure, so that no connection from before it is left.
@@ -65,9 +65,7 @@ async fn while_one_host_does_not_answer_requests_succeed_through_another_one() {
             sent += BATCH;
         }
         println!("{failed} of {sent} requests through the other host failed");
-        // Each new connection would wait for two seconds if the host that hangs were tried first. On a busy machine,
-        // some requests wait in vain for one of the connections.
-        assert!(failed * 4 <= sent, "{failed} of {sent} requests through the other host failed");
+        assert_eq!(failed, 0, "of {sent} requests through the other host");
         // All connections are closed, and the new ones do not wait for the host that hangs.
         other.cut_all().await;
         let took = recovery(&client, &token, "after the connections are closed").await;

@@ -159,8 +159,7 @@ async fn all_responses_are_right(pooler: &PgBouncer, about: &str) {
     join_all(users.iter().map(User::run)).await;
     let (unavailable, successful) = (unavailable.load(Ordering::Relaxed), successful.load(Ordering::Relaxed));
     println!("{about}: {successful} requests succeeded, {unavailable} returned 503 or 504, no response was wrong");
-    // The two connections to PostgreSQL are shared by 32 users. On a busy machine, many requests wait in vain.
-    assert!(successful > unavailable, "{successful} succeeded, {unavailable} returned 503 or 504");
+    assert!(successful > 10 * unavailable, "{successful} succeeded, {unavailable} returned 503 or 504");
     for client in &clients {
         let ready = client.available("GET", "/health/ready", "").await;
         assert_eq!(ready.status, 200, "{ready:?}");

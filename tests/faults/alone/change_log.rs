@@ -21,7 +21,7 @@ use crate::support::program::Serving;
 /// Maximum time until another replica sees a revocation: a request that is sent later is rejected.
 const MAX_DELAY: Duration = Duration::from_secs(1);
 /// The median of these times without a failure: two reads of the change log, and a margin for a busy machine.
-const MAX_MEDIAN: Duration = Duration::from_millis(300);
+const MAX_MEDIAN: Duration = Duration::from_millis(150);
 /// Clients that write without pause. There are fewer than connections, because each one occupies a connection until its
 /// commit is done.
 const WRITERS: usize = 4;

@@ -40,8 +40,7 @@ async fn survives(backend: Backend) {
         *acknowledged.lock().unwrap() = snapshot;
     }
     let acknowledged = acknowledged.into_inner().unwrap();
-    // On a busy machine, a few requests wait in vain.
-    assert!(acknowledged.unavailable * 20 <= acknowledged.responses, "{acknowledged}");
+    assert_eq!(acknowledged.unavailable, 0, "no response is 503 or 504: {acknowledged}");
     println!("{backend:?}: {} kills; {acknowledged}", cycles());
 }
 
