@@ -10,11 +10,11 @@ use crate::support::program::Serving;
 
 /// Maximum response time while the database is unavailable: two seconds, and a margin for a busy machine, on which
 /// hashes and the client itself also take time.
-const MAX_RESPONSE_TIME: Duration = Duration::from_secs(3);
+const MAX_RESPONSE_TIME: Duration = Duration::from_millis(2_500);
 /// The same for a request whose commit has started. The server waits two seconds longer for its outcome.
-const MAX_COMMIT_TIME: Duration = Duration::from_secs(5);
+const MAX_COMMIT_TIME: Duration = Duration::from_millis(4_500);
 /// Maximum time until all requests succeed after an outage: two seconds, and a margin for a busy machine.
-pub const RECOVERY: Duration = Duration::from_secs(4);
+pub const RECOVERY: Duration = Duration::from_millis(2_500);
 
 /// Pause between two attempts, so that retries do not themselves load the machine.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);

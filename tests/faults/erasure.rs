@@ -11,8 +11,8 @@ use crate::support::Backend;
 use crate::support::database::Database;
 use crate::support::program::{Serving, latchkey};
 
-/// Maximum time until the log states a change: a minute, and a margin for a busy machine.
-const MAX_WAIT: Duration = Duration::from_secs(120);
+/// Maximum time until the log states a change: a minute, and ten seconds.
+const MAX_WAIT: Duration = Duration::from_secs(70);
 
 #[tokio::test]
 #[ignore = "takes long"]

@@ -16,7 +16,7 @@ use crate::support::program::{Serving, latchkey};
 
 /// Maximum time until requests succeed through another host: 2 s until connections count as lost, 2 s until an attempt
 /// to connect to the host that hangs ends, and a margin for a busy machine.
-const MOVED: Duration = Duration::from_secs(8);
+const MOVED: Duration = Duration::from_millis(5_500);
 /// Duration of the load through one host while the other one hangs.
 const LOAD: Duration = Duration::from_secs(4);
 /// Batches in a row that must succeed after a failure, so that no connection from before it is left.

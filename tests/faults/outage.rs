@@ -20,14 +20,8 @@ const LOAD: Duration = Duration::from_secs(2);
 /// Clients of each route.
 const CLIENTS: usize = 2;
 /// Time before the end of the outage from which no more changes are sent: they would end after it. A change takes up to
-/// two seconds, and longer on a busy machine.
-const LAST_CHANGE: Duration = Duration::from_millis(3_500);
-/// A read that takes longer has waited for the database.
-const WAITED: Duration = Duration::from_secs(1);
-/// Maximum number of such reads of one client: at the beginning of the outage, at its end, and two on a busy machine.
-/// If every read waited, each client would send eight during the outage.
-const MAX_WAITED: usize = 4;
-
+/// two seconds.
+const LAST_CHANGE: Duration = Duration::from_millis(2_500);
 /// How the database becomes unavailable.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Failure {
@@ -37,10 +31,9 @@ enum Failure {
     Discard,
 }
 
-/// Status and times of a read.
+/// Status and response time of a read.
 #[derive(Clone, Copy, Debug)]
 struct Read {
-    sent: Instant,
     status: u16,
     took: Duration,
 }
@@ -90,7 +83,7 @@ impl Setup {
         let status = answer.status().as_u16();
         let body = answer.text().await.expect("the server sends the whole response");
         assert!(number % 3 != 2 || status != 200 || body.contains("\"active\":true"), "{body}");
-        Read { sent, status, took: sent.elapsed() }
+        Read { status, took: sent.elapsed() }
     }
 
     /// Reads until the time in `until` has passed.
@@ -118,8 +111,6 @@ impl Setup {
 /// What happened before, during and after an outage.
 struct Observed {
     reads: Vec<Read>,
-    /// When the database is restored at the earliest.
-    up: Instant,
     log: Vec<String>,
 }
 
@@ -172,10 +163,9 @@ async fn outage(failure: Failure, stale_seconds: &str) -> Option<Observed> {
         }
         setup.assert_revoked().await;
         *until.lock().unwrap() = Some(Instant::now() + LOAD);
-        (server, down + OUTAGE)
+        server
     };
-    let (reads, (_server, up)) =
-        tokio::join!(join_all((0..3 * CLIENTS).map(|number| setup.load(number, &until))), failure);
+    let (reads, _server) = tokio::join!(join_all((0..3 * CLIENTS).map(|number| setup.load(number, &until))), failure);
     let mut log = Vec::new();
     if stale_seconds != "0" {
         log = setup.serving.lines_until(END, Duration::from_secs(20));
@@ -183,7 +173,7 @@ async fn outage(failure: Failure, stale_seconds: &str) -> Option<Observed> {
     setup.serving.signal("-TERM");
     log.extend(setup.serving.remaining_lines());
     assert!(setup.serving.child.wait().unwrap().success());
-    Some(Observed { reads: reads.into_iter().flatten().collect(), up, log })
+    Some(Observed { reads: reads.into_iter().flatten().collect(), log })
 }
 
 /// The line of the log about the end of an outage.
@@ -195,27 +185,16 @@ fn count(log: &[String], text: &str) -> usize {
 }
 
 async fn no_read_fails(failure: Failure) {
-    let Some(Observed { mut reads, up, log }) = outage(failure, "30").await else { return };
+    let Some(Observed { mut reads, log }) = outage(failure, "30").await else { return };
     let failed = reads.iter().filter(|read| read.status != 200).count();
-    let waited = reads.iter().filter(|read| read.took > WAITED && read.sent < up).count();
     reads.sort_by_key(|read| read.took);
     let (p99, slowest) = (reads[reads.len() * 99 / 100].took, reads.last().unwrap().took);
-    println!(
-        "{failure:?}: {} reads, {failed} failed, {waited} waited, p99 {p99:?}, the slowest {slowest:?}",
-        reads.len()
-    );
-    let during = reads.iter().find(|read| read.status != 200 && read.sent < up);
-    assert!(
-        during.is_none(),
-        "a read failed {:?} before the end of the outage: {during:?}",
-        during.map(|read| up - read.sent)
-    );
+    println!("{failure:?}: {} reads, {failed} failed, p99 {p99:?}, the slowest {slowest:?}", reads.len());
     assert_eq!(failed, 0, "{:?}", reads.iter().find(|read| read.status != 200));
-    assert!(waited <= MAX_WAITED * 3 * CLIENTS, "{waited} reads waited for the database");
-    // Once. On a busy machine, lookups may fail again after the database has answered for a second.
+    assert!(p99 < Duration::from_millis(500), "reads wait for the database: p99 {p99:?}");
     let lines: Vec<&String> = log.iter().filter(|line| line.contains("the database")).collect();
-    let (began, ended) = (count(&log, "the database does not answer: cached credentials"), count(&log, END));
-    assert!((1..=2).contains(&began) && began == ended, "{lines:#?}");
+    assert_eq!(count(&log, "the database does not answer: cached credentials"), 1, "{lines:#?}");
+    assert_eq!(count(&log, END), 1, "{lines:#?}");
 }
 
 #[tokio::test]
@@ -234,7 +213,7 @@ async fn with_stale_serving_a_hang_of_eight_seconds_fails_no_read_by_a_cached_cr
 #[tokio::test]
 #[ignore = "takes long"]
 async fn without_stale_serving_reads_fail_while_the_database_is_down() {
-    let Some(Observed { reads, log, .. }) = outage(Failure::Stop("-INT"), "0").await else { return };
+    let Some(Observed { reads, log }) = outage(Failure::Stop("-INT"), "0").await else { return };
     let failed = reads.iter().filter(|read| read.status == 503).count();
     println!("without stale serving: {} reads, {failed} failed", reads.len());
     assert!(failed > 0, "no read failed during {OUTAGE:?} without a database");

@@ -10,8 +10,8 @@ use crate::support::database::Database;
 use crate::support::program::{Serving, latchkey};
 use crate::support::watched::{network_calls, require_strace, trace_of, under_strace};
 
-/// Maximum time until the first removal of expired rows, which starts after a minute, with a margin for a busy machine.
-const FIRST_PURGE: Duration = Duration::from_secs(180);
+/// Maximum time until the first removal of expired rows, which starts after a minute.
+const FIRST_PURGE: Duration = Duration::from_secs(90);
 
 #[tokio::test]
 #[ignore = "takes long"]

@@ -52,7 +52,7 @@ impl PgBouncer {
         let child = child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < Duration::from_secs(20), "PgBouncer does not start");
+            assert!(started.elapsed() < Duration::from_secs(10), "PgBouncer does not start");
             std::thread::sleep(Duration::from_millis(20));
         }
         Some(Self { child, port })

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -16,8 +16,6 @@ use crate::support::program::{latchkey, out, run};
 const OLD: i64 = 20_000;
 const KEPT: i64 = 100;
 const BOUND: &str = "2026-01-01";
-/// Maximum time until the locks of a killed process are released.
-const MAX_LOCKED: Duration = Duration::from_secs(20);
 
 /// A database with old entries and newer ones; `None` if PostgreSQL is required and missing.
 async fn database(backend: Backend) -> Option<Database> {
@@ -66,19 +64,6 @@ async fn state(database: &Database) -> [i64; 3] {
     numbers.try_into().unwrap()
 }
 
-/// Runs a command until it succeeds: the session of a killed process may hold its locks for a moment.
-fn until_success(mut start: impl FnMut() -> Command) {
-    let began = Instant::now();
-    loop {
-        let output = run(&mut start());
-        if output.status.success() {
-            return;
-        }
-        assert!(began.elapsed() < MAX_LOCKED, "{output:?}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
 /// Kills a prune again and again until it is complete. Returns the number of kills, and of those within the removal.
 async fn kill_until_pruned(backend: Backend, delay: impl Fn(u64) -> Duration) -> Option<[u64; 2]> {
     let database = database(backend).await?;
@@ -98,7 +83,7 @@ async fn kill_until_pruned(backend: Backend, delay: impl Fn(u64) -> Duration) ->
         before = after;
         kills += 1;
     }
-    until_success(|| command(home.path(), &database, &prune));
+    out(&run(&mut command(home.path(), &database, &prune)));
     assert_eq!(left(&database).await, KEPT);
     let records = database.rows(records).await;
     let expected = format!("1 {} {OLD} entries, from before {BOUND}T00:00:00.000000Z, exported", OLD + 1);

@@ -1,8 +1,6 @@
 //! Slow clients and large numbers of clients.
 
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -11,9 +9,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::client::{Client, RECOVERY, until_available};
+use crate::client::Client;
 use crate::resources::ProcessResources;
-use crate::start::free_port;
 use crate::support::program::{Serving, latchkey};
 use crate::support::tls;
 
@@ -25,11 +22,8 @@ const ADDRESSES: usize = 4;
 const MAX_UNTIL_CLOSED: Duration = Duration::from_secs(30);
 /// Maximum time until the server closes a connection whose client does not read, with a margin for a busy machine.
 const MAX_UNREAD: Duration = Duration::from_secs(60);
-/// Maximum response time of other clients, except for one response of 20: other programs use the processor, too.
+/// Maximum response time of other clients.
 const MAX_RESPONSE_TIME: Duration = Duration::from_millis(500);
-/// Connections that a flood opens at least, and the maximum time until it has done so.
-const FLOOD: u32 = 4_096;
-const MAX_FLOOD: Duration = Duration::from_secs(60);
 
 /// Maximum memory of the server with 300 slow readers, in kilobytes.
 const MAX_MEMORY: f64 = 100_000.0;
@@ -60,24 +54,15 @@ async fn is_closed(mut stream: TcpStream, trickles: bool) -> bool {
     }
 }
 
-/// The times of a number of responses of a guarded route, all of which must succeed.
-async fn times(requests: usize, client: &Client, token: &str) -> Vec<Duration> {
-    let mut times = Vec::with_capacity(requests);
+/// The slowest of a number of responses of a guarded route.
+async fn slowest_of(requests: u32, client: &Client, token: &str) -> Duration {
+    let mut slowest = Duration::ZERO;
     for _ in 0..requests {
-        let answer = client.request("GET", "/protected-route", token, None).await;
-        let answer = answer.expect("the server runs and responds");
+        let answer = client.request("GET", "/protected-route", token, None).await.unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
-        times.push(answer.took);
+        slowest = slowest.max(answer.took);
     }
-    times
-}
-
-/// Checks that these times are those of a server that is not slowed. Returns p95 and the slowest.
-fn assert_fast(mut times: Vec<Duration>) -> (Duration, Duration) {
-    times.sort_unstable();
-    let (p95, slowest) = (times[times.len() * 95 / 100], times[times.len() - 1]);
-    assert!(p95 < MAX_RESPONSE_TIME, "p95 {p95:?}, the slowest {slowest:?}");
-    (p95, slowest)
+    slowest
 }
 
 #[tokio::test]
@@ -97,12 +82,12 @@ async fn slow_and_silent_connections_are_closed_and_do_not_slow_other_clients() 
         held.push((stream, kind >= 3));
     }
     let closed = tokio::spawn(join_all(held.into_iter().map(|(stream, trickles)| is_closed(stream, trickles))));
-    let times = times(1_000, &client, &token).await;
+    let slowest = slowest_of(1_000, &client, &token).await;
     let closed = closed.await.unwrap();
     let open = closed.iter().filter(|closed| !**closed).count();
     assert_eq!(open, 0, "connections that are still open");
-    let (p95, slowest) = assert_fast(times);
-    println!("{CONNECTIONS} held connections: p95 {p95:?}, the slowest of 1000 responses {slowest:?}; all were closed");
+    println!("{CONNECTIONS} held connections: the slowest of 1000 responses took {slowest:?}; all were closed");
+    assert!(slowest < MAX_RESPONSE_TIME, "{slowest:?}");
 }
 
 #[tokio::test]
@@ -115,33 +100,32 @@ async fn a_flood_of_connections_does_not_slow_other_clients() {
     let address = client.address().to_owned();
     // A thread opens connections as fast as it can. It closes most at once, and keeps some until too many are open.
     let (over, is_over) = std::sync::mpsc::channel::<()>();
-    let opened = Arc::<AtomicU32>::default();
-    let count = Arc::clone(&opened);
     let flood = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut kept = Vec::new();
+            let (mut opened, mut kept) = (0u32, Vec::new());
             while is_over.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
                 let Ok(stream) = connect("127.0.0.2", &address).await else { continue };
-                if count.fetch_add(1, Ordering::Relaxed) % 4 == 0 && kept.len() < CONNECTIONS {
+                opened += 1;
+                if opened % 4 == 0 && kept.len() < CONNECTIONS {
                     kept.push(stream);
                 }
             }
-        });
+            opened
+        })
     });
     let began = Instant::now();
-    let mut took = Vec::new();
-    while began.elapsed() < Duration::from_secs(4) || opened.load(Ordering::Relaxed) < FLOOD {
-        assert!(began.elapsed() < MAX_FLOOD, "{opened:?} connections were opened");
-        took.extend(times(10, &client, &token).await);
+    let (mut slowest, mut responses) = (Duration::ZERO, 0);
+    while began.elapsed() < Duration::from_secs(4) {
+        slowest = slowest.max(slowest_of(10, &client, &token).await);
+        responses += 10;
     }
     drop(over);
-    flood.join().unwrap();
-    let responses = took.len();
-    let (p95, slowest) = assert_fast(took);
+    let opened = flood.join().unwrap();
     println!(
-        "{opened:?} connections of one client: p95 {p95:?} and {slowest:?} at most of {responses} responses to another"
+        "{opened} connections of one client: the slowest of {responses} responses to another one took {slowest:?}"
     );
+    assert!(opened > 4_096 && slowest < MAX_RESPONSE_TIME, "{opened} {slowest:?}");
 }
 
 /// Requests a long response and does not read it. The connection stays open until it is dropped or the server closes
@@ -168,8 +152,7 @@ async fn unread_connections_are_closed(certificate: Option<CertificateDer<'stati
     let token = client.new_user("ada@example.org").await;
     for number in 0..100 {
         let page = serde_json::json!({ "title": number.to_string(), "body": "x".repeat(60_000) });
-        let written = until_available(|| client.request("POST", "/page/", &token, Some(page.clone()))).await;
-        assert_eq!(written.status, 201, "{written:?}");
+        assert_eq!(client.request("POST", "/page/", &token, Some(page)).await.unwrap().status, 201);
     }
     drop((client, serving));
 
@@ -248,8 +231,7 @@ async fn read_slowly(mut stream: TcpStream, rate: usize) -> (Vec<u8>, bool) {
 async fn write_pages(client: &Client, token: &str) {
     for number in 0..100 {
         let page = serde_json::json!({ "title": number.to_string(), "body": "\n".repeat(39_000) });
-        let written = until_available(|| client.request("POST", "/page/", token, Some(page.clone()))).await;
-        assert_eq!(written.status, 201, "{written:?}");
+        assert_eq!(client.request("POST", "/page/", token, Some(page)).await.unwrap().status, 201);
     }
 }
 
@@ -292,14 +274,11 @@ async fn three_hundred_readers_at_4600_bytes_a_second_use_little_memory_and_are_
     );
     assert!(most <= MAX_MEMORY, "{most} kB");
     assert!(kinds[1] == 0 && kinds[0] > 0 && kinds[2] > 0, "{kinds:?}");
-    let ended = Instant::now();
-    loop {
-        let list = client.available("GET", "/page/?size=100", &token).await;
-        if list.status == 200 {
-            break;
-        }
-        assert!(ended.elapsed() < RECOVERY, "the memory is free again: {list:?}");
-    }
+    assert_eq!(
+        client.request("GET", "/page/?size=100", &token, None).await.unwrap().status,
+        200,
+        "the memory is free again"
+    );
 }
 
 #[tokio::test]
@@ -339,11 +318,10 @@ async fn rejected_requests_with_long_paths_do_not_fill_the_log() {
     let home = TempDir::new().unwrap();
     let log = home.path().join("log");
     let mut command = latchkey(home.path(), &[]);
-    let listen = format!("127.0.0.1:{}", free_port());
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     command.env("LATCHKEY__SERVER__LISTEN", &listen).stderr(std::fs::File::create(&log).unwrap());
     let mut serving = command.spawn().unwrap();
     while std::net::TcpStream::connect(&listen).is_err() {
-        assert_eq!(serving.try_wait().unwrap(), None, "{}", std::fs::read_to_string(&log).unwrap());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let request = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(8_000));
@@ -365,6 +343,5 @@ async fn rejected_requests_with_long_paths_do_not_fill_the_log() {
     println!("{responses} rejected requests with paths of 8000 bytes in 10 s wrote {written} bytes of log");
     serving.kill().unwrap();
     serving.wait().unwrap();
-    // A hundred of these paths are several times as long.
-    assert!(responses > 100 && written < 200_000, "{responses} {written}");
+    assert!(responses > 1_000 && written < 200_000, "{responses} {written}");
 }

@@ -1,7 +1,6 @@
 //! After many requests the server holds no more memory, files and threads than before.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tempfile::TempDir;
@@ -14,13 +13,9 @@ use crate::support::program::{Serving, latchkey};
 const CLIENTS: usize = 8;
 /// Rounds of one client in a cycle.
 const ROUNDS: usize = 500;
-/// Maximum time until files and threads are released, on a busy machine.
-const MAX_RELEASE: Duration = Duration::from_secs(60);
 
 /// Sends requests of all kinds, some on new connections. Returns their number.
 async fn load(client: &Client, token: &str) -> usize {
-    let unavailable = AtomicUsize::new(0);
-    let unavailable = &unavailable;
     let clients = join_all((0..CLIENTS).map(|number| async move {
         for round in 0..ROUNDS {
             let title = format!("{number} {round}");
@@ -31,20 +26,14 @@ async fn load(client: &Client, token: &str) -> usize {
                 client.write_page(token, &title).await,
                 client.request("GET", "/nowhere", "", None).await,
             ] {
-                let answer = answer.expect("the server runs and responds");
-                assert!(answer.status < 500 || answer.status == 503, "{answer:?}");
-                unavailable.fetch_add(usize::from(answer.status == 503), Ordering::Relaxed);
+                assert!(answer.unwrap().status < 500);
             }
             if round % 10 == 0 {
                 drop(client.connect().await);
             }
         }
     }));
-    let requests = clients.await.len() * ROUNDS * 5;
-    // On a busy machine, a write can wait in vain for the others.
-    let unavailable = unavailable.load(Ordering::Relaxed);
-    assert!(unavailable * 100 <= requests, "{unavailable} of {requests} requests returned 503");
-    requests
+    clients.await.len() * ROUNDS * 5
 }
 
 #[tokio::test]
@@ -64,10 +53,9 @@ async fn memory_files_and_threads_are_released() {
     for _ in 0..cycles() {
         requests += load(&client, &token).await;
     }
-    // The server needs some time to notice closed connections. Idle threads for blocking work end after ten seconds.
+    // The server needs some time to notice closed connections.
     let mut after = ProcessResources::of(&serving);
-    let ended = Instant::now();
-    while ended.elapsed() < MAX_RELEASE {
+    for _ in 0..100 {
         if after.files <= before.files + 5 && after.threads <= before.threads {
             break;
         }

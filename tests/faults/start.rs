@@ -51,7 +51,7 @@ fn the_server_waits_for_a_database_that_is_not_up_yet() {
     let message = failure(&run(&mut command(place.path(), &[], &unknown)));
     assert!(message.contains("does not exist"), "{message}");
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(15), "the server waits for {took:?} after a permanent error, instead of 30 s");
+    assert!(took < Duration::from_secs(10), "the server waits for {took:?} after a permanent error");
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_server_that_waits_for_its_database_stops_on_a_signal_and_commands_do_not_wa
     }
     let began = Instant::now();
     let message = failure(&run(&mut command(place.path(), &["user", "list"], &url)));
-    assert!(message.contains("Connection refused") && began.elapsed() < Duration::from_secs(15), "{message}");
+    assert!(message.contains("Connection refused") && began.elapsed() < Duration::from_secs(10), "{message}");
     let mut without_wait = command(place.path(), &[], &url);
     let message = failure(&run(without_wait.env("LATCHKEY__DATABASE__START_TIMEOUT", "0")));
     assert!(message.contains("Connection refused"), "{message}");
@@ -107,6 +107,5 @@ fn the_connect_timeout_of_the_url_applies_at_start_and_to_commands() {
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres?connect_timeout=15", slow_proxy(&server.socket()));
     out(&run(&mut command(place.path(), &["migrate", "up"], &url)));
     out(&run(&mut command(place.path(), &["user", "list"], &url)));
-    // Each of several connections takes three seconds.
-    Serving::start(&mut command(place.path(), &[], &url)).line_within("listening on http", Duration::from_secs(60));
+    Serving::start(&mut command(place.path(), &[], &url)).line("listening on http");
 }

@@ -23,8 +23,8 @@ UNPRIVILEGED = "nobody"
 # Seconds after which a leader that does not renew its lock is replaced, and between two actions of Patroni.
 TTL = 20
 LOOP_WAIT = 2
-# Seconds that a node has to start, or that the cluster has to become healthy, on a busy machine.
-START_TIMEOUT = 120
+# Seconds that a node has to start, or that the cluster has to become healthy.
+START_TIMEOUT = 60
 # Seconds for which a switch-over is requested again while Patroni rejects it.
 SWITCH_OVER_TIMEOUT = 30
 

@@ -16,9 +16,8 @@ from replica import Client, Replica
 ADMIN = "root@example.org"
 SHORT = ["kill", "switch_over"]
 LONG = 5 * SHORT + ["cut_off"]
-# Seconds by which the failure of changes may be longer than that of PostgreSQL. docs/scaling.md promises two. The rest
-# is a margin for a machine that other programs use.
-RECOVERY_BOUND = 3.0
+# Seconds by which the failure of changes may be longer than that of PostgreSQL.
+RECOVERY_BOUND = 2.0
 # Seconds of load between two events.
 PAUSE = 2
 # Seconds for which a node is cut off: the cluster has a new leader long before the old one returns.

@@ -100,7 +100,7 @@ class Container:
         podman("create", "--name", name, *PODMAN_LIMITS, *HARDENED, "--memory", "64m", *mount, *listen, *options, IMAGE)
         podman("start", name)
         started = time.monotonic()
-        wait_until(lambda: is_ready(self.port), 60, f"{name} is ready")
+        wait_until(lambda: is_ready(self.port), 20, f"{name} is ready")
         self.seconds_to_ready = time.monotonic() - started
         self.created = podman("exec", "--interactive", name, "/latchkey", *USER_CREATE, input=f"{PASSWORD}\n")
         self.pid = int(self.inspect("{{.State.Pid}}"))

@@ -87,7 +87,7 @@ def wait_for_health(docker, command, service):
     """Waits until the health check of a service succeeds."""
     name = command("ps", "--quiet", service)
     healthy = lambda: docker.run("inspect", "--format", "{{.State.Health.Status}}", name) == "healthy"
-    wait_until(healthy, 120, f"{service} is healthy")
+    wait_until(healthy, 60, f"{service} is healthy")
 
 
 def create_user(docker, command, service, arguments):

@@ -101,12 +101,7 @@ def test_the_memory_limit_is_in_force_and_suffices(server):
 
 
 def test_the_server_is_ready_within_a_second(server):
-    limit, seconds = 1 if IS_RELEASE else 5, [server.seconds_to_ready]
-    # The fastest of three, because other programs use the processor, too.
-    while min(seconds) > limit and len(seconds) < 3:
-        with container(f"latchkey-ready-{len(seconds)}") as again:
-            seconds.append(again.seconds_to_ready)
-    assert min(seconds) <= limit, seconds
+    assert server.seconds_to_ready <= (1 if IS_RELEASE else 5)
 
 
 def test_the_health_command_succeeds_inside_the_container(server):
@@ -139,8 +134,7 @@ def test_a_warning_names_the_cause_where_hashing_threads_cannot_lower_their_prio
 def test_the_server_stops_within_two_seconds_with_exit_code_0():
     with container("latchkey-stop") as server:
         started = time.monotonic()
-        podman("stop", "--time", "20", server.name)
-        # Two seconds, and a margin for a busy machine. Requests under way would take up to eight.
-        assert time.monotonic() - started <= 5
+        podman("stop", "--time", "10", server.name)
+        assert time.monotonic() - started <= 2
         assert server.inspect("{{.State.ExitCode}}") == "0"
         assert server.log().splitlines()[-1].endswith("stopped")

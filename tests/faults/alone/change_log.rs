@@ -18,10 +18,8 @@ use crate::server::Server;
 use crate::support::database::Database;
 use crate::support::program::Serving;
 
-/// Maximum time until another replica sees a revocation: a request that is sent later is rejected.
+/// Maximum time until another replica sees a revocation.
 const MAX_DELAY: Duration = Duration::from_secs(1);
-/// The median of these times without a failure: two reads of the change log, and a margin for a busy machine.
-const MAX_MEDIAN: Duration = Duration::from_millis(150);
 /// Clients that write without pause. There are fewer than connections, because each one occupies a connection until its
 /// commit is done.
 const WRITERS: usize = 4;
@@ -54,40 +52,16 @@ impl Replica {
         text.lines().find_map(|line| line.strip_prefix(&name)).expect("the outcome is counted").parse().unwrap()
     }
 
-    async fn assert_status(&self, token: &str, status: u16) {
-        let answer = self.client.available("GET", "/protected-route", token).await;
-        assert_eq!(answer.status, status, "{answer:?}");
+    async fn status(&self, token: &str) -> u16 {
+        self.client.request("GET", "/protected-route", token, None).await.unwrap().status
     }
 
-    /// Waits until this replica rejects a token that another one revoked at `ended`. Returns the time until the last
-    /// request that it accepted was sent. So the result does not depend on how long a response takes.
-    async fn accepted_for(&self, token: &str, ended: Instant) -> Duration {
-        let mut accepted = Duration::ZERO;
-        loop {
-            let sent = ended.elapsed();
-            let answer = self.client.request("GET", "/protected-route", token, None).await;
-            let answer = answer.expect("the server runs and responds");
-            match answer.status {
-                200 => accepted = sent,
-                403 => return accepted,
-                _ => assert_eq!(answer.status, 503, "{answer:?}"),
-            }
-            assert!(sent < 10 * MAX_DELAY, "the revocation was missed: {answer:?}");
+    /// Waits until this replica rejects a token that another one revoked at `ended`; returns the time since then.
+    async fn rejected_after(&self, token: &str, ended: Instant) -> Duration {
+        while self.status(token).await == 200 {
+            assert!(ended.elapsed() < 10 * MAX_DELAY, "the revocation was missed");
         }
-    }
-
-    /// Cache lookups with the outcomes `hit` and `uncertain`.
-    async fn lookups(&self) -> [u64; 2] {
-        [self.cache_lookups("hit").await, self.cache_lookups("uncertain").await]
-    }
-
-    /// Checks that few lookups since `before` were uncertain: on a busy machine, the thread that reads the log can be
-    /// late.
-    async fn assert_certain(&self, before: [u64; 2]) -> u64 {
-        let after = self.lookups().await;
-        let [hits, uncertain] = [0, 1].map(|outcome| after[outcome] - before[outcome]);
-        assert!(uncertain * 50 <= hits, "{uncertain} lookups were uncertain, {hits} were not");
-        uncertain
+        ended.elapsed()
     }
 }
 
@@ -95,10 +69,9 @@ impl Replica {
 async fn revocation_delays(one: &Replica, other: &Replica, tokens: &[String]) -> Vec<Duration> {
     let mut took = Vec::new();
     for token in tokens {
-        other.assert_status(token, 200).await;
-        let revoked = one.client.available("DELETE", "/token", token).await;
-        assert_eq!(revoked.status, 204, "{revoked:?}");
-        took.push(other.accepted_for(token, Instant::now()).await);
+        assert_eq!(other.status(token).await, 200);
+        assert_eq!(one.client.request("DELETE", "/token", token, None).await.unwrap().status, 204);
+        took.push(other.rejected_after(token, Instant::now()).await);
     }
     took.sort_unstable();
     took
@@ -121,8 +94,8 @@ async fn slow_commits_do_not_make_the_cache_uncertain_or_delay_revocations() {
     let victims = tokens(&one, "victim", 5 * cycles()).await;
     let writers = tokens(&one, "writer", WRITERS).await;
     let reader = one.client.new_user("reader@example.org").await;
-    other.assert_status(&reader, 200).await;
-    let before = other.lookups().await;
+    assert_eq!(other.status(&reader).await, 200);
+    let before = other.cache_lookups("uncertain").await;
 
     let done = AtomicBool::new(false);
     let is_done = || done.load(Ordering::Relaxed);
@@ -137,10 +110,8 @@ async fn slow_commits_do_not_make_the_cache_uncertain_or_delay_revocations() {
     let write = join_all(writers.iter().map(|token| async {
         let mut slowest = Duration::ZERO;
         while !is_done() {
-            let answer = one.client.request("PATCH", "/me", token, Some(json!({ "website": "x" }))).await;
-            let answer = answer.expect("the server runs and responds");
-            // On a busy machine, a commit can take longer than its request may.
-            answer.assert_graceful("slow commits");
+            let answer = one.client.request("PATCH", "/me", token, Some(json!({ "website": "x" }))).await.unwrap();
+            assert_eq!(answer.status, 200, "{answer:?}");
             slowest = slowest.max(answer.took);
         }
         slowest
@@ -148,7 +119,7 @@ async fn slow_commits_do_not_make_the_cache_uncertain_or_delay_revocations() {
     let read = async {
         let mut reads = 0;
         while !is_done() {
-            other.assert_status(&reader, 200).await;
+            assert_eq!(other.status(&reader).await, 200);
             reads += 1;
         }
         reads
@@ -160,12 +131,13 @@ async fn slow_commits_do_not_make_the_cache_uncertain_or_delay_revocations() {
     };
     let ((), slowest, reads, took) = tokio::join!(delay, write, read, revoke);
     let slowest = slowest.into_iter().max().unwrap();
-    let uncertain = other.assert_certain(before).await;
+    let uncertain = other.cache_lookups("uncertain").await - before;
     println!(
         "changes took up to {slowest:?}; {reads} reads, {uncertain} of them uncertain; revocations seen after {took:?}"
     );
-    assert!(slowest > COMMIT_DELAY / 2, "commits were slow: the slowest took {slowest:?}");
-    assert!(took[took.len() / 2] <= MAX_MEDIAN, "{took:?}");
+    assert!(slowest > COMMIT_DELAY / 2, "commits were slow");
+    assert_eq!(uncertain, 0);
+    assert!(took[took.len() / 2] <= Duration::from_millis(100), "{took:?}");
     assert!(took.last().unwrap() <= &MAX_DELAY, "{took:?}");
 }
 
@@ -177,20 +149,18 @@ async fn an_open_transaction_delays_only_its_own_revocations() {
     let (one, other) = (Replica::start(&server.url()), Replica::start(&server.url()));
     let victims = tokens(&one, "victim", 30).await;
     let late = one.client.new_user("late@example.org").await;
-    other.assert_status(&late, 200).await;
+    assert_eq!(other.status(&late).await, 200);
     // A full run keeps it open for a minute.
     let open = Duration::from_secs(if cycles() > 3 { 60 } else { 10 });
-    let before = other.lookups().await;
+    let before = other.cache_lookups("uncertain").await;
 
     let database = Database::at(&server.url()).open();
     let (began, begins) = tokio::sync::oneshot::channel();
     let (end, ends) = std::sync::mpsc::channel::<()>();
     let transaction = database.with_connection(move |conn| {
         let Conn::Postgres(conn) = conn else { panic!("PostgreSQL") };
-        const LATE: &str =
-            "DELETE FROM access_tokens WHERE user_id = (SELECT id FROM users WHERE email = 'late@example.org')";
         let limits = "SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0";
-        conn.batch_execute(&format!("{limits}; BEGIN; {LATE}"))?;
+        conn.batch_execute(&format!("{limits}; BEGIN; DELETE FROM access_tokens WHERE user_id = 31"))?;
         began.send(()).unwrap();
         ends.recv().unwrap();
         Ok(conn.batch_execute("COMMIT")?)
@@ -204,18 +174,17 @@ async fn an_open_transaction_delays_only_its_own_revocations() {
             tokio::time::sleep(open / 6).await;
         }
         tokio::time::sleep(open.saturating_sub(opened.elapsed())).await;
-        // The transaction is not committed yet.
-        other.assert_status(&late, 200).await;
+        assert_eq!(other.status(&late).await, 200, "the transaction is not committed yet");
         end.send(()).unwrap();
         took
     };
     let (committed, took) = tokio::join!(transaction, meanwhile);
     committed.unwrap();
-    let own = other.accepted_for(&late, Instant::now()).await;
+    let own = other.rejected_after(&late, Instant::now()).await;
     let slowest = took.iter().max().unwrap();
     println!("open for {open:?}: other revocations are seen within {slowest:?}, its own {own:?} after the commit");
     assert!(*slowest <= MAX_DELAY && own <= MAX_DELAY, "{took:?} {own:?}");
-    other.assert_certain(before).await;
+    assert_eq!(other.cache_lookups("uncertain").await, before);
 }
 
 #[tokio::test]
@@ -231,7 +200,7 @@ async fn behind_a_transaction_pooler_the_cache_works_and_revocations_are_seen() 
     for (number, victim) in victims.chunks(1).enumerate() {
         let before = other.cache_lookups("hit").await;
         for _ in 0..20 {
-            other.assert_status(&reader, 200).await;
+            assert_eq!(other.status(&reader).await, 200);
         }
         hits += other.cache_lookups("hit").await - before;
         // Ends the sessions between the pooler and PostgreSQL. Those between Latchkey and the pooler stay open.
@@ -244,15 +213,13 @@ async fn behind_a_transaction_pooler_the_cache_works_and_revocations_are_seen() 
         took.extend(revocation_delays(&one, &other, victim).await);
     }
     println!("{hits} of {} reads from the cache; revocations seen after {took:?}", 20 * victims.len());
-    // Right after a failure, credentials are looked up.
-    assert!(hits > 10 * u64::try_from(victims.len()).unwrap(), "{hits} of {} reads", 20 * victims.len());
+    assert!(hits > 15 * u64::try_from(victims.len()).unwrap());
     assert!(took.iter().all(|took| *took <= MAX_DELAY), "{took:?}");
 }
 
 /// Waits until both replicas have connections again.
 async fn wait_until_ready(one: &Replica, other: &Replica) {
     for replica in [one, other] {
-        let ready = replica.client.available("GET", "/health/ready", "").await;
-        assert_eq!(ready.status, 200, "{ready:?}");
+        while replica.client.request("GET", "/health/ready", "", None).await.unwrap().status != 200 {}
     }
 }

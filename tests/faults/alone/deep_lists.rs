@@ -8,22 +8,16 @@ use crate::fill::fill;
 use crate::support::{App, Backend, Credential, Profile};
 
 const PAGES: i64 = 300_000;
-/// Maximum difference between the end and the beginning, besides a factor for a busy machine. To skip all rows takes
-/// several hundred milliseconds.
+/// Maximum difference between the end and the beginning, with a margin for a busy machine.
 const MAX_DIFFERENCE: Duration = Duration::from_millis(50);
-const MAX_FACTOR: u32 = 3;
-/// Rows of one statement.
-const BATCH: i64 = 5_000;
 /// Requests of each path.
 const REQUESTS: usize = 50;
 
 async fn insert_pages(app: &App) {
-    for _ in 0..PAGES / BATCH {
-        let rows = format!(
-            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {BATCH})
-             INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by)
-             SELECT 1, 'a title', 'some text', 1, '2026-11-25 20:00:00', '2026-11-25 20:00:00', 1 FROM n"
-        );
+    for _ in 0..PAGES / 20_000 {
+        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
+                    INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by) \
+                    SELECT 1, 'a title', 'some text', 1, '2026-11-25 20:00:00', '2026-11-25 20:00:00', 1 FROM n";
         fill(&app.database, rows).await;
     }
 }
@@ -33,9 +27,8 @@ async fn median(app: &App, path: &str, caller: &Credential, status: u16) -> Dura
     let mut took = Vec::new();
     for _ in 0..REQUESTS {
         let sent = Instant::now();
-        let answer = app.get(path, caller).await;
+        assert_eq!(app.get(path, caller).await.status, status, "{path}");
         took.push(sent.elapsed());
-        assert_eq!(answer.status, status, "{path}: {answer:?}");
     }
     took.sort_unstable();
     took[REQUESTS / 2]
@@ -58,7 +51,7 @@ async fn the_end_of_a_long_list_is_as_fast_as_its_beginning() {
             let took = median(&app, path, &ada, status).await;
             println!("{backend:?} {path}: {took:?}");
             assert!(
-                took <= MAX_FACTOR * beginning + MAX_DIFFERENCE,
+                took <= beginning + MAX_DIFFERENCE,
                 "{backend:?} {path} takes {took:?}, the beginning {beginning:?}"
             );
         }
@@ -66,12 +59,11 @@ async fn the_end_of_a_long_list_is_as_fast_as_its_beginning() {
         let alone = median(&app, "/me", &ada, 200).await;
         let request_deep_pages = async |_| {
             for _ in 0..20 {
-                let answer = app.get("/page/?page=101&size=100", &eve).await;
-                assert!([200, 503].contains(&answer.status), "{answer:?}");
+                assert_eq!(app.get("/page/?page=101&size=100", &eve).await.status, 200);
             }
         };
         let (took, _) = tokio::join!(median(&app, "/me", &ada, 200), join_all((0..8).map(request_deep_pages)));
         println!("{backend:?} /me alone: {alone:?}, with eight concurrent lists: {took:?}");
-        assert!(took <= MAX_FACTOR * alone + 4 * MAX_DIFFERENCE, "{backend:?}: /me takes {took:?}, alone {alone:?}");
+        assert!(took <= alone + 4 * MAX_DIFFERENCE, "{backend:?}: /me takes {took:?}, alone {alone:?}");
     }
 }

@@ -25,13 +25,13 @@ const MAX_P99: Duration = Duration::from_secs(1);
 /// Maximum size of SQLite's write-ahead log in megabytes.
 const MAX_LOG_SIZE: u64 = 100;
 
-/// 5,000 pages of the first user.
+/// 20,000 pages of the first user.
 const PAGES: &str = "INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by)
-    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
     SELECT 1, 'page ' || i, 'text', 1, '2026-01-01 00:00:00', '2026-01-01 00:00:00', 1 FROM n";
-/// 5,000 audit entries about them.
+/// 20,000 audit entries about them.
 const ENTRIES: &str = "INSERT INTO audit_entries (at, actor, user_id, credential, scopes, action, changed, outcome)
-    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
     SELECT '2026-01-01 00:00:00', 'user:1', 1, 'password', '', 'page.update', '', 'success' FROM n";
 
 async fn expensive_request(client: &Client, token: &str, number: usize) -> Option<Answer> {
@@ -44,10 +44,9 @@ async fn expensive_request(client: &Client, token: &str, number: usize) -> Optio
     }
 }
 
-/// Sends requests one after another until the flood is over. Returns the time of each. On a busy machine, one in a
-/// hundred may return 503.
+/// Sends requests one after another until the flood is over. Returns the time of each.
 async fn measure(client: &Client, token: &str, over: &AtomicBool) -> Vec<(&'static str, Duration)> {
-    let (mut took, mut unavailable) = (Vec::new(), Vec::new());
+    let mut took = Vec::new();
     while !over.load(Ordering::Relaxed) {
         for (about, answer) in [
             ("GET /me", client.request("GET", "/me", token, None).await),
@@ -55,17 +54,13 @@ async fn measure(client: &Client, token: &str, over: &AtomicBool) -> Vec<(&'stat
             ("GET /health/ready", client.request("GET", "/health/ready", "", None).await),
             ("a wrong token", client.request("GET", "/me", "lkt_wrong", None).await),
         ] {
-            let answer = answer.expect("the server runs and responds");
+            let answer = answer.unwrap();
             let is_expected = if about == "a wrong token" { answer.status == 403 } else { answer.is_success() };
-            assert!(is_expected || answer.status == 503, "{about}: {answer:?}");
+            assert!(is_expected, "{about}: {answer:?}");
             took.push((about, answer.took));
-            if !is_expected {
-                unavailable.push((about, answer));
-            }
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(unavailable.len() * 100 <= took.len(), "{} of {}: {unavailable:?}", unavailable.len(), took.len());
     took
 }
 
@@ -76,10 +71,10 @@ async fn flood_does_not_slow_others(url: &str) {
     let client = Client::of(&serving);
     let (member, other) = (client.new_user("ada@example.org").await, client.new_user("eve@example.org").await);
     let database = Database::at(url);
-    for _ in 0..60 {
+    for _ in 0..15 {
         fill(&database, PAGES).await;
     }
-    for _ in 0..12 {
+    for _ in 0..3 {
         fill(&database, ENTRIES).await;
     }
 
@@ -89,7 +84,7 @@ async fn flood_does_not_slow_others(url: &str) {
         async move {
             let mut number = number;
             while !over.load(Ordering::Relaxed) {
-                let answer = expensive_request(client, member, number).await.expect("the server runs and responds");
+                let answer = expensive_request(client, member, number).await.unwrap();
                 assert!(answer.is_success() || answer.status == 503, "{answer:?}");
                 count.fetch_add(1, Ordering::Relaxed);
                 number += 1;
@@ -114,7 +109,6 @@ async fn flood_does_not_slow_others(url: &str) {
         let mut times: Vec<Duration> =
             took.iter().filter(|(request, _)| *request == about).map(|(_, took)| *took).collect();
         times.sort_unstable();
-        assert!(!times.is_empty(), "{about}: no request ended in {DURATION:?}");
         let p99 = times[times.len() * 99 / 100];
         println!("{about}: {} of another user, p50 {:?}, p99 {p99:?}", times.len(), times[times.len() / 2]);
         assert!(p99 < MAX_P99, "{about}: {p99:?}");

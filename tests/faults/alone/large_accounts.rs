@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::client::{Answer, Client, until_available};
+use crate::client::Client;
 use crate::command::without_limits;
 use crate::cycles;
 use crate::fill::fill;
@@ -15,16 +15,14 @@ use crate::support::app::PASSWORD;
 use crate::support::database::Database;
 use crate::support::program::Serving;
 
-/// Maximum time of the change. On a busy machine, it may take several times as long as other changes. If each row of a
-/// large account were changed, it would take seconds.
-const MAX_CHANGE: Duration = Duration::from_millis(250);
-const MAX_CHANGE_FACTOR: u32 = 4;
+/// Maximum time of the change.
+const MAX_CHANGE: Duration = Duration::from_millis(100);
 /// How long other users are measured, before the change and after it.
 const MEASUREMENT: Duration = Duration::from_secs(5);
 /// Maximum factor by which other users may be slower during the background work.
-const MAX_FACTOR: u32 = 3;
+const MAX_FACTOR: u32 = 2;
 /// Additional time that a request may take now and then on a busy machine.
-const NOISE: Duration = Duration::from_millis(100);
+const NOISE: Duration = Duration::from_millis(10);
 /// Maximum time of the background work per thousand rows, on a slow disk.
 const MAX_PER_THOUSAND: Duration = Duration::from_secs(5);
 
@@ -61,7 +59,7 @@ async fn insert(database: &Database, user: i64, objects: Objects, count: usize) 
 
 /// The p99 of another user's requests: reads from memory and from the database, lists, and changes.
 async fn p99_of_others(client: &Client, token: &str) -> Duration {
-    let page = until_available(|| client.write_page(token, "mine")).await.number("id");
+    let page = client.write_page(token, "mine").await.unwrap().body["id"].clone();
     let (began, mut took) = (Instant::now(), Vec::new());
     while began.elapsed() < MEASUREMENT {
         let text = json!({ "title": "again", "body": "text" });
@@ -72,7 +70,7 @@ async fn p99_of_others(client: &Client, token: &str) -> Duration {
             ("GET", "/page/?size=10".to_owned(), None),
             ("GET", "/keys?limit=10".to_owned(), None),
         ] {
-            let answer = client.request(method, &path, token, body).await.expect("the server runs and responds");
+            let answer = client.request(method, &path, token, body).await.unwrap();
             assert!(answer.is_success(), "{method} {path}: {answer:?}");
             took.push(answer.took);
         }
@@ -94,7 +92,11 @@ impl Setup<'_> {
         let before = p99_of_others(&self.client, &self.root).await;
         let body = (method == "PATCH").then(|| json!({ "disabled": true }));
         let changed = self.client.request(method, &format!("/users/{user}"), &self.root, body).await.unwrap();
-        self.assert_fast(&changed, &format!("{method} with {} {objects:?}", object_count())).await;
+        assert!(
+            changed.is_success() && changed.took <= MAX_CHANGE,
+            "{method} with {} {objects:?}: {changed:?}",
+            object_count()
+        );
         let began = Instant::now();
         let pending = self.database.number("SELECT count(*) FROM account_cleanups").await;
         assert_eq!(pending, 1, "the rows are updated in the background");
@@ -104,22 +106,8 @@ impl Setup<'_> {
             object_count(),
             changed.took
         );
-        assert!(after <= before * MAX_FACTOR + NOISE, "{after:?} after {before:?}");
+        assert!(after <= (before * MAX_FACTOR).max(before + NOISE), "{after:?} after {before:?}");
         self.wait_for_cleanup(began).await;
-    }
-
-    /// Checks that a change has succeeded, and was about as fast as the slowest of some other changes.
-    async fn assert_fast(&self, changed: &Answer, about: &str) {
-        let mut other = Duration::ZERO;
-        for number in 0..10 {
-            let website = json!({ "website": format!("https://example.org/{number}") });
-            let answer =
-                until_available(|| self.client.request("PATCH", "/me", &self.root, Some(website.clone()))).await;
-            assert!(answer.is_success(), "{answer:?}");
-            other = other.max(answer.took);
-        }
-        let limit = MAX_CHANGE.max(MAX_CHANGE_FACTOR * other);
-        assert!(changed.is_success() && changed.took <= limit, "{about}, limit {limit:?}: {changed:?}");
     }
 
     /// Waits until the background work is complete.
@@ -153,19 +141,17 @@ async fn large_accounts_are_ended_at_once(backend: Backend) {
     let serving = start();
     let client = Client::of(&serving);
     for name in ["root", "keys", "pages", "killed"] {
-        let email = format!("{name}@example.org");
-        let registered = until_available(|| client.register(&email)).await;
-        assert_eq!(registered.status, 201, "{registered:?}");
+        client.register(&format!("{name}@example.org")).await.unwrap();
     }
     database.execute("UPDATE users SET role = 'admin' WHERE id = 1").await;
-    let root = client.new_token("root@example.org").await;
+    let root = client.sign_in("root@example.org").await.unwrap().text("access_token");
     insert(&database, 2, Objects::Keys, object_count()).await;
     insert(&database, 3, Objects::Pages, object_count()).await;
     insert(&database, 4, Objects::Keys, object_count()).await;
     let setup = Setup { database: &database, client, root };
 
     // Half of the keys hold a scope of Latchkey. A new password ends these.
-    let token = setup.client.new_token("keys@example.org").await;
+    let token = setup.client.sign_in("keys@example.org").await.unwrap().text("access_token");
     let passwords = json!({ "current_password": PASSWORD, "new_password": "another password" });
     let changed = setup.client.request("PUT", "/me/password", &token, Some(passwords)).await.unwrap();
     assert!(changed.is_success(), "{changed:?}");
@@ -180,13 +166,13 @@ async fn large_accounts_are_ended_at_once(backend: Backend) {
     // The keys that ended before do not slow this change.
     let again =
         setup.client.request("PATCH", "/users/2", &setup.root, Some(json!({ "disabled": false }))).await.unwrap();
-    setup.assert_fast(&again, "enable again").await;
+    assert!(again.is_success() && again.took <= MAX_CHANGE, "{again:?}");
 
     setup.change(backend, "DELETE", 3, Objects::Pages).await;
     assert_eq!(setup.detail("user.cleanup", 3).await, format!("0 issued keys, {} pages", object_count()));
 
     let deleted = setup.client.request("DELETE", "/users/4", &setup.root, None).await.unwrap();
-    setup.assert_fast(&deleted, "delete").await;
+    assert!(deleted.is_success() && deleted.took <= MAX_CHANGE, "{deleted:?}");
     tokio::time::sleep(Duration::from_millis(500)).await;
     serving.signal("-KILL");
     drop(serving);

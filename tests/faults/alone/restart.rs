@@ -17,9 +17,8 @@ use crate::support::program::Serving;
 const CLIENTS: usize = 6;
 /// Duration of the load before and after a restart.
 const LOAD: Duration = Duration::from_secs(1);
-/// How long the server is down: much longer than the database time-out of a request, so that some requests return 503
-/// also if all clients wait for hashes at first.
-const DOWNTIME: Duration = Duration::from_secs(5);
+/// How long the server is down: longer than the database time-out of a request, so that some requests return 503.
+const DOWNTIME: Duration = Duration::from_secs(2);
 
 async fn restart_loses_nothing(signal: &'static str) {
     let home = TempDir::new().unwrap();
@@ -44,12 +43,8 @@ async fn restart_loses_nothing(signal: &'static str) {
             .unwrap();
             let restored = Instant::now();
             for path in ["/protected-route", "/page/"] {
-                loop {
-                    let answer = client.available("GET", path, &token).await;
-                    if answer.status == 200 {
-                        break;
-                    }
-                    assert!(restored.elapsed() < RECOVERY, "not recovered in time: {answer:?}");
+                while client.request("GET", path, &token, None).await.unwrap().status != 200 {
+                    assert!(restored.elapsed() < RECOVERY, "not recovered in time");
                 }
             }
             println!("{signal}, cycle {cycle}: recovered {:?} after the server started", restored.elapsed());
@@ -60,7 +55,7 @@ async fn restart_loses_nothing(signal: &'static str) {
     }
     let acknowledged = acknowledged.into_inner().unwrap();
     acknowledged.assert_stored(&client, &Database::at(&server.url())).await;
-    assert!(acknowledged.unavailable > 0, "no request failed: {acknowledged}");
+    assert!(acknowledged.unavailable > 0, "no request failed");
     println!("{signal}: {} restarts; {acknowledged}", cycles());
 }
 
