@@ -512,8 +512,8 @@ fn queries_exclude_deleted_users_and_ended_keys() {
         &[("users.rs", 3), ("access_tokens.rs", 1), ("sessions.rs", 1), ("api_keys/row.rs", 1), ("pages.rs", 2)],
     );
     // row.rs: `existing`. mod.rs and issued.rs: six that count or end keys of a user whose row is locked, the end of
-    // all keys at a restore, and claims that expired long ago. secret.rs: the first use of a resolved secret, and the last use
-    // of a key that was resolved.
+    // all keys at a restore, and claims that expired long ago. secret.rs: the first use of a resolved secret, and the last
+    // use of a key that was resolved.
     files(
         "api_keys",
         &[("api_keys/row.rs", 1), ("api_keys/mod.rs", 2), ("api_keys/issued.rs", 6), ("api_keys/secret.rs", 2)],

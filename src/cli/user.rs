@@ -40,17 +40,17 @@ pub(super) enum UserCommand {
         /// member, auditor, admin, or a role of the settings (latchkey role list)
         role: String,
     },
-    /// Set a user's password, read as in `create`. Revokes the sign-in token and the API keys that act on the account:
-    /// own keys, and issued keys with Latchkey's own scopes
+    /// Set a user's password, read as in `create`. Revokes the sign-in token, all sessions, and the API keys that
+    /// act on the account: own keys, and issued keys with Latchkey's own scopes
     SetPassword {
         /// E-mail address, in any equivalent spelling
         email: String,
-        /// Revoke only the sign-in token
+        /// Revoke only the sign-in token and the sessions
         #[arg(long)]
         keep_keys: bool,
     },
-    /// Disable a user, and permanently revoke the sign-in token and all API keys of the account. Fails if the account has
-    /// issued keys
+    /// Disable a user, and permanently revoke the sign-in token, all sessions and all API keys of the account. Fails if
+    /// the account has issued keys
     Disable {
         /// E-mail address, in any equivalent spelling
         email: String,
@@ -279,8 +279,9 @@ async fn unlock(service: &Service, email: &str, output: Output) -> Outcome {
 async fn set_password(service: &Service, email: &str, revoke_keys: bool, output: Output) -> Outcome {
     let user = user_by_email(service, email).await?;
     let ended = if revoke_keys { service.count_acting(user.id).await.map_err(explain)? } else { Vec::new() };
-    let ended: Vec<String> =
-        std::iter::once("the sign-in token".to_owned()).chain(ended.iter().map(ToString::to_string)).collect();
+    let ended: Vec<String> = std::iter::once("the sign-in token, all sessions".to_owned())
+        .chain(ended.iter().map(ToString::to_string))
+        .collect();
     let ended = ended.join(", ");
     // Standard output and standard input are those of scripts.
     let hint = if revoke_keys { "; --keep-keys keeps the keys" } else { "" };

@@ -76,7 +76,7 @@ pub async fn read(service: web::Data<Service>, permit: Permit<IsUser>) -> Result
 
 /// Change my account
 ///
-/// Changes the given fields of your account; requires a full sign-in token.
+/// Changes the given fields of your account; requires a session or a full sign-in token.
 ///
 /// The response is the changed account. A new e-mail address also requires the current password. A sign-in token is
 /// full if the sign-in requested no scopes.
@@ -94,7 +94,7 @@ pub async fn edit(
 
 /// Change my password
 ///
-/// Sets a new password and revokes your token; requires a full sign-in token and the current password.
+/// Sets a new password and revokes your token; requires a session or a full sign-in token, and the current password.
 ///
 /// Next, sign in again with `POST /token`.
 ///
@@ -117,7 +117,7 @@ pub async fn set_password(
 
 /// Delete my account
 ///
-/// Deletes your account with its token, keys and pages; requires a full sign-in token.
+/// Deletes your account with its token, sessions, keys and pages; requires a session or a full sign-in token.
 ///
 /// Afterwards, `POST /register` accepts the e-mail address again. The last admin gets 409.
 #[api_v2_operation(operation_id = "deleteMe", tags("Sign-out"))]

@@ -269,9 +269,9 @@ pub async fn read(
 ///
 /// The audit trail, `GET /audit`, shows the change.
 ///
-/// Your own account requires a full sign-in token. Disabling revokes the user's token and all their keys at once, and
-/// enabling does not restore these. Enabling also clears failed sign-ins, even of a user who was not disabled, and so
-/// ends `sign_in_stopped`. One enabled admin must remain.
+/// Your own account requires a session or a full sign-in token. Disabling revokes the user's token, sessions and keys at
+/// once, and enabling does not restore these. A new role ends the sessions. Enabling also clears failed sign-ins, even
+/// of a user who was not disabled, and so ends `sign_in_stopped`. One enabled admin must remain.
 #[api_v2_operation(operation_id = "editUser", tags("Users"))]
 pub async fn edit(
     service: web::Data<Service>,
@@ -286,10 +286,10 @@ pub async fn edit(
 
 /// Delete a user
 ///
-/// Deletes a user with their token, keys and pages; requires the scope `users:write`.
+/// Deletes a user with their token, sessions, keys and pages; requires the scope `users:write`.
 ///
-/// The audit trail, `GET /audit`, keeps the id of the user. Your own account requires a full sign-in token. One enabled
-/// admin must remain.
+/// The audit trail, `GET /audit`, keeps the id of the user. Your own account requires a session or a full sign-in
+/// token. One enabled admin must remain.
 #[api_v2_operation(operation_id = "deleteUser", tags("Users"))]
 pub async fn delete(
     service: web::Data<Service>,
@@ -302,7 +302,7 @@ pub async fn delete(
 
 /// Revoke a user's sign-in token
 ///
-/// Revokes the sign-in token of a user, if there is one; requires the scope `users:write`.
+/// Revokes the sign-in token of a user, if there is one, and ends their sessions; requires the scope `users:write`.
 ///
 /// To prevent the next sign-in, disable the user with `PATCH /users/{id}`.
 #[api_v2_operation(operation_id = "revokeUserToken", tags("Users"))]

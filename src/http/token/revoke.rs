@@ -12,7 +12,7 @@ use crate::service::Service;
 /// The form of a revocation request (RFC 7009, section 2.1).
 #[derive(Deserialize, Apiv2Schema)]
 pub struct RevokeRequest {
-    /// A sign-in token, an API key or a claim code
+    /// A sign-in token, an API key, a claim code or the secret of a session
     token: String,
     /// Ignored: the prefix of the token shows its kind
     #[expect(dead_code, reason = "documents a parameter that is accepted and ignored")]

@@ -113,7 +113,7 @@ pub async fn sign_in(
 
 /// Sign out
 ///
-/// Revokes your sign-in token; requires this token.
+/// Revokes your sign-in token; requires this token or a session, which stays open.
 ///
 /// Sign in again with `POST /token` when you need another one.
 #[api_v2_operation(operation_id = "signOut", tags("Sign-out"))]

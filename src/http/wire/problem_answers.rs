@@ -332,8 +332,8 @@ fn forbidden(denial: &Denial) -> ErrorResponse {
 ///
 /// At `/session`, a wrong password is 401, because 400 is a rule of OAuth 2.0 only.
 ///
-/// At the others, a missing or invalid credential, or one without permission, is `invalid_client` (RFC 6749, section 5.2; RFC 7662,
-/// section 2.3). A token of another account is `unauthorized_client` (RFC 7009, section 2.1).
+/// At the others, a missing or invalid credential, or one without permission, is `invalid_client` (RFC 6749, section
+/// 5.2; RFC 7662, section 2.3). A token of another account is `unauthorized_client` (RFC 7009, section 2.1).
 pub(crate) fn client_error(error: &HttpError, request: &HttpRequest, pattern: &str) -> Option<ErrorResponse> {
     let error = match (error, pattern) {
         (HttpError::App(AppError::Unauthenticated(reason @ Reason::BadPassword)), SESSION) => {

@@ -179,8 +179,8 @@ impl Service {
             .await
     }
 
-    /// Sets a user's password and revokes the sign-in token, the sessions and, if `revoke_keys`, the keys that act on the account:
-    /// own keys, and issued keys with Latchkey's own scopes. Ends a lockout of the account.
+    /// Sets a user's password and revokes the sign-in token, the sessions and, if `revoke_keys`, the keys that act on the
+    /// account: own keys, and issued keys with Latchkey's own scopes. Ends a lockout of the account.
     ///
     /// Errors: [`AppError::Invalid`] for an unacceptable password; [`AppError::NotFound`].
     pub async fn reset_password(

@@ -41,9 +41,9 @@ enum Revocable {
 }
 
 impl Service {
-    /// Revokes the token, session secret, key or claim code `secret`. The previous secret of a rotated key revokes only itself, not the
-    /// current one. An unknown or inactive secret counts against the limits of the client, and the call succeeds (RFC
-    /// 7009, section 2.2).
+    /// Revokes the token, session secret, key or claim code `secret`. The previous secret of a rotated key revokes only
+    /// itself, not the current one. An unknown or inactive secret counts against the limits of the client, and the call
+    /// succeeds (RFC 7009, section 2.2).
     ///
     /// Errors: [`AppError::Forbidden`] for a credential of another account; [`AppError::TooMany`] for too many unknown
     /// secrets.

@@ -235,9 +235,9 @@ specify_database! {
             let changed = with_input(&mut command(&set), "another long password");
             let (keys, hint) = if state == "issued" { ("", "") } else { (", 1 issued keys", "; --keep-keys keeps the keys") };
             let before = String::from_utf8_lossy(&changed.stderr);
-            let expected = format!("latchkey: a new password of shop@example.org revokes the sign-in token{keys}{hint}\n");
+            let expected = format!("latchkey: a new password of shop@example.org revokes the sign-in token, all sessions{keys}{hint}\n");
             assert!(before.contains(&expected), "{before}");
-            let expected = format!("changed the password of shop@example.org, and revoked the sign-in token{keys}\n");
+            let expected = format!("changed the password of shop@example.org, and revoked the sign-in token, all sessions{keys}\n");
             assert_eq!(out(&changed), expected);
             let list = out(&run(&["key", "list"]));
             assert_eq!(list.lines().last().unwrap().split('\t').nth(4), Some(state), "{list}");
