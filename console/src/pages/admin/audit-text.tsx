@@ -15,5 +15,6 @@ export function Reference({ value }: { value: string | null }) {
   const [, kind, id] = /^(user|page):([1-9][0-9]{0,15})$/.exec(value ?? "") ?? [];
   if (kind === "user" && isReader) return <a href={href(`users/${id}`)}>{value}</a>;
   if (kind === "page") return <a href={href(`pages/${id}/history`)}>{value}</a>;
+  if (value && /^[a-z]+:[0-9]{1,16}$/.test(value)) return <span class="reference">{value}</span>;
   return <UserText value={value} />;
 }
