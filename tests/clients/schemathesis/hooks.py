@@ -11,6 +11,9 @@ import requests
 import schemathesis
 
 URL = os.environ["LATCHKEY_URL"]
+CREDENTIAL = os.environ["CREDENTIAL"]
+COOKIE = "__Host-latchkey"
+SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 PASSWORD = "correct horse battery"
 # Without keys:write and users:write: a key can only grant scopes that it holds, which a schema cannot express.
 LEVELS = (pathlib.Path(__file__).parents[3] / "docs/levels.md").read_text()
@@ -83,27 +86,39 @@ class Credential:
     secret = ""
 
     def get(self, case, context):
-        if requests.get(f"{URL}/audit?limit=1", headers={"Token": self.secret}, timeout=10).status_code != 200:
+        if requests.get(f"{URL}/audit?limit=1", headers=headers_with(self.secret), timeout=10).status_code != 200:
             self.secret = self.new_secret()
         return self.secret
 
     def set(self, case, data, context):
-        case.headers["Token"] = data
+        case.headers.update(headers_with(data))
 
     def new_secret(self):
-        token = self.sign_in("ada@example.org") or self.sign_in(new_admin())
-        if os.environ["CREDENTIAL"] == "token":
-            return token
+        secret = self.sign_in("ada@example.org") or self.sign_in(new_admin())
+        if CREDENTIAL != "key":
+            return secret
         key = requests.post(
-            f"{URL}/me/keys", json={"name": "key", "scopes": KEY_SCOPES}, headers={"Token": token}, timeout=10
+            f"{URL}/me/keys", json={"name": "key", "scopes": KEY_SCOPES}, headers={"Token": secret}, timeout=10
         )
         assert key.status_code == 201, key.text
         return key.json()["key"]
 
     def sign_in(self, email):
+        if CREDENTIAL == "session":
+            answer = requests.post(
+                f"{URL}/session", json={"email": email, "password": PASSWORD}, headers=SAME_ORIGIN, timeout=10
+            )
+            return answer.cookies.get(COOKIE)
         form = {"grant_type": "password", "username": email, "password": PASSWORD}
         answer = requests.post(f"{URL}/token", data=form, timeout=10).json()
         return answer.get("access_token")
+
+
+def headers_with(secret):
+    """Returns the headers that present a credential."""
+    if CREDENTIAL == "session":
+        return {"Cookie": f"{COOKIE}={secret}", **SAME_ORIGIN}
+    return {"Token": secret}
 
 
 def new_admin():
@@ -114,5 +129,5 @@ def new_admin():
     return email
 
 
-if os.environ["CREDENTIAL"] != "none":
+if CREDENTIAL != "none":
     schemathesis.auth(refresh_interval=None)(Credential)
