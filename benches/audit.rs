@@ -53,6 +53,7 @@ fn write_page(conn: &mut Conn, owner: UserId, token: Digest, clock: &Clock, reco
         let client = ClientInfo {
             client: Some([127, 0, 0, 1].into()),
             request_id: Some("8b3cca5ccdbae27e3ac175b808b2e3a4".into()),
+            language: None,
         };
         audit_entries::insert(conn, now, &actor, &event, Outcome::Success, &client)?;
     }
@@ -76,6 +77,7 @@ async fn measure(name: &str, settings: &DatabaseSettings) -> Result<(), AppError
                 hashed_password: "none",
                 created_at: now.naive(),
                 updated_at: now.naive(),
+                locale: "en",
                 role: BuiltInRole::Member.name(),
             };
             let user = users::insert(conn, &new)?.ok_or(AppError::NotFound("user"))?;

@@ -57,6 +57,11 @@ impl Timestamp {
         Self::of_micros(hour.saturating_mul(3_600_000_000))
     }
 
+    /// The date and the minute in UTC, for people, such as `2026-11-25 20:00 UTC`.
+    pub fn to_minutes(self) -> String {
+        self.0.format("%Y-%m-%d %H:%M UTC").to_string()
+    }
+
     /// The time in UTC without a zone, for a `TIMESTAMP` column.
     pub fn naive(self) -> NaiveDateTime {
         self.0.naive_utc()

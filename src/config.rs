@@ -17,6 +17,7 @@ mod database;
 mod files;
 mod limits;
 mod log_filter;
+mod mail;
 mod names;
 mod postgres_uri;
 mod proxies;
@@ -33,6 +34,7 @@ pub use self::authz::{AuthzSettings, ForwardAudit};
 use self::choice::choice;
 pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl, SQLITE_SIDE_FILES};
 pub use self::limits::{Limit, LimitSettings};
+pub use self::mail::{LinkSettings, MailSettings, Sender, SmtpServer, SmtpUrl, StartTls};
 pub use self::postgres_uri::PostgresUri;
 pub use self::proxies::{ClientHeader, Networks, Origins};
 pub use self::registration::{EmailDomains, RegistrationMode, RegistrationSettings};
@@ -69,6 +71,10 @@ pub struct Settings {
     pub session: SessionSettings,
     /// `[registration]`
     pub registration: RegistrationSettings,
+    /// `[mail]`
+    pub mail: MailSettings,
+    /// `[links]`
+    pub links: LinkSettings,
     /// `[console]`
     pub console: ConsoleSettings,
     /// `[roles.<name>]`
@@ -341,6 +347,8 @@ impl Settings {
         }
         self.session.check()?;
         self.registration.check()?;
+        self.links.check()?;
+        self.mail.check(self)?;
         self.roles.check()?;
         self.authz.check(&self.http)?;
         self.audit.check()?;

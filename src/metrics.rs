@@ -26,10 +26,11 @@ const BUCKETS: [f64; 12] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25,
 // The values of labels. All counters exist with the value 0 from the start, because `rate` misses the first event of a
 // counter that appears with it.
 const SIGN_INS: [&str; 4] = ["success", "failure", "throttled", "unavailable"];
-const LIMITS: [&str; 8] = [
+const LIMITS: [&str; 9] = [
     "failed_sign_ins",
     "registrations",
     "claims",
+    "mails",
     "invalid_tokens",
     "new_keys",
     "refusals",
@@ -50,6 +51,7 @@ const NOT_READY: [&str; 11] = [
     "database_damaged",
     "database_replaced",
 ];
+const MAILS: [&str; 4] = ["sent", "deferred", "failed", "dropped"];
 const CACHE: [&str; 5] = ["hit", "miss", "uncertain", "stale", "invalidation"];
 
 /// The text format of metrics.
@@ -115,6 +117,8 @@ pub struct Metrics {
     audit_entries: Family<OutcomeLabels, Counter>,
     throttled: Family<LimitLabels, Counter>,
     cache: Family<OutcomeLabels, Counter>,
+    mails: Family<OutcomeLabels, Counter>,
+    mails_waiting: Gauge,
     hash_queue: Gauge,
     hash_lanes: Gauge,
     connections: Family<StateLabels, Gauge>,
@@ -146,6 +150,7 @@ impl Metrics {
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let (sign_ins, audit_entries, throttled, cache) =
             (Family::default(), Family::default(), Family::default(), Family::default());
+        let (mails, mails_waiting) = (Family::default(), Gauge::default());
         let (hash_queue, hash_lanes) = (Gauge::default(), Gauge::default());
         let (connections, not_ready) = (Family::default(), Family::default());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -160,6 +165,8 @@ impl Metrics {
             "Lookups of credentials by result, and changes that invalidated cache entries",
             cache.clone(),
         );
+        registry.register("mails", "Mails by outcome of an attempt, and requests that were dropped", mails.clone());
+        registry.register("mails_waiting", "Mails that wait to be sent, of all processes", mails_waiting.clone());
         registry.register("hash_queue", "Password hashes that wait for a lane of a hashing thread", hash_queue.clone());
         registry.register("hash_lanes_in_use", "Password hashes in progress", hash_lanes.clone());
         let waits = hash_waits.0.clone();
@@ -176,6 +183,8 @@ impl Metrics {
             audit_entries,
             throttled,
             cache,
+            mails,
+            mails_waiting,
             hash_queue,
             hash_lanes,
             connections,
@@ -183,7 +192,7 @@ impl Metrics {
             hourly,
         };
         let outcomes = Outcome::ALL.map(Outcome::name);
-        for (counters, outcomes) in [(&metrics.sign_ins, &SIGN_INS[..]), (&metrics.audit_entries, &outcomes)] {
+        for (counters, outcomes) in [(&metrics.sign_ins, &SIGN_INS[..]), (&metrics.audit_entries, &outcomes), (&metrics.mails, &MAILS)] {
             outcomes.iter().for_each(|outcome| drop(counters.get_or_create(&OutcomeLabels { outcome })));
         }
         LIMITS.iter().for_each(|limit| drop(metrics.throttled.get_or_create(&LimitLabels { limit })));
@@ -217,6 +226,17 @@ impl Metrics {
     /// Counts an entry of the audit trail.
     pub fn audit_entry(&self, outcome: &'static str) {
         self.audit_entries.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Counts a mail.
+    pub fn mail(&self, outcome: &'static str) {
+        debug_assert!(MAILS.contains(&outcome), "{outcome} must be in MAILS");
+        self.mails.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// Sets the number of mails that wait to be sent.
+    pub fn mails_waiting(&self, number: usize) {
+        self.mails_waiting.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
     /// Counts a request that exceeded a limit.
@@ -317,6 +337,8 @@ mod tests {
             "latchkey_sign_ins_total{outcome=\"unavailable\"} 0",
             "latchkey_audit_entries_total{outcome=\"denied\"} 0",
             "latchkey_throttled_total{limit=\"connections\"} 0",
+            "latchkey_mails_total{outcome=\"failed\"} 0",
+            "latchkey_mails_waiting 0",
             "latchkey_build_info{version=\"0.1.0\"} 1",
             "latchkey_request_duration_seconds_count{method=\"GET\",route=\"/me\",status=\"200\"} 1",
             "latchkey_request_duration_seconds_bucket{le=\"0.0005\",method=\"GET\",route=\"/me\",status=\"200\"} 1",

@@ -160,6 +160,7 @@ impl Server {
             () = service.lifecycle().cleanups().run() => Ok(()),
             () = service.trail().refusals().run() => Ok(()),
             () = service.stats_writer().run() => Ok(()),
+            () = service.mail_delivery().run() => Ok(()),
         };
         if let Some(handle) = metrics_handle {
             handle.stop(false).await;

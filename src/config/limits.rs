@@ -22,6 +22,8 @@ pub struct LimitSettings {
     pub registrations: Limit,
     /// Attempts to claim a key, per client.
     pub claims: Limit,
+    /// Requests for mails, per client.
+    pub mails: Limit,
     /// Invalid tokens and keys per client.
     pub invalid_tokens: Limit,
     /// Keys that a user creates or issues.
@@ -50,6 +52,7 @@ impl LimitSettings {
             ("failed_sign_ins", self.failed_sign_ins),
             ("registrations", self.registrations),
             ("claims", self.claims),
+            ("mails", self.mails),
             ("invalid_tokens", self.invalid_tokens),
             ("new_keys", self.new_keys),
             ("refusals", self.refusals),

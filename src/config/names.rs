@@ -6,10 +6,11 @@ use super::roles;
 
 /// Variables whose value can be read from a file that `<variable>_FILE` names, with their settings. Later ones override
 /// earlier ones.
-pub(super) const SECRETS: [(&str, &str); 3] = [
+pub(super) const SECRETS: [(&str, &str); 4] = [
     ("DATABASE_URL", "database.url"),
     ("LATCHKEY__DATABASE__URL", "database.url"),
     ("LATCHKEY__AUTH__API_KEY_TOKEN", "auth.api_key_token"),
+    ("LATCHKEY__MAIL__URL", "mail.url"),
 ];
 const PREFIX: &str = "LATCHKEY__";
 /// The variable that names the settings file. The command line reads it.

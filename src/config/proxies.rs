@@ -107,6 +107,11 @@ fn origin(text: &str) -> Result<(), String> {
 
 /// Checks `http.public_url`. Errors name the setting.
 pub(super) fn check_public_url(text: &str) -> Result<(), ConfigError> {
+    check_url("http.public_url", text)
+}
+
+/// Checks that the setting `key` is empty, or an HTTP URL of a host and a path.
+pub(super) fn check_url(key: &str, text: &str) -> Result<(), ConfigError> {
     let url = url::Url::parse(text).ok();
     let is_usable = url.is_some_and(|url| {
         let has_http = matches!(url.scheme(), "http" | "https");
@@ -117,7 +122,7 @@ pub(super) fn check_public_url(text: &str) -> Result<(), ConfigError> {
     }
     let rule =
         "Write http(s)://HOST[/PATH], such as https://auth.example.com, without credentials, query and fragment.";
-    Err(ConfigError::new("http.public_url", rule))
+    Err(ConfigError::new(key, rule))
 }
 
 /// Whether the URL has no credentials, no query and no fragment.

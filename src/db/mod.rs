@@ -10,6 +10,8 @@ pub mod engine;
 pub mod hourly_counts;
 pub mod issue_requests;
 pub mod known_networks;
+pub mod mail_secrets;
+pub mod outbox;
 pub mod owned;
 pub mod pages;
 mod schema;

@@ -19,6 +19,7 @@ diesel::table! {
         issued_ended_at -> Nullable<Timestamp>,
         acting_ended_through -> BigInt,
         acting_ended_at -> Nullable<Timestamp>,
+        locale -> Text,
     }
 }
 
@@ -153,6 +154,33 @@ diesel::table! {
 }
 
 diesel::table! {
+    outbox (id) {
+        id -> BigInt,
+        kind -> Text,
+        address_key -> Text,
+        user_id -> Nullable<BigInt>,
+        client -> Nullable<Text>,
+        created_at -> Timestamp,
+        accepted_at -> Nullable<Timestamp>,
+        due_at -> Timestamp,
+        attempts -> BigInt,
+        sent_at -> Nullable<Timestamp>,
+    }
+}
+
+diesel::table! {
+    mail_secrets (id) {
+        id -> BigInt,
+        purpose -> Text,
+        user_id -> BigInt,
+        address_key -> Text,
+        digest -> Text,
+        created_at -> Timestamp,
+        expires_at -> Timestamp,
+    }
+}
+
+diesel::table! {
     hourly_counts (hour) {
         hour -> Timestamp,
         sign_ins_succeeded -> BigInt,
@@ -190,6 +218,8 @@ macro_rules! for_each_table {
             known_networks: "SELECT, INSERT, UPDATE, DELETE",
             account_cleanups: "SELECT, INSERT, UPDATE, DELETE",
             hourly_counts: "SELECT, INSERT, UPDATE, DELETE",
+            outbox: "SELECT, INSERT, UPDATE, DELETE",
+            mail_secrets: "SELECT, INSERT, UPDATE, DELETE",
             audit_entries: "SELECT, INSERT",
         }
     };
@@ -219,6 +249,7 @@ macro_rules! for_each_copied_table {
                 issued_ended_at: Option<NaiveDateTime>,
                 acting_ended_through: i64,
                 acting_ended_at: Option<NaiveDateTime>,
+                locale: String,
             }
             access_tokens by "user_id", postgres access_tokens::user_id, sqlite access_tokens::user_id => {
                 user_id: i64,
@@ -324,6 +355,27 @@ macro_rules! for_each_copied_table {
                 network: String,
                 user_id: i64,
                 seen_at: NaiveDateTime,
+            }
+            outbox by "id", postgres outbox::id, sqlite outbox::id => {
+                id: i64,
+                kind: String,
+                address_key: String,
+                user_id: Option<i64>,
+                client: Option<String>,
+                created_at: NaiveDateTime,
+                accepted_at: Option<NaiveDateTime>,
+                due_at: NaiveDateTime,
+                attempts: i64,
+                sent_at: Option<NaiveDateTime>,
+            }
+            mail_secrets by "id", postgres mail_secrets::id, sqlite mail_secrets::id => {
+                id: i64,
+                purpose: String,
+                user_id: i64,
+                address_key: String,
+                digest: String,
+                created_at: NaiveDateTime,
+                expires_at: NaiveDateTime,
             }
             hourly_counts by "hour", postgres hourly_counts::hour, sqlite hourly_counts::hour => {
                 hour: NaiveDateTime,

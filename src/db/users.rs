@@ -12,6 +12,7 @@ use crate::db::engine::connection::Conn;
 use crate::db::engine::connection::{all_locked, on_backend, one_locked};
 use crate::db::schema::users;
 use crate::domain::id::{KeyId, UserId};
+use crate::domain::mail::Language;
 use crate::domain::password::PasswordHash;
 use crate::domain::role::BuiltInRole;
 use crate::domain::roles::Roles;
@@ -47,6 +48,8 @@ pub struct User {
     pub role: String,
     /// When the user was disabled; `None` if the user is enabled.
     pub disabled_at: Option<NaiveDateTime>,
+    /// The code of the language of mails to the user.
+    pub locale: String,
 }
 
 impl User {
@@ -59,14 +62,15 @@ impl User {
     /// `sign_in_stopped` comes from the table `sign_in_failures`.
     pub fn into_domain(self, roles: &Roles, sign_in_stopped: bool) -> crate::domain::user::User {
         let role = roles.get(&self.role);
-        let Self { id, name, surname, email, website, created_at, updated_at, disabled_at, .. } = self;
-        let disabled_at = disabled_at.map(Timestamp::from);
+        let Self { id, name, surname, email, website, created_at, updated_at, disabled_at, locale, .. } = self;
+        let (disabled_at, language) = (disabled_at.map(Timestamp::from), Language::of(&locale).unwrap_or_default());
         crate::domain::user::User {
             id,
             name,
             surname,
             email,
             website,
+            language,
             role,
             disabled_at,
             sign_in_stopped,
@@ -98,6 +102,8 @@ pub struct NewUser<'a> {
     pub updated_at: NaiveDateTime,
     /// The name of the user's role.
     pub role: &'a str,
+    /// The code of the language of mails to the user.
+    pub locale: &'a str,
 }
 
 /// The columns that an update sets. `None` leaves a column unchanged.
@@ -114,6 +120,8 @@ pub struct UserChange<'a> {
     pub email_key: Option<&'a str>,
     /// Any text.
     pub website: Option<&'a str>,
+    /// The code of the language of mails to the user.
+    pub locale: Option<&'a str>,
     /// The current time.
     pub updated_at: NaiveDateTime,
 }
@@ -122,7 +130,7 @@ impl UserChange<'_> {
     /// An update that sets `updated_at` only.
     pub fn none(now: Timestamp) -> Self {
         let updated_at = now.naive();
-        Self { name: None, surname: None, email: None, email_key: None, website: None, updated_at }
+        Self { name: None, surname: None, email: None, email_key: None, website: None, locale: None, updated_at }
     }
 }
 

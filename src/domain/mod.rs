@@ -8,6 +8,7 @@ pub mod audit;
 pub mod email;
 pub mod forward;
 pub mod key;
+pub mod mail;
 pub mod network;
 pub mod page;
 pub mod password;

@@ -1,4 +1,4 @@
-//! Secrets: tokens, API keys, claim codes and those of browser sessions. They are random, and the database stores only
+//! Secrets: tokens, API keys, claim codes, and those of browser sessions and links in mails. They are random, and the database stores only
 //! their digests.
 //!
 //! A secret is `<prefix>_` + 43 base62 characters (32 random bytes) + 6 base62 characters (CRC-32 of everything
@@ -32,11 +32,13 @@ pub enum SecretKind {
     Claim,
     /// The secret of a browser session, which only its cookie carries.
     Session,
+    /// The secret of a link in a mail, which can be used once.
+    Mail,
 }
 
 impl SecretKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::SignIn, Self::ApiKey, Self::Claim, Self::Session];
+    pub const ALL: [Self; 5] = [Self::SignIn, Self::ApiKey, Self::Claim, Self::Session, Self::Mail];
 
     /// The part before the underscore. A changed prefix invalidates all existing secrets of the kind.
     pub const fn prefix(self) -> &'static str {
@@ -45,6 +47,7 @@ impl SecretKind {
             Self::ApiKey => "lkk",
             Self::Claim => "lkc",
             Self::Session => "lks",
+            Self::Mail => "lkm",
         }
     }
 
@@ -228,6 +231,7 @@ mod tests {
             (SecretKind::ApiKey, "lkk_"),
             (SecretKind::Claim, "lkc_"),
             (SecretKind::Session, "lks_"),
+            (SecretKind::Mail, "lkm_"),
         ];
         for (kind, prefix) in prefixes {
             let secret = Secret::generate(kind).unwrap();
@@ -295,7 +299,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_never_panics(text in "(lk[tkcs]_)?([0-9A-Za-z]{40,60}|\\PC{0,80})") {
+        fn parsing_never_panics(text in "(lk[tkcsm]_)?([0-9A-Za-z]{40,60}|\\PC{0,80})") {
             prop_assert_eq!(SecretKind::of(&text), None);
         }
     }

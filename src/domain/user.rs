@@ -1,6 +1,7 @@
 //! Users, without secrets.
 
 use super::id::UserId;
+use super::mail::Language;
 use super::roles::Role;
 use crate::clock::Timestamp;
 
@@ -17,6 +18,8 @@ pub struct User {
     pub email: String,
     /// Free text.
     pub website: String,
+    /// The language of mails to the user.
+    pub language: Language,
     /// The role, which determines the scopes. It may be undefined.
     pub role: Role,
     /// Since when the user is disabled. `None` if the user is not.

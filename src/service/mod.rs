@@ -8,6 +8,7 @@ pub mod key;
 pub mod lifecycle;
 pub(crate) mod limits;
 pub mod lists;
+pub mod mail;
 pub mod page;
 pub mod password;
 pub mod session;
@@ -27,6 +28,10 @@ use self::identity::follow::Follower;
 use self::lifecycle::Lifecycle;
 use self::lifecycle::purge::Purge;
 use self::limits::Limits;
+use self::mail::delivery::Delivery;
+use self::mail::links::Links;
+use self::mail::outgoing::Outgoing;
+use self::mail::Mail;
 use self::password::Hasher;
 use self::stats::writer::StatsWriter;
 use crate::clock::Clock;
@@ -53,12 +58,14 @@ pub struct Service {
     pruning: Arc<Pruning>,
     forwarding: ForwardPolicy,
     lifecycle: Lifecycle,
+    mail: Mail,
     metrics: Arc<Metrics>,
     stats_writer: StatsWriter,
 }
 
 impl Service {
-    /// Creates the components and starts the hashing threads. Errors: [`AppError`] if these cannot start.
+    /// Creates the components and starts the hashing threads. Errors: [`AppError`] if these cannot start, or if mails
+    /// cannot be sent with the settings.
     pub fn new(db: Db, clock: Clock, settings: &Settings) -> Result<Self, AppError> {
         let Settings { auth, session, registration, authz, audit, limits, roles, .. } = settings;
         let roles = roles.roles().clone();
@@ -71,11 +78,16 @@ impl Service {
         let identities =
             Arc::new(Identities::new(&db, clock.clone(), (auth, *session), roles.clone(), Arc::clone(&limits)));
         let pruning = Arc::new(Pruning::new(db.clone(), clock.clone(), Arc::clone(&metrics), *audit));
+        let outgoing = Outgoing::load(settings).map_err(|error| AppError::Internal(error.into()))?;
+        let links = Links::new(settings);
+        let delivery =
+            Delivery::new(db.clone(), clock.clone(), Arc::clone(&metrics), links.clone(), outgoing);
         let purge = Purge::new(db.clone(), clock.clone(), settings, Arc::clone(&pruning));
         Ok(Self {
             trail: AuditTrail::new(db.clone(), clock.clone(), Arc::clone(&metrics), Arc::clone(&limits), &identities),
             lifecycle: Lifecycle::new(db.clone(), clock.clone(), Arc::clone(&metrics), purge),
             pruning,
+            mail: Mail::new(delivery, links, settings.mail.language),
             forwarding: ForwardPolicy::new(authz),
             settings: auth.clone(),
             session: *session,
@@ -115,6 +127,16 @@ impl Service {
     pub fn count_decision(&self, is_authorized: bool) {
         let event = if is_authorized { CountedEvent::RequestAuthorized } else { CountedEvent::RequestRefused };
         self.metrics.hourly().add(event);
+    }
+
+    /// Whether the settings name an SMTP server.
+    pub fn sends_mail(&self) -> bool {
+        self.mail.is_configured()
+    }
+
+    /// The task that sends mails.
+    pub fn mail_delivery(&self) -> &Delivery {
+        self.mail.delivery()
     }
 
     /// Readiness, shutdown and background work of the process.

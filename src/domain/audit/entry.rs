@@ -17,7 +17,7 @@ pub struct Actor {
     /// The account that acted: the user, or the owner of the key.
     pub user: Option<UserId>,
     /// The credential: `token:<id of the sign-in entry>`, `session:<id>`, `key:<id>`, `claim:<id of the key>`,
-    /// `password`, `none`, `static-key`, `command-line`, `server`, or `various` for a sum.
+    /// `password`, `link`, `none`, `static-key`, `command-line`, `server`, or `various` for a sum.
     pub credential: String,
     /// Role and scopes in force. `None` if there is no user.
     pub level: Option<Level>,
@@ -73,6 +73,11 @@ impl Actor {
     /// The holder of a token, key or session secret at `/revoke`. Possession does not prove that the holder is its user.
     pub fn holder(identity: &Identity) -> Self {
         Self { credential: Self::identity(identity).credential, ..Self::anonymous() }
+    }
+
+    /// A user who presented the secret of a link in a mail.
+    pub fn link(user: UserId, level: Level) -> Self {
+        Self { credential: "link".into(), ..Self::password(user, level) }
     }
 
     /// The holder of the claim code of a key.

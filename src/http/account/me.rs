@@ -49,6 +49,8 @@ pub struct AccountPatch {
     email: Option<String>,
     /// One line of text
     website: Option<String>,
+    /// Language of mails to you
+    language: Option<String>,
     /// The current password; required to change the e-mail address
     current_password: Option<String>,
 }
@@ -86,9 +88,9 @@ pub async fn edit(
     permit: Permit<ManageAccount>,
     body: Json<AccountPatch>,
 ) -> Result<Reply<UserResponse>, HttpError> {
-    let AccountPatch { name, surname, email, website, current_password } = body.0;
+    let AccountPatch { name, surname, email, website, language, current_password } = body.0;
     let current_password = current_password.map(Password::new);
-    let edit = AccountEdit { name, surname, email, website, current_password };
+    let edit = AccountEdit { name, surname, email, website, language, current_password };
     Ok(Reply::new(service.edit_account(permit.0, edit).await?.into()))
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn resource() -> Resource {
 pub(crate) fn example_user() -> Value {
     json!({
         "id": 3, "name": "Grace", "surname": "Hopper", "email": EXAMPLE_EMAIL, "website": "https://grace.example.org",
-        "role": "member", "role_is_defined": true, "disabled": false,
+        "language": "en", "role": "member", "role_is_defined": true, "disabled": false,
         "sign_in_stopped": false, "created_at": EXAMPLE_TIME, "updated_at": EXAMPLE_TIME,
     })
 }
@@ -117,6 +117,8 @@ pub struct UserResponse {
     email: String,
     /// Text, usually the address of a website
     website: String,
+    /// Language of mails to the user
+    language: &'static str,
     /// Role of the user, such as `member`
     role: String,
     /// Whether the settings define the role; if not, the user holds no scopes
@@ -139,6 +141,7 @@ impl From<User> for UserResponse {
             surname: user.surname,
             email: user.email,
             website: user.website,
+            language: user.language.code(),
             role: user.role.name().to_string(),
             role_is_defined: user.role.is_defined(),
             disabled: user.disabled_at.is_some(),

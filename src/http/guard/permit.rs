@@ -8,12 +8,14 @@ use std::future::{Ready, ready};
 use std::marker::PhantomData;
 
 use actix_web::dev::Payload;
+use actix_web::http::header::ACCEPT_LANGUAGE;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::models::{DefaultOperationRaw, SecurityScheme};
 use paperclip::v2::schema::Apiv2Schema;
 
 use crate::domain::audit::{Caller, ClientInfo, RequestContext};
+use crate::domain::mail::Language;
 use crate::domain::principal::Principal;
 use crate::domain::scope::Scope;
 use crate::error::{AppError, Denial, Reason};
@@ -99,6 +101,9 @@ pub struct OpenSessionOrNone(pub Option<RequestContext>);
 /// The context of a request from any caller, if registration is open.
 pub struct Registrant(pub RequestContext);
 
+/// The context of a request for a mail from any caller, if the server sends mails.
+pub struct MailRequester(pub RequestContext);
+
 impl<P: Permission> FromRequest for Permit<P> {
     type Error = HttpError;
     type Future = Ready<Result<Self, HttpError>>;
@@ -165,8 +170,26 @@ impl FromRequest for Registrant {
         let service = request.app_data::<web::Data<Service>>();
         let service = service.ok_or_else(|| AppError::Internal("there is no service for registrations".into()));
         ready(match service.and_then(|service| service.require_open_registration()) {
-            Ok(()) => Ok(Self(RequestContext::anonymous(client_info(request)))),
+            Ok(()) => {
+                let language = request.headers().get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+                let language = language.and_then(Language::preferred);
+                Ok(Self(RequestContext::anonymous(ClientInfo { language, ..client_info(request) })))
+            }
             Err(error) => Err(error.into()),
+        })
+    }
+}
+
+impl FromRequest for MailRequester {
+    type Error = HttpError;
+    type Future = Ready<Result<Self, HttpError>>;
+
+    /// Completes at once, like [`Permit`]: without an SMTP server, the response does not depend on the body.
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let service = request.app_data::<web::Data<Service>>();
+        ready(match service.is_some_and(|service| service.sends_mail()) {
+            true => Ok(Self(RequestContext::anonymous(client_info(request)))),
+            false => Err(HttpError::NotConfigured("mail.url")),
         })
     }
 }
@@ -187,6 +210,10 @@ impl OperationModifier for OpenSessionOrNone {}
 impl Apiv2Schema for Registrant {}
 
 impl OperationModifier for Registrant {}
+
+impl Apiv2Schema for MailRequester {}
+
+impl OperationModifier for MailRequester {}
 
 impl<P: Permission> Apiv2Schema for Permit<P> {}
 

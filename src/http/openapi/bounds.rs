@@ -6,6 +6,7 @@ use crate::clock::Timestamp;
 use crate::config::{Settings, StatusProfile};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email;
+use crate::domain::mail::Language;
 use crate::domain::role::BuiltInRole;
 use crate::domain::scope::Scope;
 use crate::domain::text;
@@ -54,7 +55,7 @@ pub(crate) fn add_to_requests(document: &mut Value, settings: &Settings, resourc
             "AccountPatch",
             json!({
                 "name": name, "surname": surname, "email": email, "website": website,
-                "current_password": current_password,
+                "language": { "enum": Language::ALL.map(Language::code) }, "current_password": current_password,
             }),
         ),
         (
@@ -216,6 +217,7 @@ pub(crate) fn add_to_responses(document: &mut Value, resources: &[Resource]) {
             .collect();
         schema["required"] = members.into();
     }
+    add_bounds(&mut schemas["UserResponse"], json!({ "language": { "enum": Language::ALL.map(Language::code) } }));
     add_bounds(&mut schemas["HealthResponse"], json!({ "status": { "enum": ["ok"] } }));
     add_bounds(&mut schemas["Introspection"], json!({ "token_type": { "enum": ["Bearer"] } }));
     add_bounds(&mut schemas["TokenResponse"], json!({ "token_type": { "enum": ["bearer"] } }));

@@ -154,6 +154,25 @@ impl OperationModifier for SeeOther {
     }
 }
 
+/// 202 without a body: the request will be processed later, and its outcome is not returned.
+pub struct Accepted;
+
+impl Responder for Accepted {
+    type Body = BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse<BoxBody> {
+        HttpResponse::Accepted().finish()
+    }
+}
+
+impl Apiv2Schema for Accepted {}
+
+impl OperationModifier for Accepted {
+    fn update_response(operation: &mut DefaultOperationRaw) {
+        document(operation, StatusCode::ACCEPTED.as_u16(), None);
+    }
+}
+
 /// 204 without a body.
 pub struct NoContent;
 

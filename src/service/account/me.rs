@@ -9,6 +9,7 @@ use crate::db::{sessions, sign_in_failures};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::SessionId;
+use crate::domain::mail::{Language, LinkPurpose, MailKind};
 use crate::domain::password::{Password, PasswordHash};
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::user::User;
@@ -39,15 +40,25 @@ pub struct AccountEdit {
     /// Text of at most [`TEXT_MAX`] characters; may be empty.
     #[validate(length(max = TEXT_MAX), custom(function = readable))]
     pub website: Option<String>,
+    /// The code of the language of mails to the user.
+    pub language: Option<String>,
     /// Current password. Required to change the e-mail.
     pub current_password: Option<Password>,
 }
 
 fn require_a_change(edit: &AccountEdit) -> Result<(), ValidationError> {
-    if [&edit.name, &edit.surname, &edit.email, &edit.website].iter().all(|field| field.is_none()) {
+    if [&edit.name, &edit.surname, &edit.email, &edit.website, &edit.language].iter().all(|field| field.is_none()) {
         return Err(ValidationError::new("missing").with_message("Send at least one field to change.".into()));
     }
     Ok(())
+}
+
+/// Parses the field `language`.
+fn read_language(code: &str) -> Result<Language, FieldError> {
+    Language::of(code).ok_or_else(|| {
+        let codes = Language::ALL.map(Language::code).join(" or ");
+        FieldError::new("language", "language", format!("Use {codes}."))
+    })
 }
 
 impl Service {
@@ -73,6 +84,13 @@ impl Service {
                 None
             }
             email => email.and_then(Result::ok),
+        };
+        let language = match edit.language.as_deref().map(read_language) {
+            Some(Err(error)) => {
+                errors.push(error);
+                None
+            }
+            language => language.and_then(Result::ok),
         };
         if edit.email.is_some() && edit.current_password.is_none() {
             errors.push(FieldError::new("current_password", "missing", "A new e-mail requires the current password."));
@@ -101,6 +119,7 @@ impl Service {
                     email: email.as_ref().map(EmailAddress::as_given),
                     email_key: email.as_ref().map(EmailAddress::key),
                     website: edit.website.as_deref(),
+                    locale: language.map(Language::code),
                     ..UserChange::none(change.now)
                 },
             )?
@@ -113,6 +132,7 @@ impl Service {
                 ("surname", before.surname != after.surname),
                 ("email", before.email != after.email),
                 ("website", before.website != after.website),
+                ("language", before.locale != after.locale),
             ];
             change.record(|event| event.changed_where(fields))?;
             lockout::with_stop(change.conn, lockout, after, change.now)

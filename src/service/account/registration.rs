@@ -7,6 +7,7 @@ use crate::db::sign_in_failures;
 use crate::db::users::{self, NewUser};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::email::EmailAddress;
+use crate::domain::mail::Language;
 use crate::domain::password::Password;
 use crate::domain::role::BuiltInRole;
 use crate::domain::roles::Role;
@@ -51,7 +52,8 @@ impl Service {
         let email = self.check_registration(&registration, Some(&self.registration.email_domains), None)?;
         self.limits.throttle().count(RateLimit::Registration, context.client_info.client)?;
         let member = self.find_role(BuiltInRole::Member.name())?;
-        let user = self.store_user(context, registration, email, member).await?;
+        let language = self.mail.language(context.client_info.language);
+        let user = self.store_user(context, registration, email, (member, language)).await?;
         self.metrics.hourly().add(CountedEvent::Registration);
         Ok(user)
     }
@@ -69,7 +71,8 @@ impl Service {
     ) -> Result<User, AppError> {
         let role = self.find_role(role.unwrap_or(BuiltInRole::Member.name()));
         let email = self.check_registration(&registration, None, role.as_ref().err())?;
-        self.store_user(context, registration, email, role?).await
+        let language = self.mail.language(None);
+        self.store_user(context, registration, email, (role?, language)).await
     }
 
     /// Stores a new user whose data are valid.
@@ -81,7 +84,7 @@ impl Service {
         context: RequestContext,
         registration: Registration,
         email: EmailAddress,
-        role: Role,
+        (role, language): (Role, Language),
     ) -> Result<User, AppError> {
         let Registration { name, surname, website, password, .. } = registration;
         // The hash comes before the lookup of the e-mail, so each attempt to find out known e-mails costs a hash.
@@ -101,6 +104,7 @@ impl Service {
                     created_at: now,
                     updated_at: now,
                     role: role.name().as_str(),
+                    locale: language.code(),
                 },
             )?;
             let Some(user) = user else {

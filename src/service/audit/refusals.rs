@@ -83,7 +83,7 @@ impl Refusals {
             let (entries, now) = (batch.clone(), self.clock.now());
             let written = self.db.write(move |conn| {
                 entries.iter().try_for_each(|sum| {
-                    let client_info = ClientInfo { client: sum.client, request_id: None };
+                    let client_info = ClientInfo { client: sum.client, ..ClientInfo::default() };
                     audit_entries::insert(conn, now, &sum.by, &sum.to_event(), sum.outcome, &client_info).map(drop)
                 })
             });

@@ -104,8 +104,8 @@ impl Resolver {
                     idle_at: Some(found.last_used_at.plus_seconds(self.session_idle)),
                 }))
             }
-            // A claim code is no credential.
-            SecretKind::Claim => Ok(None),
+            // Claim codes and the secrets of links are no credentials.
+            SecretKind::Claim | SecretKind::Mail => Ok(None),
         }
     }
 }

@@ -8,7 +8,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
 use crate::db::engine::change_log::{self, Horizon};
 use crate::db::{
-    self, Conn, Db, access_tokens, api_keys, hourly_counts, issue_requests, known_networks, sessions, sign_in_failures,
+    self, Conn, Db, access_tokens, api_keys, hourly_counts, issue_requests, known_networks, mail_secrets,
+    outbox, sessions, sign_in_failures,
 };
 use crate::error::AppError;
 use crate::service::audit::pruning::Pruning;
@@ -26,7 +27,7 @@ const LOG_BATCH_SIZE: i64 = 5_000;
 const LOG_RETENTION: Duration = Duration::from_secs(300);
 /// Pause between two transactions, so that other writers are not blocked.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Seconds for which an expired token or session is kept: 1 day. So a clock that is wrong for less than a day does not end
+/// Seconds for which an expired token, session or link is kept: 1 day. So a clock that is wrong for less than a day does not end
 /// valid ones permanently.
 const TOKEN_RETENTION: i64 = 86_400;
 /// Seconds for which the failed sign-ins of an account are kept if they did not stop it: 1 day.
@@ -38,6 +39,9 @@ const STOPPED_RETENTION: i64 = 30 * 86_400;
 const NETWORK_RETENTION: i64 = 90 * 86_400;
 /// Seconds for which an expired claim code is kept: 30 days. During this time a claim fails with 410 instead of 404.
 const CLAIM_RETENTION: i64 = 30 * 86_400;
+/// Seconds for which a mail is kept after it was requested: 25 hours. Within a day it is sent or given up, and counts for
+/// the limits of its address.
+const MAIL_RETENTION: i64 = 25 * 3_600;
 /// Seconds for which the name of a request (`Idempotency-Key`) is kept: 7 days.
 const REQUEST_RETENTION: i64 = 7 * 86_400;
 
@@ -154,5 +158,7 @@ fn purge_batch(conn: &mut Conn, now: Timestamp, stop_after: i64, stats_end: Time
     let networks = known_networks::delete_old(conn, now.plus_seconds(-NETWORK_RETENTION), BATCH_SIZE)?;
     let requests = issue_requests::delete_old(conn, now.plus_seconds(-REQUEST_RETENTION), BATCH_SIZE)?;
     let hours = hourly_counts::delete_old(conn, stats_end, BATCH_SIZE)?;
-    Ok(tokens + ended_sessions + claims + failures + networks + requests + hours)
+    let mails = outbox::delete_old(conn, now.plus_seconds(-MAIL_RETENTION), BATCH_SIZE)?;
+    let links = mail_secrets::delete_expired(conn, now.plus_seconds(-TOKEN_RETENTION), BATCH_SIZE)?;
+    Ok(tokens + ended_sessions + claims + failures + networks + requests + hours + mails + links)
 }

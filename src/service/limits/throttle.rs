@@ -32,7 +32,9 @@ pub(crate) enum RateLimit {
     Registration,
     /// An attempt to claim a key.
     Claim,
-    /// A request with an invalid token or key.
+    /// A request for a mail to any address.
+    Mail,
+    /// A request with an invalid token, key or link.
     InvalidToken,
 }
 
@@ -43,6 +45,7 @@ impl RateLimit {
             Self::FailedSignIn => "failed_sign_ins",
             Self::Registration => "registrations",
             Self::Claim => "claims",
+            Self::Mail => "mails",
             Self::InvalidToken => "invalid_tokens",
         }
     }
@@ -60,6 +63,7 @@ struct Buckets {
     failed_sign_ins: Bucket<Network>,
     registrations: Bucket<Network>,
     claims: Bucket<Network>,
+    mails: Bucket<Network>,
     invalid_tokens: Bucket<Network>,
     new_keys: Bucket<UserId>,
     refusals_by_network: Bucket<Network>,
@@ -79,6 +83,7 @@ impl Throttle {
             failed_sign_ins: Bucket::new(settings.failed_sign_ins),
             registrations: Bucket::new(settings.registrations),
             claims: Bucket::new(settings.claims),
+            mails: Bucket::new(settings.mails),
             invalid_tokens: Bucket::new(settings.invalid_tokens),
             new_keys: Bucket::new(settings.new_keys),
             refusals_by_network: Bucket::new(settings.refusals),
@@ -156,6 +161,7 @@ impl Throttle {
             RateLimit::FailedSignIn => &buckets.failed_sign_ins,
             RateLimit::Registration => &buckets.registrations,
             RateLimit::Claim => &buckets.claims,
+            RateLimit::Mail => &buckets.mails,
             RateLimit::InvalidToken => &buckets.invalid_tokens,
         };
         Some((bucket, Network::of(client?)))

@@ -1,0 +1,3 @@
+ALTER TABLE users DROP COLUMN locale;
+DROP TABLE mail_secrets;
+DROP TABLE outbox;

@@ -1,0 +1,168 @@
+//! The `outbox` table: mails to send. A row states what a mail is about, never its text.
+
+use chrono::NaiveDateTime;
+use diesel::prelude::*;
+
+use crate::clock::Timestamp;
+use crate::db::cached::Cached;
+use crate::db::engine::connection::Conn;
+use crate::db::engine::connection::{free_locked, on_backend};
+use crate::db::schema::outbox;
+use crate::domain::id::UserId;
+use crate::error::AppError;
+
+/// A new row of `outbox`.
+#[derive(Insertable)]
+#[diesel(table_name = outbox, treat_none_as_default_value = false)]
+pub struct NewIntent<'a> {
+    /// The name of the kind of mail.
+    pub kind: &'a str,
+    /// The canonical address for which the mail was requested.
+    pub address_key: &'a str,
+    /// The account, if the request named one.
+    pub user_id: Option<i64>,
+    /// The client address of the request.
+    pub client: Option<String>,
+    /// The current time.
+    pub created_at: NaiveDateTime,
+    /// The current time.
+    pub due_at: NaiveDateTime,
+    /// 0.
+    pub attempts: i64,
+}
+
+/// A row of `outbox`.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = outbox)]
+pub struct Intent {
+    /// Never reused.
+    pub id: i64,
+    /// The name of the kind of mail.
+    pub kind: String,
+    /// The canonical address for which the mail was requested. It may belong to no account.
+    pub address_key: String,
+    /// The account, if the request named one.
+    pub user_id: Option<i64>,
+    /// The client address of the request.
+    pub client: Option<String>,
+    /// When the mail was requested.
+    #[diesel(deserialize_as = NaiveDateTime)]
+    pub created_at: Timestamp,
+    /// The number of attempts to send it so far.
+    pub attempts: i64,
+}
+
+impl Intent {
+    /// The account, if the request named one.
+    pub fn user(&self) -> Option<UserId> {
+        self.user_id.map(UserId)
+    }
+}
+
+/// Inserts a mail to send.
+pub fn insert(conn: &mut Conn, new: &NewIntent<'_>) -> Result<(), AppError> {
+    let insert = Cached(diesel::insert_into(outbox::table).values(new));
+    on_backend!(conn => insert.execute(conn))?;
+    Ok(())
+}
+
+/// At most `limit` mails that were requested and neither accepted nor dropped, the oldest first, with the rows locked.
+pub fn lock_requested(conn: &mut Conn, limit: i64) -> Result<Vec<Intent>, AppError> {
+    let requested = outbox::table.filter(outbox::accepted_at.is_null()).filter(outbox::sent_at.is_null());
+    Ok(free_locked!(conn => requested.order(outbox::id).limit(limit).select(Intent::as_select()))?)
+}
+
+/// Whether a mail was requested and neither accepted nor dropped.
+pub fn has_requests(conn: &mut Conn) -> Result<bool, AppError> {
+    let requested = outbox::table.filter(outbox::accepted_at.is_null()).filter(outbox::sent_at.is_null());
+    let found: Option<i64> = requested.select(outbox::id).first(conn).optional()?;
+    Ok(found.is_some())
+}
+
+/// When the other mails of this kind for this address that were accepted at or after `since` were accepted.
+pub fn accepted_since(conn: &mut Conn, intent: &Intent, since: Timestamp) -> Result<Vec<Timestamp>, AppError> {
+    let same = outbox::table
+        .filter(outbox::address_key.eq(&intent.address_key))
+        .filter(outbox::kind.eq(&intent.kind))
+        .filter(outbox::id.ne(intent.id));
+    let accepted = same.filter(outbox::accepted_at.ge(since.naive())).select(outbox::accepted_at.assume_not_null());
+    let times: Vec<NaiveDateTime> = accepted.load(conn)?;
+    Ok(times.into_iter().map(Timestamp::from).collect())
+}
+
+/// Accepts a mail whose row is locked.
+pub fn accept(conn: &mut Conn, id: i64, now: Timestamp) -> Result<(), AppError> {
+    diesel::update(outbox::table.find(id)).set(outbox::accepted_at.eq(Some(now.naive()))).execute(conn)?;
+    Ok(())
+}
+
+/// Deletes a mail. It is not sent.
+pub fn delete(conn: &mut Conn, id: i64) -> Result<(), AppError> {
+    diesel::delete(outbox::table.find(id)).execute(conn)?;
+    Ok(())
+}
+
+/// Deletes the mails to a user, and those for an address, which are not sent then.
+pub fn delete_of(conn: &mut Conn, user: UserId, address_key: &str) -> Result<(), AppError> {
+    let of_user = outbox::user_id.eq(Some(user.0)).or(outbox::address_key.eq(address_key).nullable());
+    diesel::delete(outbox::table.filter(of_user)).execute(conn)?;
+    Ok(())
+}
+
+/// The accepted mail that has been due for longest.
+pub fn next_due(conn: &mut Conn, now: Timestamp) -> Result<Option<Intent>, AppError> {
+    let due = due(now).order(outbox::due_at);
+    Ok(due.select(Intent::as_select()).first(conn).optional()?)
+}
+
+/// An accepted mail that is due, with the row locked; `None` if another process has reserved or locked it.
+pub fn lock_due(conn: &mut Conn, id: i64, now: Timestamp) -> Result<Option<Intent>, AppError> {
+    let found: Vec<Intent> =
+        free_locked!(conn => due(now).filter(outbox::id.eq(id)).select(Intent::as_select()))?;
+    Ok(found.into_iter().next())
+}
+
+/// Reserves a mail for one attempt: no other process attempts it before `until`.
+pub fn reserve(conn: &mut Conn, id: i64, until: Timestamp) -> Result<(), AppError> {
+    diesel::update(outbox::table.find(id))
+        .set((outbox::due_at.eq(until.naive()), outbox::attempts.eq(outbox::attempts + 1)))
+        .execute(conn)?;
+    Ok(())
+}
+
+/// Sets the time of the next attempt.
+pub fn defer(conn: &mut Conn, id: i64, until: Timestamp) -> Result<(), AppError> {
+    diesel::update(outbox::table.find(id)).set(outbox::due_at.eq(until.naive())).execute(conn)?;
+    Ok(())
+}
+
+/// Records that a mail was sent.
+pub fn mark_sent(conn: &mut Conn, id: i64, now: Timestamp) -> Result<(), AppError> {
+    diesel::update(outbox::table.find(id)).set(outbox::sent_at.eq(Some(now.naive()))).execute(conn)?;
+    Ok(())
+}
+
+/// The number of accepted mails that are not sent, up to `most`.
+pub fn count_waiting(conn: &mut Conn, most: i64) -> Result<usize, AppError> {
+    let waiting = outbox::table.filter(outbox::sent_at.is_null()).filter(outbox::accepted_at.is_not_null());
+    let ids: Vec<i64> = waiting.select(outbox::id).limit(most).load(conn)?;
+    Ok(ids.len())
+}
+
+/// Deletes at most `limit` mails that were requested at or before `end`, except rows that are locked. Returns the number
+/// of deleted rows.
+pub fn delete_old(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, AppError> {
+    let old = outbox::table.filter(outbox::created_at.le(end.naive()));
+    let ids: Vec<i64> = free_locked!(conn => old.order(outbox::created_at).limit(limit).select(outbox::id))?;
+    Ok(diesel::delete(outbox::table.filter(outbox::id.eq_any(ids))).execute(conn)?)
+}
+
+/// The accepted mails that are due.
+#[diesel::dsl::auto_type(no_type_alias)]
+fn due(now: Timestamp) -> _ {
+    let now: NaiveDateTime = now.naive();
+    outbox::table
+        .filter(outbox::sent_at.is_null())
+        .filter(outbox::accepted_at.is_not_null())
+        .filter(outbox::due_at.le(now))
+}

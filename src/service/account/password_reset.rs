@@ -1,0 +1,116 @@
+//! Password reset: a link in a mail, or one that an operator makes, sets a new password.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::db::account_cleanups::Kind;
+use crate::db::{mail_secrets, users};
+use crate::domain::audit::{Action, Actor, Event, RequestContext, Target};
+use crate::domain::id::UserId;
+use crate::domain::mail::{LinkPurpose, MailKind};
+use crate::domain::password::{Password, PasswordHash};
+use crate::domain::principal::Level;
+use crate::error::AppError;
+use crate::service::Service;
+use crate::service::account::users::{check_email, check_not_own_name};
+use crate::service::audit::change::Change;
+use crate::service::limits::lockout;
+use crate::service::limits::throttle::RateLimit;
+use crate::service::mail::links::{self, Link, link_invalid};
+use crate::service::token::end::end_credentials;
+
+impl Service {
+    /// Requests a mail with a link that sets a new password. The response and the work are the same for every address.
+    ///
+    /// Errors: [`AppError::Invalid`] for text that is no address; [`AppError::TooMany`] for too many requests by the
+    /// client.
+    pub async fn request_password_reset(&self, context: RequestContext, email: &str) -> Result<(), AppError> {
+        let email = check_email(email)?;
+        self.limits.throttle().count(RateLimit::Mail, context.client_info.client)?;
+        let mail = self.mail.clone();
+        self.trail
+            .change(context, Event::of(Action::ResetPassword), move |change| {
+                // The mail has an entry when it is sent. One here would fill the trail with requests of strangers.
+                change.needs_no_entry();
+                mail.request(change, MailKind::PasswordReset, email.key())
+            })
+            .await
+    }
+
+    /// Makes a link that sets a new password of a user, for an operator who delivers it.
+    ///
+    /// Errors: [`AppError::NotFound`]; [`AppError::Conflict`] for a disabled user; [`AppError::Internal`] if the
+    /// settings name no page for links.
+    pub async fn create_reset_link(&self, context: RequestContext, id: UserId) -> Result<Link, AppError> {
+        let (links, purpose) = (self.mail.links().clone(), LinkPurpose::PasswordReset);
+        self.trail
+            .administer(context, Event::of(Action::CreateLink).on(Target::User(id)), id, move |change, user, _| {
+                if user.disabled_at.is_some() {
+                    let detail = "The user is disabled. Enable the user first.";
+                    return Err(AppError::Conflict { code: "user_disabled", detail });
+                }
+                let link = links.create(change.conn, purpose, &user, change.now)?;
+                change.record(|event| event.detail(purpose.name()))?;
+                Ok(link)
+            })
+            .await
+    }
+
+    /// Sets a new password with the secret of a link. This ends the sign-in token, the sessions, the own keys, the issued
+    /// keys with scopes of Latchkey, a lockout and all other such links. It does not sign in.
+    ///
+    /// Errors: [`AppError::Invalid`] for an unacceptable password; [`AppError::Gone`] for every link that is not valid;
+    /// [`AppError::TooMany`] for too many invalid ones.
+    pub async fn reset_password_with_link(
+        &self,
+        context: RequestContext,
+        secret: &str,
+        new: Password,
+    ) -> Result<(), AppError> {
+        let client = context.client_info.client;
+        self.limits.throttle().check(RateLimit::InvalidToken, client)?;
+        self.check_password("new_password", &new)?;
+        let digest = match links::digest_of(secret) {
+            Ok(digest) => digest,
+            Err(invalid) => return Err(self.count_invalid_link(client).unwrap_or(invalid)),
+        };
+        let (now, purpose) = (self.clock.now(), LinkPurpose::PasswordReset);
+        // A hash is computed only for a link that exists.
+        if self.db.read(move |conn| mail_secrets::find(conn, purpose.name(), digest, now)).await?.is_none() {
+            return Err(self.count_invalid_link(client).unwrap_or_else(link_invalid));
+        }
+        let hash = self.passwords.create(client, new.clone()).await?;
+        let (mail, cleanups) = (self.mail.clone(), Arc::clone(self.lifecycle.cleanups()));
+        self.trail
+            .change(context, Event::of(Action::ResetPassword), move |change| {
+                let user = links::redeem(change, purpose, digest)?;
+                let level = Level::of(&change.roles.get(&user.role));
+                change.set_target(Target::User(user.id));
+                check_not_own_name("new_password", &new, [&user.email, &user.name, &user.surname])?;
+                change.set_actor(Actor::link(user.id, level));
+                set_password(change, &user, &hash)?;
+                change.after_commit(move || cleanups.wake());
+                mail.notify(change, MailKind::PasswordChanged, &user)
+            })
+            .await
+    }
+}
+
+impl Service {
+    /// Counts the use of a link that is not valid, like that of an invalid token. Returns the error beyond the limit.
+    pub(crate) fn count_invalid_link(&self, client: Option<IpAddr>) -> Option<AppError> {
+        self.limits.throttle().count(RateLimit::InvalidToken, client).err()
+    }
+}
+
+/// Sets the password, and ends what the old one has given access to.
+fn set_password(
+    change: &mut Change<'_>,
+    user: &users::User,
+    hash: &PasswordHash,
+) -> Result<(), AppError> {
+    lockout::forget_all(change.conn, user)?;
+    users::set_password(change.conn, user.id, hash, change.now)?;
+    let ended = end_credentials(change, user.id, Kind::ActingKeys, None)?;
+    ended.record(change, |event| event.changed(vec!["password"]))
+}
