@@ -192,7 +192,9 @@ impl Metrics {
             hourly,
         };
         let outcomes = Outcome::ALL.map(Outcome::name);
-        for (counters, outcomes) in [(&metrics.sign_ins, &SIGN_INS[..]), (&metrics.audit_entries, &outcomes), (&metrics.mails, &MAILS)] {
+        for (counters, outcomes) in
+            [(&metrics.sign_ins, &SIGN_INS[..]), (&metrics.audit_entries, &outcomes), (&metrics.mails, &MAILS)]
+        {
             outcomes.iter().for_each(|outcome| drop(counters.get_or_create(&OutcomeLabels { outcome })));
         }
         LIMITS.iter().for_each(|limit| drop(metrics.throttled.get_or_create(&LimitLabels { limit })));

@@ -5,6 +5,7 @@ mod backup;
 mod copy;
 mod health;
 mod key;
+mod mail;
 mod migrate;
 mod openapi;
 mod packaging;
@@ -81,6 +82,8 @@ enum Command {
     Key(Operation<key::KeyCommand>),
     /// Manage sign-in tokens
     Token(Operation<token::TokenCommand>),
+    /// Test the settings of mails
+    Mail(Operation<mail::MailCommand>),
     /// Read, export and prune the audit trail
     Audit(Operation<audit::AuditCommand>),
     /// Make, verify and restore backups
@@ -194,6 +197,7 @@ fn execute(arguments: Arguments) -> Outcome {
         Command::Token(Operation { json, command }) => {
             runtime.block_on(token::token(&settings, command, Output { json }))
         }
+        Command::Mail(Operation { json, command }) => runtime.block_on(mail::mail(&settings, command, Output { json })),
         Command::Audit(Operation { json, command }) => {
             runtime.block_on(audit::audit(&settings, command, Output { json }))
         }

@@ -49,6 +49,8 @@ pub(super) enum UserCommand {
         #[arg(long)]
         keep_keys: bool,
     },
+    /// Print a link with which the user sets a new password, to deliver it without a mail. It is a secret
+    ResetLink(EmailArg),
     /// Disable a user, and permanently revoke the sign-in token, all sessions and all API keys of the account. Fails if
     /// the account has issued keys
     Disable {
@@ -125,6 +127,7 @@ pub(super) async fn user(settings: &Settings, command: UserCommand, output: Outp
             administer(service, &email, set, output).await
         }
         UserCommand::SetPassword { email, keep_keys } => set_password(service, &email, !keep_keys, output).await,
+        UserCommand::ResetLink(EmailArg { email }) => reset_link(service, &email, output).await,
         UserCommand::Disable { email, yes } => {
             if !yes {
                 confirm(service, &email, AccountEnd::Disabled).await?;
@@ -292,6 +295,15 @@ async fn set_password(service: &Service, email: &str, revoke_keys: bool, output:
         .map_err(explain)?;
     report_cleanup(service, user.id).await;
     output.show(&UserResponse::from(changed), format_args!("changed the password of {email}, and revoked {ended}"))
+}
+
+async fn reset_link(service: &Service, email: &str, output: Output) -> Outcome {
+    let user = user_by_email(service, email).await?;
+    let link = service.create_reset_link(RequestContext::command_line(), user.id).await.map_err(explain)?;
+    let valid_seconds = link.valid_seconds;
+    eprintln!("latchkey: the link is valid for {} minutes, and works once", valid_seconds / 60);
+    let link = link.reveal();
+    output.show(&json!({ "link": link, "valid_seconds": valid_seconds }), &link)
 }
 
 async fn delete(service: &Service, email: &str, output: Output) -> Outcome {

@@ -269,13 +269,21 @@ mod tests {
             ("smtps://Mail.example.org/", "mail.example.org", 465, true, None),
             ("smtp://127.0.0.1:25", "127.0.0.1", 25, false, None),
             ("smtp://[::1]:2525", "::1", 2525, false, None),
-            ("smtp://ada%40example.org:p%3Aq%40%2f@mail.example.org:26", "mail.example.org", 26, false,
-             Some(("ada@example.org", "p:q@/"))),
+            (
+                "smtp://ada%40example.org:p%3Aq%40%2f@mail.example.org:26",
+                "mail.example.org",
+                26,
+                false,
+                Some(("ada@example.org", "p:q@/")),
+            ),
         ] {
             let parsed = url(text).unwrap();
             let server = parsed.server().unwrap();
             let found = server.credentials.as_ref().map(|(user, password)| (user.as_str(), password.as_str()));
-            assert_eq!((server.host.as_str(), server.port, server.implicit_tls, found), (host, port, implicit_tls, credentials));
+            assert_eq!(
+                (server.host.as_str(), server.port, server.implicit_tls, found),
+                (host, port, implicit_tls, credentials)
+            );
         }
         assert!(url("").unwrap().server().is_none());
     }

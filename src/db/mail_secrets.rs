@@ -43,9 +43,8 @@ pub struct MailSecret {
 /// Inserts a secret, and deletes the oldest ones of the same user and purpose beyond `most`.
 pub fn insert(conn: &mut Conn, new: &NewMailSecret<'_>, most: i64) -> Result<(), AppError> {
     diesel::insert_into(mail_secrets::table).values(new).execute(conn)?;
-    let same = mail_secrets::table
-        .filter(mail_secrets::user_id.eq(new.user_id))
-        .filter(mail_secrets::purpose.eq(new.purpose));
+    let same =
+        mail_secrets::table.filter(mail_secrets::user_id.eq(new.user_id)).filter(mail_secrets::purpose.eq(new.purpose));
     // SQLite allows OFFSET only after LIMIT.
     let newest_first = same.order(mail_secrets::id.desc()).offset(most).limit(i64::MAX);
     let too_many: Vec<i64> = newest_first.select(mail_secrets::id).load(conn)?;
@@ -78,6 +77,12 @@ pub fn delete_of(conn: &mut Conn, user: UserId, purposes: &[&str]) -> Result<usi
         .filter(mail_secrets::user_id.eq(user.0))
         .filter(mail_secrets::purpose.eq_any(purposes.to_vec()));
     Ok(diesel::delete(of_user).execute(conn)?)
+}
+
+/// Deletes the links of a user.
+pub fn delete_all_of(conn: &mut Conn, user: UserId) -> Result<(), AppError> {
+    diesel::delete(mail_secrets::table.filter(mail_secrets::user_id.eq(user.0))).execute(conn)?;
+    Ok(())
 }
 
 /// Deletes all links. Returns their number.

@@ -117,8 +117,7 @@ pub fn next_due(conn: &mut Conn, now: Timestamp) -> Result<Option<Intent>, AppEr
 
 /// An accepted mail that is due, with the row locked; `None` if another process has reserved or locked it.
 pub fn lock_due(conn: &mut Conn, id: i64, now: Timestamp) -> Result<Option<Intent>, AppError> {
-    let found: Vec<Intent> =
-        free_locked!(conn => due(now).filter(outbox::id.eq(id)).select(Intent::as_select()))?;
+    let found: Vec<Intent> = free_locked!(conn => due(now).filter(outbox::id.eq(id)).select(Intent::as_select()))?;
     Ok(found.into_iter().next())
 }
 

@@ -203,7 +203,10 @@ mod tests {
             (259_200, "3 days", "3 Tage"),
             (5_400, "90 minutes", "90 Minuten"),
         ] {
-            assert_eq!((Language::English.duration(seconds), Language::German.duration(seconds)), (english.into(), german.into()));
+            assert_eq!(
+                (Language::English.duration(seconds), Language::German.duration(seconds)),
+                (english.into(), german.into())
+            );
         }
     }
 

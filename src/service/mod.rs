@@ -28,10 +28,10 @@ use self::identity::follow::Follower;
 use self::lifecycle::Lifecycle;
 use self::lifecycle::purge::Purge;
 use self::limits::Limits;
+use self::mail::Mail;
 use self::mail::delivery::Delivery;
 use self::mail::links::Links;
 use self::mail::outgoing::Outgoing;
-use self::mail::Mail;
 use self::password::Hasher;
 use self::stats::writer::StatsWriter;
 use crate::clock::Clock;
@@ -80,8 +80,7 @@ impl Service {
         let pruning = Arc::new(Pruning::new(db.clone(), clock.clone(), Arc::clone(&metrics), *audit));
         let outgoing = Outgoing::load(settings).map_err(|error| AppError::Internal(error.into()))?;
         let links = Links::new(settings);
-        let delivery =
-            Delivery::new(db.clone(), clock.clone(), Arc::clone(&metrics), links.clone(), outgoing);
+        let delivery = Delivery::new(db.clone(), clock.clone(), Arc::clone(&metrics), links.clone(), outgoing);
         let purge = Purge::new(db.clone(), clock.clone(), settings, Arc::clone(&pruning));
         Ok(Self {
             trail: AuditTrail::new(db.clone(), clock.clone(), Arc::clone(&metrics), Arc::clone(&limits), &identities),

@@ -1,4 +1,5 @@
 //! The endpoints for user accounts: the caller's own account, registration and administration.
 
 pub mod me;
+pub mod password_reset;
 pub mod users;

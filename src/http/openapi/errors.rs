@@ -154,6 +154,12 @@ fn error_statuses(path: &str, method: &str, operation: &Value, profile: StatusPr
     }
     match operation["operationId"].as_str().unwrap_or_default() {
         "claimKey" => statuses.extend([404, 409, 410]),
+        "requestPasswordReset" => {
+            statuses.insert(404);
+        }
+        "confirmPasswordReset" => {
+            statuses.insert(410);
+        }
         "register" => statuses.extend([403, 409]),
         "createSession" => statuses.extend([401, 403]),
         "endSession" => statuses.extend([400, 403, 429]),

@@ -9,7 +9,7 @@ use crate::db::{sessions, sign_in_failures};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::SessionId;
-use crate::domain::mail::{Language, LinkPurpose, MailKind};
+use crate::domain::mail::{Language, MailKind};
 use crate::domain::password::{Password, PasswordHash};
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::user::User;
@@ -159,7 +159,7 @@ impl Service {
         let confirmed = self.confirm_password(&context, user, current).await?;
         let hash = self.passwords.create(context.client_info.client, new.clone()).await?;
         let (lockout, confirmation) = (self.limits.lockout(), confirmed.matched());
-        let cleanups = Arc::clone(self.lifecycle.cleanups());
+        let (mail, cleanups) = (self.mail.clone(), Arc::clone(self.lifecycle.cleanups()));
         let changed =
             self.trail.change(context, Event::of(Action::SetPassword).on(Target::User(user)), move |change| {
                 let row = confirmed_row(change, lockout, Some(&confirmation))?;
@@ -167,6 +167,7 @@ impl Service {
                 lockout::forget_all(change.conn, &row)?;
                 users::set_password(change.conn, user, &hash, change.now)?;
                 change.after_commit(move || cleanups.wake());
+                mail.notify(change, MailKind::PasswordChanged, &row)?;
                 end_credentials_after_new_password(change, user, revoke_keys, session)?;
                 session.map(|session| renew_session(change, session)).transpose()
             });

@@ -2,6 +2,7 @@
 
 pub mod me;
 pub mod owned;
+pub mod password_reset;
 pub mod registration;
 pub mod roles;
 pub mod user_search;

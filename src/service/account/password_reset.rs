@@ -104,11 +104,7 @@ impl Service {
 }
 
 /// Sets the password, and ends what the old one has given access to.
-fn set_password(
-    change: &mut Change<'_>,
-    user: &users::User,
-    hash: &PasswordHash,
-) -> Result<(), AppError> {
+fn set_password(change: &mut Change<'_>, user: &users::User, hash: &PasswordHash) -> Result<(), AppError> {
     lockout::forget_all(change.conn, user)?;
     users::set_password(change.conn, user.id, hash, change.now)?;
     let ended = end_credentials(change, user.id, Kind::ActingKeys, None)?;

@@ -6,10 +6,11 @@ use validator::Validate;
 
 use crate::db::account_cleanups::Kind;
 use crate::db::users;
-use crate::db::{Conn, known_networks, sessions};
+use crate::db::{Conn, known_networks, mail_secrets, outbox, sessions};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::email::{self, EmailAddress};
 use crate::domain::id::{SessionId, UserId};
+use crate::domain::mail::{LinkPurpose, MailKind};
 use crate::domain::password::Password;
 use crate::domain::role::BuiltInRole;
 use crate::domain::roles::Role;
@@ -147,6 +148,7 @@ impl Service {
                     let state_event = |action| move |event: Event| Event { action, ..event.changed(vec!["disabled"]) };
                     if disabled {
                         change.after_commit(move || cleanups.wake());
+                        mail_secrets::delete_all_of(change.conn, id)?;
                         end_credentials(change, id, Kind::IssuedKeys, None)?
                             .record(change, state_event(Action::Disable))?;
                     } else {
@@ -193,11 +195,13 @@ impl Service {
         self.check_password("password", &password)?;
         let hash = self.passwords.create(context.client_info.client, password.clone()).await?;
         let attempt = Event::of(Action::SetPassword).on(Target::User(id));
+        let mail = self.mail.clone();
         let (cleanups, policy) = (Arc::clone(self.lifecycle.cleanups()), self.limits.lockout());
         let changed = self.trail.administer(context, attempt, id, move |change, user, _| {
             check_not_own_name("password", &password, [&user.email, &user.name, &user.surname])?;
             lockout::forget_all(change.conn, &user)?;
             users::set_password(change.conn, id, &hash, change.now)?;
+            mail.notify(change, MailKind::PasswordChanged, &user)?;
             change.after_commit(move || cleanups.wake());
             end_credentials_after_new_password(change, id, revoke_keys, None)?;
             let after = users::find(change.conn, id)?.ok_or(AppError::NotFound("user"))?;
@@ -222,6 +226,8 @@ impl Service {
                 }
                 lockout::forget_all(change.conn, &user)?;
                 known_networks::delete_of(change.conn, id)?;
+                mail_secrets::delete_all_of(change.conn, id)?;
+                outbox::delete_of(change.conn, id, &user.email_key)?;
                 change.after_commit(move || cleanups.wake_erasure());
                 end_credentials(change, id, Kind::Account, None)?.record(change, |event| event)
             })
@@ -278,6 +284,7 @@ pub(crate) fn end_credentials_after_new_password(
     revoke_keys: bool,
     kept: Option<SessionId>,
 ) -> Result<(), AppError> {
+    mail_secrets::delete_of(change.conn, user, &[LinkPurpose::PasswordReset.name()])?;
     if revoke_keys {
         let ended = end_credentials(change, user, Kind::ActingKeys, kept)?;
         return ended.record(change, |event| event.changed(vec!["password"]));

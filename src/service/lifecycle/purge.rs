@@ -8,8 +8,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
 use crate::db::engine::change_log::{self, Horizon};
 use crate::db::{
-    self, Conn, Db, access_tokens, api_keys, hourly_counts, issue_requests, known_networks, mail_secrets,
-    outbox, sessions, sign_in_failures,
+    self, Conn, Db, access_tokens, api_keys, hourly_counts, issue_requests, known_networks, mail_secrets, outbox,
+    sessions, sign_in_failures,
 };
 use crate::error::AppError;
 use crate::service::audit::pruning::Pruning;

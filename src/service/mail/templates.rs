@@ -82,7 +82,9 @@ impl Templates {
                 replaced.insert(*name);
             }
             let source = own.unwrap_or_else(|| (*source).to_owned());
-            environment.add_template_owned((*name).to_owned(), source).map_err(|error| explain(&error, name, directory))?;
+            environment
+                .add_template_owned((*name).to_owned(), source)
+                .map_err(|error| explain(&error, name, directory))?;
         }
         if let Some(directory) = directory {
             reject_others(directory, &replaced)?;
@@ -95,7 +97,9 @@ impl Templates {
     /// Renders every mail once, with and without a client address.
     fn check(&self, directory: Option<&Path>) -> Result<(), String> {
         for client in ["192.0.2.7", ""] {
-            for (kind, language) in MailKind::ALL.iter().flat_map(|kind| Language::ALL.map(|language| (*kind, language))) {
+            for (kind, language) in
+                MailKind::ALL.iter().flat_map(|kind| Language::ALL.map(|language| (*kind, language)))
+            {
                 let context = MailContext {
                     service: "auth.example.org".to_owned(),
                     link: "https://auth.example.org/console/#/example/lkm_example".to_owned(),
@@ -256,7 +260,8 @@ mod tests {
 
     #[test]
     fn a_template_of_the_operator_replaces_the_built_in_one() {
-        let own = directory(&[("test.en.txt", "Subject: Own\r\n\r\nText of {{ service }}.\r\n"), ("README", "ignored")]);
+        let own =
+            directory(&[("test.en.txt", "Subject: Own\r\n\r\nText of {{ service }}.\r\n"), ("README", "ignored")]);
         let templates = Templates::load(Some(own.path())).unwrap();
         let mail = templates.render(MailKind::Test, Language::English, &context()).unwrap();
         assert_eq!((mail.subject.as_str(), mail.text.as_str()), ("Own", "Text of auth.example.org.\n"));

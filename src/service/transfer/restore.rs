@@ -11,7 +11,7 @@ use super::{Manifest, OnProgress, failed};
 use crate::clock::Timestamp;
 use crate::config::DatabaseUrl;
 use crate::db::transfer::{Session, check_texts, files, manifest};
-use crate::db::{Conn, access_tokens, api_keys, sessions};
+use crate::db::{Conn, access_tokens, api_keys, mail_secrets, sessions};
 use crate::domain::audit::{Action, Event, Target};
 use crate::error::AppError;
 
@@ -20,7 +20,7 @@ use crate::error::AppError;
 pub struct RestoreOptions {
     /// Replace a database that holds data.
     pub replace: bool,
-    /// End all sign-in tokens and sessions of the backup.
+    /// End all sign-in tokens, sessions and links of the backup.
     pub revoke_tokens: bool,
     /// End all keys of the backup.
     pub revoke_keys: bool,
@@ -135,6 +135,7 @@ fn finish(
     let (mut tokens, mut ended_sessions, mut keys) = (0, 0, 0);
     if options.revoke_tokens {
         (tokens, ended_sessions) = (access_tokens::delete_all(conn)?, sessions::delete_all(conn)?);
+        mail_secrets::delete_all(conn)?;
         let ended = Event::of(Action::RevokeToken).on(Target::AllTokens);
         record(conn, now, &ended.detail(format!("{tokens} tokens, {ended_sessions} sessions, at a restore")))?;
     }
