@@ -78,6 +78,7 @@ async fn measure(name: &str, settings: &DatabaseSettings) -> Result<(), AppError
                 created_at: now.naive(),
                 updated_at: now.naive(),
                 locale: "en",
+                email_verified_at: None,
                 role: BuiltInRole::Member.name(),
             };
             let user = users::insert(conn, &new)?.ok_or(AppError::NotFound("user"))?;

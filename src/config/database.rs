@@ -1,5 +1,7 @@
 //! `[database]`: the database and the connections to it.
 
+mod postgres_uri;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
@@ -8,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 
+pub use self::postgres_uri::PostgresUri;
 use super::choice::choice;
-use super::postgres_uri::PostgresUri;
 use super::{ConfigError, Places, Settings, within};
 
 /// `[database]`: the database and the connections to it.

@@ -53,6 +53,12 @@ pub struct LinkSettings {
     pub url: String,
     /// Minutes for which a link to reset a password is valid.
     pub password_reset_minutes: i64,
+    /// Hours for which a link that verifies an address, and the registration that waits for it, is valid.
+    pub verification_hours: i64,
+    /// Minutes for which a link to change the e-mail address is valid.
+    pub email_change_minutes: i64,
+    /// Hours for which an invitation is valid.
+    pub invitation_hours: i64,
 }
 
 choice! {
@@ -238,6 +244,9 @@ impl LinkSettings {
     /// Checks the ranges. Errors name the setting that is out of range.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         within("links.password_reset_minutes", self.password_reset_minutes, 5, 1_440)?;
+        within("links.verification_hours", self.verification_hours, 1, 168)?;
+        within("links.email_change_minutes", self.email_change_minutes, 5, 1_440)?;
+        within("links.invitation_hours", self.invitation_hours, 1, 336)?;
         proxies::check_url("links.url", &self.url)
     }
 

@@ -20,6 +20,9 @@ diesel::table! {
         acting_ended_through -> BigInt,
         acting_ended_at -> Nullable<Timestamp>,
         locale -> Text,
+        email_verified_at -> Nullable<Timestamp>,
+        pending_email -> Nullable<Text>,
+        sign_in_notices -> Bool,
     }
 }
 
@@ -154,11 +157,43 @@ diesel::table! {
 }
 
 diesel::table! {
+    registrations (id) {
+        id -> BigInt,
+        email -> Text,
+        email_key -> Text,
+        name -> Text,
+        surname -> Text,
+        website -> Text,
+        hashed_password -> Text,
+        locale -> Text,
+        failures -> BigInt,
+        created_at -> Timestamp,
+        expires_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    invitations (id) {
+        id -> BigInt,
+        email -> Text,
+        email_key -> Text,
+        role -> Text,
+        locale -> Text,
+        invited_by -> Nullable<BigInt>,
+        created_at -> Timestamp,
+        expires_at -> Timestamp,
+    }
+}
+
+diesel::table! {
     outbox (id) {
         id -> BigInt,
         kind -> Text,
         address_key -> Text,
+        address -> Nullable<Text>,
         user_id -> Nullable<BigInt>,
+        registration_id -> Nullable<BigInt>,
+        invitation_id -> Nullable<BigInt>,
         client -> Nullable<Text>,
         created_at -> Timestamp,
         accepted_at -> Nullable<Timestamp>,
@@ -172,8 +207,11 @@ diesel::table! {
     mail_secrets (id) {
         id -> BigInt,
         purpose -> Text,
-        user_id -> BigInt,
-        address_key -> Text,
+        user_id -> Nullable<BigInt>,
+        registration_id -> Nullable<BigInt>,
+        invitation_id -> Nullable<BigInt>,
+        address -> Text,
+        mailed -> Bool,
         digest -> Text,
         created_at -> Timestamp,
         expires_at -> Timestamp,
@@ -218,6 +256,8 @@ macro_rules! for_each_table {
             known_networks: "SELECT, INSERT, UPDATE, DELETE",
             account_cleanups: "SELECT, INSERT, UPDATE, DELETE",
             hourly_counts: "SELECT, INSERT, UPDATE, DELETE",
+            registrations: "SELECT, INSERT, UPDATE, DELETE",
+            invitations: "SELECT, INSERT, UPDATE, DELETE",
             outbox: "SELECT, INSERT, UPDATE, DELETE",
             mail_secrets: "SELECT, INSERT, UPDATE, DELETE",
             audit_entries: "SELECT, INSERT",
@@ -250,6 +290,9 @@ macro_rules! for_each_copied_table {
                 acting_ended_through: i64,
                 acting_ended_at: Option<NaiveDateTime>,
                 locale: String,
+                email_verified_at: Option<NaiveDateTime>,
+                pending_email: Option<String>,
+                sign_in_notices: bool,
             }
             access_tokens by "user_id", postgres access_tokens::user_id, sqlite access_tokens::user_id => {
                 user_id: i64,
@@ -356,11 +399,37 @@ macro_rules! for_each_copied_table {
                 user_id: i64,
                 seen_at: NaiveDateTime,
             }
+            registrations by "id", postgres registrations::id, sqlite registrations::id => {
+                id: i64,
+                email: String,
+                email_key: String,
+                name: String,
+                surname: String,
+                website: String,
+                hashed_password: String,
+                locale: String,
+                failures: i64,
+                created_at: NaiveDateTime,
+                expires_at: NaiveDateTime,
+            }
+            invitations by "id", postgres invitations::id, sqlite invitations::id => {
+                id: i64,
+                email: String,
+                email_key: String,
+                role: String,
+                locale: String,
+                invited_by: Option<i64>,
+                created_at: NaiveDateTime,
+                expires_at: NaiveDateTime,
+            }
             outbox by "id", postgres outbox::id, sqlite outbox::id => {
                 id: i64,
                 kind: String,
                 address_key: String,
+                address: Option<String>,
                 user_id: Option<i64>,
+                registration_id: Option<i64>,
+                invitation_id: Option<i64>,
                 client: Option<String>,
                 created_at: NaiveDateTime,
                 accepted_at: Option<NaiveDateTime>,
@@ -371,8 +440,11 @@ macro_rules! for_each_copied_table {
             mail_secrets by "id", postgres mail_secrets::id, sqlite mail_secrets::id => {
                 id: i64,
                 purpose: String,
-                user_id: i64,
-                address_key: String,
+                user_id: Option<i64>,
+                registration_id: Option<i64>,
+                invitation_id: Option<i64>,
+                address: String,
+                mailed: bool,
                 digest: String,
                 created_at: NaiveDateTime,
                 expires_at: NaiveDateTime,

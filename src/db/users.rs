@@ -50,6 +50,12 @@ pub struct User {
     pub disabled_at: Option<NaiveDateTime>,
     /// The code of the language of mails to the user.
     pub locale: String,
+    /// When the user proved to receive mails at the address.
+    pub email_verified_at: Option<NaiveDateTime>,
+    /// The address to which the user asked to change.
+    pub pending_email: Option<String>,
+    /// Whether the user gets notices about sign-ins.
+    pub sign_in_notices: bool,
 }
 
 impl User {
@@ -62,15 +68,21 @@ impl User {
     /// `sign_in_stopped` comes from the table `sign_in_failures`.
     pub fn into_domain(self, roles: &Roles, sign_in_stopped: bool) -> crate::domain::user::User {
         let role = roles.get(&self.role);
-        let Self { id, name, surname, email, website, created_at, updated_at, disabled_at, locale, .. } = self;
+        let (email_verified, sign_in_notices) = (self.email_verified_at.is_some(), self.sign_in_notices);
+        let Self {
+            id, name, surname, email, pending_email, website, locale, created_at, updated_at, disabled_at, ..
+        } = self;
         let (disabled_at, language) = (disabled_at.map(Timestamp::from), Language::of(&locale).unwrap_or_default());
         crate::domain::user::User {
             id,
             name,
             surname,
             email,
+            email_verified,
+            pending_email,
             website,
             language,
+            sign_in_notices,
             role,
             disabled_at,
             sign_in_stopped,
@@ -104,6 +116,8 @@ pub struct NewUser<'a> {
     pub role: &'a str,
     /// The code of the language of mails to the user.
     pub locale: &'a str,
+    /// When the user proved to receive mails at the address.
+    pub email_verified_at: Option<NaiveDateTime>,
 }
 
 /// The columns that an update sets. `None` leaves a column unchanged.
@@ -122,6 +136,10 @@ pub struct UserChange<'a> {
     pub website: Option<&'a str>,
     /// The code of the language of mails to the user.
     pub locale: Option<&'a str>,
+    /// The address to which the user asked to change.
+    pub pending_email: Option<&'a str>,
+    /// Whether the user gets notices about sign-ins.
+    pub sign_in_notices: Option<bool>,
     /// The current time.
     pub updated_at: NaiveDateTime,
 }
@@ -130,7 +148,17 @@ impl UserChange<'_> {
     /// An update that sets `updated_at` only.
     pub fn none(now: Timestamp) -> Self {
         let updated_at = now.naive();
-        Self { name: None, surname: None, email: None, email_key: None, website: None, locale: None, updated_at }
+        Self {
+            name: None,
+            surname: None,
+            email: None,
+            email_key: None,
+            website: None,
+            locale: None,
+            pending_email: None,
+            sign_in_notices: None,
+            updated_at,
+        }
     }
 }
 

@@ -37,6 +37,10 @@ id!(
     SessionId
 );
 id!(
+    /// The id of a row of `invitations`.
+    InvitationId
+);
+id!(
     /// The id of a row of `audit_entries`.
     EntryId
 );
@@ -61,4 +65,8 @@ impl ResourceId for KeyId {
 
 impl ResourceId for SessionId {
     const KIND: &'static str = "session";
+}
+
+impl ResourceId for InvitationId {
+    const KIND: &'static str = "invitation";
 }

@@ -112,11 +112,22 @@ kinds! {
     Test = "test": "A mail that an operator sends to test the settings.",
     PasswordReset = "password_reset": "A link to set a new password.",
     PasswordChanged = "password_changed": "A notice that the password has changed.",
+    EmailVerification = "email_verification": "A link that proves the address of an account.",
+    Registration = "registration": "A link that completes a registration.",
+    AccountExists = "account_exists": "A notice that somebody tried to use the address for another account.",
+    EmailChange = "email_change": "A link that proves the new address of an account.",
+    EmailChangeRequested = "email_change_requested": "A notice that a change of the address was requested.",
+    EmailChanged = "email_changed": "A notice to the old address, with a link that restores it.",
+    Invitation = "invitation": "A link that creates an account.",
+    KeyCreated = "key_created": "A notice that an API key was created.",
+    AccountStopped = "account_stopped": "A notice that failed sign-ins have stopped the account.",
+    SignInAfterFailures = "sign_in_after_failures": "A notice of a sign-in after several failed ones.",
+    SignInFromNewNetwork = "sign_in_from_new_network": "A notice of a sign-in from a network that is new for the user.",
 }
 
 /// Mails that callers can request for any address: one in a minute, 5 in an hour, 20 in a day.
 const REQUESTED: &[(i64, usize)] = &[(60, 1), (3_600, 5), (86_400, 20)];
-/// Notices to users: one in an hour.
+/// Notices: one in an hour.
 const NOTICE: &[(i64, usize)] = &[(3_600, 1)];
 
 impl MailKind {
@@ -124,9 +135,20 @@ impl MailKind {
     /// are not sent.
     pub const fn limits(self) -> &'static [(i64, usize)] {
         match self {
-            Self::Test => &[],
-            Self::PasswordReset => REQUESTED,
-            Self::PasswordChanged => NOTICE,
+            // Only the owner of the password can cause the second one.
+            Self::Test | Self::EmailChanged => &[],
+            Self::PasswordReset
+            | Self::EmailVerification
+            | Self::Registration
+            | Self::EmailChange
+            | Self::Invitation => REQUESTED,
+            Self::PasswordChanged
+            | Self::AccountExists
+            | Self::EmailChangeRequested
+            | Self::KeyCreated
+            | Self::AccountStopped
+            | Self::SignInAfterFailures
+            | Self::SignInFromNewNetwork => NOTICE,
         }
     }
 
@@ -134,8 +156,19 @@ impl MailKind {
     pub const fn purpose(self) -> Option<LinkPurpose> {
         match self {
             Self::PasswordReset => Some(LinkPurpose::PasswordReset),
-            Self::Test | Self::PasswordChanged => None,
+            Self::EmailVerification => Some(LinkPurpose::EmailVerification),
+            Self::Registration => Some(LinkPurpose::Registration),
+            Self::EmailChange => Some(LinkPurpose::EmailChange),
+            Self::EmailChanged => Some(LinkPurpose::EmailUndo),
+            Self::Invitation => Some(LinkPurpose::Invitation),
+            _ => None,
         }
+    }
+
+    /// Whether users can turn these mails off. Notices of changes to an account cannot be turned off (NIST SP 800-63B-4,
+    /// section 4.6; ASVS 5.0, 6.3.7).
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Self::SignInAfterFailures | Self::SignInFromNewNetwork)
     }
 
     /// The kind with this name.
@@ -144,21 +177,33 @@ impl MailKind {
     }
 }
 
-/// What the link in a mail does. A secret made for one purpose is of no use for another.
+/// What a link does. A secret made for one purpose is of no use for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkPurpose {
     /// Sets a new password.
     PasswordReset,
+    /// Proves the address of an account.
+    EmailVerification,
+    /// Completes a registration.
+    Registration,
+    /// Proves the new address of an account.
+    EmailChange,
+    /// Restores the old address of an account.
+    EmailUndo,
+    /// Creates an account.
+    Invitation,
 }
 
 impl LinkPurpose {
-    /// Every purpose.
-    pub const ALL: &[Self] = &[Self::PasswordReset];
-
-    /// The name in the database.
+    /// The name in the database and in the audit trail.
     pub const fn name(self) -> &'static str {
         match self {
             Self::PasswordReset => "password_reset",
+            Self::EmailVerification => "email_verification",
+            Self::Registration => "registration",
+            Self::EmailChange => "email_change",
+            Self::EmailUndo => "email_undo",
+            Self::Invitation => "invitation",
         }
     }
 
@@ -166,6 +211,11 @@ impl LinkPurpose {
     pub const fn path(self) -> &'static str {
         match self {
             Self::PasswordReset => "password-reset",
+            Self::EmailVerification => "email-verification",
+            Self::Registration => "registration",
+            Self::EmailChange => "email-change",
+            Self::EmailUndo => "email-undo",
+            Self::Invitation => "invitation",
         }
     }
 }

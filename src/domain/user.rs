@@ -16,10 +16,16 @@ pub struct User {
     pub surname: String,
     /// The e-mail address as entered.
     pub email: String,
+    /// Whether the user proved to receive mails at the address.
+    pub email_verified: bool,
+    /// The address to which the user asked to change. It is not proved.
+    pub pending_email: Option<String>,
     /// Free text.
     pub website: String,
     /// The language of mails to the user.
     pub language: Language,
+    /// Whether the user gets notices about sign-ins.
+    pub sign_in_notices: bool,
     /// The role, which determines the scopes. It may be undefined.
     pub role: Role,
     /// Since when the user is disabled. `None` if the user is not.

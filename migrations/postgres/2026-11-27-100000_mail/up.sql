@@ -1,11 +1,50 @@
+-- Registrations that wait for the proof of their address (registration.mode = "verified").
+CREATE TABLE registrations (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    email TEXT NOT NULL,
+    -- Not unique: a stranger's registration must not block that of the owner of the address.
+    email_key TEXT NOT NULL,
+    name TEXT NOT NULL,
+    surname TEXT NOT NULL,
+    website TEXT NOT NULL,
+    hashed_password TEXT NOT NULL,
+    locale TEXT NOT NULL,
+    -- Wrong passwords with the link of this registration.
+    failures BIGINT NOT NULL,
+    created_at TIMESTAMP NOT NULL,
+    expires_at TIMESTAMP NOT NULL
+);
+
+CREATE INDEX registrations_email_key ON registrations (email_key, id);
+CREATE INDEX registrations_expires_at ON registrations (expires_at);
+
+-- Invitations that were not accepted.
+CREATE TABLE invitations (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    email TEXT NOT NULL,
+    email_key TEXT NOT NULL UNIQUE,
+    role TEXT NOT NULL,
+    locale TEXT NOT NULL,
+    -- No foreign key: the record of who invited outlives that user. NULL for the command line.
+    invited_by BIGINT,
+    created_at TIMESTAMP NOT NULL,
+    expires_at TIMESTAMP NOT NULL
+);
+
+CREATE INDEX invitations_expires_at ON invitations (expires_at);
+
 -- Mails to send: what they are about, never their text. The secret of a link is made when the mail is sent.
 CREATE TABLE outbox (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind TEXT NOT NULL,
     -- The canonical address for which the mail was requested. It may belong to no account.
     address_key TEXT NOT NULL,
-    -- The account that the mail is about, if the request named one.
+    -- The address, if it is not the present one of the account.
+    address TEXT,
+    -- What the mail is about, if the request named it.
     user_id BIGINT REFERENCES users (id) ON DELETE CASCADE,
+    registration_id BIGINT REFERENCES registrations (id) ON DELETE CASCADE,
+    invitation_id BIGINT REFERENCES invitations (id) ON DELETE CASCADE,
     -- The client address of the request.
     client TEXT,
     created_at TIMESTAMP NOT NULL,
@@ -14,23 +53,30 @@ CREATE TABLE outbox (
     -- The earliest time of the next attempt. While a process makes one, the time until which no other does.
     due_at TIMESTAMP NOT NULL,
     attempts BIGINT NOT NULL,
-    -- The row is kept for a day after this, for the limits per address.
+    -- The row is kept for a day after the request, for the limits per address.
     sent_at TIMESTAMP
 );
 
 CREATE INDEX outbox_unsent ON outbox (due_at) WHERE sent_at IS NULL;
 CREATE INDEX outbox_address_key ON outbox (address_key);
 CREATE INDEX outbox_user_id ON outbox (user_id);
+CREATE INDEX outbox_registration_id ON outbox (registration_id);
+CREATE INDEX outbox_invitation_id ON outbox (invitation_id);
 CREATE INDEX outbox_created_at ON outbox (created_at);
 
--- The secrets of links in mails. A secret is used once: its row is then deleted.
+-- The secrets of links. A secret is used once: its row is then deleted.
 CREATE TABLE mail_secrets (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     -- What the link does.
     purpose TEXT NOT NULL,
-    user_id BIGINT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
-    -- The canonical address to which the link was sent. The link ends when the account has another one.
-    address_key TEXT NOT NULL,
+    -- On what the link acts: one of these.
+    user_id BIGINT REFERENCES users (id) ON DELETE CASCADE,
+    registration_id BIGINT REFERENCES registrations (id) ON DELETE CASCADE,
+    invitation_id BIGINT REFERENCES invitations (id) ON DELETE CASCADE,
+    -- The address to which the link was sent. Most links end when the account has another one.
+    address TEXT NOT NULL,
+    -- Whether a mail delivered the link, so that its use proves the address.
+    mailed BOOLEAN NOT NULL,
     -- SHA-256 of the secret in hex; the secret itself is never stored.
     digest TEXT NOT NULL UNIQUE,
     created_at TIMESTAMP NOT NULL,
@@ -38,7 +84,15 @@ CREATE TABLE mail_secrets (
 );
 
 CREATE INDEX mail_secrets_user_id ON mail_secrets (user_id);
+CREATE INDEX mail_secrets_registration_id ON mail_secrets (registration_id);
+CREATE INDEX mail_secrets_invitation_id ON mail_secrets (invitation_id);
 CREATE INDEX mail_secrets_expires_at ON mail_secrets (expires_at);
 
 -- The language of mails to the user.
 ALTER TABLE users ADD COLUMN locale TEXT NOT NULL DEFAULT 'en';
+-- When the user proved to receive mails at the address.
+ALTER TABLE users ADD COLUMN email_verified_at TIMESTAMP;
+-- The address to which the user asked to change.
+ALTER TABLE users ADD COLUMN pending_email TEXT;
+-- Whether the user gets notices about sign-ins.
+ALTER TABLE users ADD COLUMN sign_in_notices BOOLEAN NOT NULL DEFAULT TRUE;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::id::{KeyId, PageId, SessionId, UserId};
+use crate::domain::id::{InvitationId, KeyId, PageId, SessionId, UserId};
 
 macro_rules! actions {
     ($($variant:ident = $name:literal, $effect:ident: $description:literal,)*) => {
@@ -98,6 +98,8 @@ pub enum Target {
     Token(UserId),
     /// A browser session.
     Session(SessionId),
+    /// An invitation.
+    Invitation(InvitationId),
     /// The sign-in tokens of all users.
     AllTokens,
     /// A route: method and pattern, or method and path of a forwarded request.
@@ -134,6 +136,7 @@ impl fmt::Display for Target {
             Self::Page(id) => write!(f, "page:{id}"),
             Self::Token(owner) => write!(f, "token-of-user:{owner}"),
             Self::Session(id) => write!(f, "session:{id}"),
+            Self::Invitation(id) => write!(f, "invitation:{id}"),
             Self::AllTokens => f.write_str("tokens"),
             Self::Route(route) => f.write_str(route),
             Self::Trail(part) => f.write_str(part.name()),

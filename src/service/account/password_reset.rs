@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::db::account_cleanups::Kind;
-use crate::db::{mail_secrets, users};
+use crate::db::mail::{Subject, secrets};
+use crate::db::users;
 use crate::domain::audit::{Action, Actor, Event, RequestContext, Target};
 use crate::domain::id::UserId;
 use crate::domain::mail::{LinkPurpose, MailKind};
@@ -16,7 +17,7 @@ use crate::service::account::users::{check_email, check_not_own_name};
 use crate::service::audit::change::Change;
 use crate::service::limits::lockout;
 use crate::service::limits::throttle::RateLimit;
-use crate::service::mail::links::{self, Link, link_invalid};
+use crate::service::mail::links::{self, Link, LinkTarget, link_invalid};
 use crate::service::token::end::end_credentials;
 
 impl Service {
@@ -49,7 +50,9 @@ impl Service {
                     let detail = "The user is disabled. Enable the user first.";
                     return Err(AppError::Conflict { code: "user_disabled", detail });
                 }
-                let link = links.create(change.conn, purpose, &user, change.now)?;
+                let subject = Subject::User(user.id);
+                let target = LinkTarget { purpose, subject, address: &user.email, mailed: false };
+                let link = links.create(change.conn, target, change.now)?;
                 change.record(|event| event.detail(purpose.name()))?;
                 Ok(link)
             })
@@ -76,14 +79,15 @@ impl Service {
         };
         let (now, purpose) = (self.clock.now(), LinkPurpose::PasswordReset);
         // A hash is computed only for a link that exists.
-        if self.db.read(move |conn| mail_secrets::find(conn, purpose.name(), digest, now)).await?.is_none() {
+        if self.db.read(move |conn| secrets::find(conn, purpose, digest, now)).await?.is_none() {
             return Err(self.count_invalid_link(client).unwrap_or_else(link_invalid));
         }
         let hash = self.passwords.create(client, new.clone()).await?;
         let (mail, cleanups) = (self.mail.clone(), Arc::clone(self.lifecycle.cleanups()));
         self.trail
             .change(context, Event::of(Action::ResetPassword), move |change| {
-                let user = links::redeem(change, purpose, digest)?;
+                let (user, link) = links::redeem(change, purpose, digest)?;
+                links::require_present_address(&user, &link)?;
                 let level = Level::of(&change.roles.get(&user.role));
                 change.set_target(Target::User(user.id));
                 check_not_own_name("new_password", &new, [&user.email, &user.name, &user.surname])?;

@@ -105,6 +105,7 @@ impl Service {
                     updated_at: now,
                     role: role.name().as_str(),
                     locale: language.code(),
+                    email_verified_at: None,
                 },
             )?;
             let Some(user) = user else {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use validator::Validate;
 
 use crate::db::account_cleanups::Kind;
+use crate::db::mail::{outbox, secrets};
 use crate::db::users;
-use crate::db::{Conn, known_networks, mail_secrets, outbox, sessions};
+use crate::db::{Conn, known_networks, sessions};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::email::{self, EmailAddress};
 use crate::domain::id::{SessionId, UserId};
@@ -148,7 +149,7 @@ impl Service {
                     let state_event = |action| move |event: Event| Event { action, ..event.changed(vec!["disabled"]) };
                     if disabled {
                         change.after_commit(move || cleanups.wake());
-                        mail_secrets::delete_all_of(change.conn, id)?;
+                        secrets::delete_all_of(change.conn, id)?;
                         end_credentials(change, id, Kind::IssuedKeys, None)?
                             .record(change, state_event(Action::Disable))?;
                     } else {
@@ -226,7 +227,7 @@ impl Service {
                 }
                 lockout::forget_all(change.conn, &user)?;
                 known_networks::delete_of(change.conn, id)?;
-                mail_secrets::delete_all_of(change.conn, id)?;
+                secrets::delete_all_of(change.conn, id)?;
                 outbox::delete_of(change.conn, id, &user.email_key)?;
                 change.after_commit(move || cleanups.wake_erasure());
                 end_credentials(change, id, Kind::Account, None)?.record(change, |event| event)
@@ -284,7 +285,7 @@ pub(crate) fn end_credentials_after_new_password(
     revoke_keys: bool,
     kept: Option<SessionId>,
 ) -> Result<(), AppError> {
-    mail_secrets::delete_of(change.conn, user, &[LinkPurpose::PasswordReset.name()])?;
+    secrets::delete_of(change.conn, user, LinkPurpose::PasswordReset)?;
     if revoke_keys {
         let ended = end_credentials(change, user, Kind::ActingKeys, kept)?;
         return ended.record(change, |event| event.changed(vec!["password"]));

@@ -10,7 +10,7 @@ const ACTORS: [&str; 5] = ["command-line", "server", "static-key", "anonymous", 
 /// Kinds of actors with an id.
 const ACTOR_KINDS: [&str; 2] = ["user", "key"];
 /// Kinds of targets with an id, besides the objects that accounts own.
-const TARGET_KINDS: [&str; 4] = ["user", "session", "key", "token-of-user"];
+const TARGET_KINDS: [&str; 5] = ["user", "session", "key", "invitation", "token-of-user"];
 /// Targets without an id, besides routes.
 const TARGETS: [&str; 3] = ["tokens", TrailPart::All.name(), TrailPart::AnonymousFailures.name()];
 /// Maximum number of digits of an id.

@@ -8,8 +8,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Settings;
 use crate::db::engine::change_log::{self, Horizon};
 use crate::db::{
-    self, Conn, Db, access_tokens, api_keys, hourly_counts, issue_requests, known_networks, mail_secrets, outbox,
-    sessions, sign_in_failures,
+    self, Conn, Db, access_tokens, api_keys, hourly_counts, issue_requests, known_networks, mail, sessions,
+    sign_in_failures,
 };
 use crate::error::AppError;
 use crate::service::audit::pruning::Pruning;
@@ -42,6 +42,8 @@ const CLAIM_RETENTION: i64 = 30 * 86_400;
 /// Seconds for which a mail is kept after it was requested: 25 hours. Within a day it is sent or given up, and counts for
 /// the limits of its address.
 const MAIL_RETENTION: i64 = 25 * 3_600;
+/// Seconds for which an expired invitation is kept: 30 days. It can be sent again.
+const INVITATION_RETENTION: i64 = 30 * 86_400;
 /// Seconds for which the name of a request (`Idempotency-Key`) is kept: 7 days.
 const REQUEST_RETENTION: i64 = 7 * 86_400;
 
@@ -158,7 +160,19 @@ fn purge_batch(conn: &mut Conn, now: Timestamp, stop_after: i64, stats_end: Time
     let networks = known_networks::delete_old(conn, now.plus_seconds(-NETWORK_RETENTION), BATCH_SIZE)?;
     let requests = issue_requests::delete_old(conn, now.plus_seconds(-REQUEST_RETENTION), BATCH_SIZE)?;
     let hours = hourly_counts::delete_old(conn, stats_end, BATCH_SIZE)?;
-    let mails = outbox::delete_old(conn, now.plus_seconds(-MAIL_RETENTION), BATCH_SIZE)?;
-    let links = mail_secrets::delete_expired(conn, now.plus_seconds(-TOKEN_RETENTION), BATCH_SIZE)?;
-    Ok(tokens + ended_sessions + claims + failures + networks + requests + hours + mails + links)
+    let mails = mail::outbox::delete_old(conn, now.plus_seconds(-MAIL_RETENTION), BATCH_SIZE)?;
+    let links = mail::secrets::delete_expired(conn, now.plus_seconds(-TOKEN_RETENTION), BATCH_SIZE)?;
+    let registrations = mail::registrations::delete_expired(conn, now.plus_seconds(-TOKEN_RETENTION), BATCH_SIZE)?;
+    let invitations = mail::invitations::delete_expired(conn, now.plus_seconds(-INVITATION_RETENTION), BATCH_SIZE)?;
+    Ok(tokens
+        + ended_sessions
+        + claims
+        + failures
+        + networks
+        + requests
+        + hours
+        + mails
+        + links
+        + registrations
+        + invitations)
 }

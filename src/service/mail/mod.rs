@@ -3,6 +3,7 @@
 pub mod delivery;
 pub mod links;
 pub mod outgoing;
+mod queue;
 mod smtp;
 mod templates;
 
@@ -10,9 +11,9 @@ use std::sync::Arc;
 
 use self::delivery::Delivery;
 use self::links::Links;
-use crate::db::outbox::{self, NewIntent};
+use crate::db::mail::Subject;
+use crate::db::mail::outbox::{self, NewIntent};
 use crate::db::users;
-use crate::domain::id::UserId;
 use crate::domain::mail::{Language, MailKind};
 use crate::error::AppError;
 use crate::service::audit::change::Change;
@@ -23,6 +24,16 @@ pub(crate) struct Mail {
     delivery: Arc<Delivery>,
     links: Links,
     default_language: Language,
+}
+
+/// To whom a mail goes, and what it is about.
+pub(crate) struct Recipient<'a> {
+    /// The canonical address.
+    pub(crate) address_key: &'a str,
+    /// The address, if it is not the present one of the account.
+    pub(crate) address: Option<&'a str>,
+    /// What the mail is about, if it is known.
+    pub(crate) subject: Option<Subject>,
 }
 
 impl Mail {
@@ -53,35 +64,35 @@ impl Mail {
     /// Requests a mail for an address that may belong to no account. The work does not depend on that. Does nothing if
     /// no SMTP server is set.
     pub(crate) fn request(&self, change: &mut Change<'_>, kind: MailKind, address_key: &str) -> Result<(), AppError> {
-        self.store(change, kind, address_key, None)
+        self.send(change, kind, &Recipient { address_key, address: None, subject: None })
     }
 
-    /// Requests a mail to a user. Does nothing if no SMTP server is set.
+    /// Requests a mail to a user, unless the user has turned off such mails. Does nothing if no SMTP server is set.
     pub(crate) fn notify(&self, change: &mut Change<'_>, kind: MailKind, user: &users::User) -> Result<(), AppError> {
-        self.store(change, kind, &user.email_key, Some(user.id))
+        if kind.is_optional() && !user.sign_in_notices {
+            return Ok(());
+        }
+        let subject = Some(Subject::User(user.id));
+        self.send(change, kind, &Recipient { address_key: &user.email_key, address: None, subject })
     }
 
-    fn store(
+    /// Requests a mail. Does nothing if no SMTP server is set.
+    pub(crate) fn send(
         &self,
         change: &mut Change<'_>,
         kind: MailKind,
-        address_key: &str,
-        user: Option<UserId>,
+        recipient: &Recipient<'_>,
     ) -> Result<(), AppError> {
         if !self.is_configured() {
             return Ok(());
         }
-        let (now, client) = (change.now.naive(), change.client().map(|client| client.to_string()));
-        let new = NewIntent {
-            kind: kind.name(),
-            address_key,
-            user_id: user.map(|user| user.0),
-            client,
-            created_at: now,
-            due_at: now,
-            attempts: 0,
-        };
-        outbox::insert(change.conn, &new)?;
+        let Recipient { address_key, address, subject } = *recipient;
+        let client = change.client().map(|client| client.to_string());
+        outbox::insert(
+            change.conn,
+            &NewIntent { kind: kind.name(), address_key, address, subject, client },
+            change.now,
+        )?;
         let delivery = Arc::clone(&self.delivery);
         change.after_commit(move || delivery.wake());
         Ok(())

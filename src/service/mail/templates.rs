@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, UndefinedBehavior, Value};
 use serde::Serialize;
 
 use crate::domain::mail::{Language, MailKind};
@@ -132,7 +132,7 @@ impl Templates {
         context: &MailContext,
     ) -> Result<RenderedMail, RenderError> {
         let name = format!("{}.{}.txt", kind.name(), language.code());
-        let whole = self.0.get_template(&name)?.render(context)?;
+        let whole = self.0.get_template(&name)?.render(Value::from_serialize(context))?;
         let whole = whole.replace("\r\n", "\n");
         let (first, text) = whole.split_once('\n').unwrap_or((&whole, ""));
         let subject = first.strip_prefix(SUBJECT).map(str::trim).filter(|subject| is_subject(subject));
@@ -151,7 +151,7 @@ impl Templates {
                 })
                 .collect(),
         };
-        let html = self.0.get_template(LAYOUT)?.render(page)?;
+        let html = self.0.get_template(LAYOUT)?.render(Value::from_serialize(page))?;
         Ok(RenderedMail { subject: subject.to_owned(), text: format!("{text}\n"), html })
     }
 }

@@ -10,8 +10,9 @@ use super::target::{load_postgres, open_postgres, record, take_file};
 use super::{Manifest, OnProgress, failed};
 use crate::clock::Timestamp;
 use crate::config::DatabaseUrl;
+use crate::db::mail::secrets;
 use crate::db::transfer::{Session, check_texts, files, manifest};
-use crate::db::{Conn, access_tokens, api_keys, mail_secrets, sessions};
+use crate::db::{Conn, access_tokens, api_keys, sessions};
 use crate::domain::audit::{Action, Event, Target};
 use crate::error::AppError;
 
@@ -135,7 +136,7 @@ fn finish(
     let (mut tokens, mut ended_sessions, mut keys) = (0, 0, 0);
     if options.revoke_tokens {
         (tokens, ended_sessions) = (access_tokens::delete_all(conn)?, sessions::delete_all(conn)?);
-        mail_secrets::delete_all(conn)?;
+        secrets::delete_all(conn)?;
         let ended = Event::of(Action::RevokeToken).on(Target::AllTokens);
         record(conn, now, &ended.detail(format!("{tokens} tokens, {ended_sessions} sessions, at a restore")))?;
     }

@@ -3,6 +3,7 @@
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
 
+use super::Subject;
 use crate::clock::Timestamp;
 use crate::db::cached::Cached;
 use crate::db::engine::connection::Conn;
@@ -11,29 +12,39 @@ use crate::db::schema::outbox;
 use crate::domain::id::UserId;
 use crate::error::AppError;
 
-/// A new row of `outbox`.
-#[derive(Insertable)]
-#[diesel(table_name = outbox, treat_none_as_default_value = false)]
+/// A mail to send.
+#[derive(Clone, Debug)]
 pub struct NewIntent<'a> {
     /// The name of the kind of mail.
     pub kind: &'a str,
     /// The canonical address for which the mail was requested.
     pub address_key: &'a str,
-    /// The account, if the request named one.
-    pub user_id: Option<i64>,
+    /// The address, if it is not the present one of the account.
+    pub address: Option<&'a str>,
+    /// What the mail is about, if the request named it.
+    pub subject: Option<Subject>,
     /// The client address of the request.
     pub client: Option<String>,
-    /// The current time.
-    pub created_at: NaiveDateTime,
-    /// The current time.
-    pub due_at: NaiveDateTime,
-    /// 0.
-    pub attempts: i64,
 }
 
-/// A row of `outbox`.
-#[derive(Clone, Debug, Queryable, Selectable)]
-#[diesel(table_name = outbox)]
+/// A new row of `outbox`.
+#[derive(Insertable)]
+#[diesel(table_name = outbox, treat_none_as_default_value = false)]
+struct NewRow<'a> {
+    kind: &'a str,
+    address_key: &'a str,
+    address: Option<&'a str>,
+    user_id: Option<i64>,
+    registration_id: Option<i64>,
+    invitation_id: Option<i64>,
+    client: Option<String>,
+    created_at: NaiveDateTime,
+    due_at: NaiveDateTime,
+    attempts: i64,
+}
+
+/// A mail to send.
+#[derive(Clone, Debug)]
 pub struct Intent {
     /// Never reused.
     pub id: i64,
@@ -41,27 +52,65 @@ pub struct Intent {
     pub kind: String,
     /// The canonical address for which the mail was requested. It may belong to no account.
     pub address_key: String,
-    /// The account, if the request named one.
-    pub user_id: Option<i64>,
+    /// The address, if it is not the present one of the account.
+    pub address: Option<String>,
+    /// What the mail is about, if the request named it.
+    pub subject: Option<Subject>,
     /// The client address of the request.
     pub client: Option<String>,
     /// When the mail was requested.
-    #[diesel(deserialize_as = NaiveDateTime)]
     pub created_at: Timestamp,
     /// The number of attempts to send it so far.
     pub attempts: i64,
 }
 
-impl Intent {
-    /// The account, if the request named one.
-    pub fn user(&self) -> Option<UserId> {
-        self.user_id.map(UserId)
+/// A row of `outbox`.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = outbox)]
+struct Row {
+    id: i64,
+    kind: String,
+    address_key: String,
+    address: Option<String>,
+    user_id: Option<i64>,
+    registration_id: Option<i64>,
+    invitation_id: Option<i64>,
+    client: Option<String>,
+    created_at: NaiveDateTime,
+    attempts: i64,
+}
+
+impl From<Row> for Intent {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            kind: row.kind,
+            address_key: row.address_key,
+            address: row.address,
+            subject: Subject::of((row.user_id, row.registration_id, row.invitation_id)),
+            client: row.client,
+            created_at: row.created_at.into(),
+            attempts: row.attempts,
+        }
     }
 }
 
 /// Inserts a mail to send.
-pub fn insert(conn: &mut Conn, new: &NewIntent<'_>) -> Result<(), AppError> {
-    let insert = Cached(diesel::insert_into(outbox::table).values(new));
+pub fn insert(conn: &mut Conn, new: &NewIntent<'_>, now: Timestamp) -> Result<(), AppError> {
+    let (user_id, registration_id, invitation_id) = new.subject.map_or((None, None, None), Subject::columns);
+    let row = NewRow {
+        kind: new.kind,
+        address_key: new.address_key,
+        address: new.address,
+        user_id,
+        registration_id,
+        invitation_id,
+        client: new.client.clone(),
+        created_at: now.naive(),
+        due_at: now.naive(),
+        attempts: 0,
+    };
+    let insert = Cached(diesel::insert_into(outbox::table).values(row));
     on_backend!(conn => insert.execute(conn))?;
     Ok(())
 }
@@ -69,7 +118,8 @@ pub fn insert(conn: &mut Conn, new: &NewIntent<'_>) -> Result<(), AppError> {
 /// At most `limit` mails that were requested and neither accepted nor dropped, the oldest first, with the rows locked.
 pub fn lock_requested(conn: &mut Conn, limit: i64) -> Result<Vec<Intent>, AppError> {
     let requested = outbox::table.filter(outbox::accepted_at.is_null()).filter(outbox::sent_at.is_null());
-    Ok(free_locked!(conn => requested.order(outbox::id).limit(limit).select(Intent::as_select()))?)
+    let rows: Vec<Row> = free_locked!(conn => requested.order(outbox::id).limit(limit).select(Row::as_select()))?;
+    Ok(rows.into_iter().map(Intent::from).collect())
 }
 
 /// Whether a mail was requested and neither accepted nor dropped.
@@ -79,20 +129,31 @@ pub fn has_requests(conn: &mut Conn) -> Result<bool, AppError> {
     Ok(found.is_some())
 }
 
-/// When the other mails of this kind for this address that were accepted at or after `since` were accepted.
-pub fn accepted_since(conn: &mut Conn, intent: &Intent, since: Timestamp) -> Result<Vec<Timestamp>, AppError> {
-    let same = outbox::table
-        .filter(outbox::address_key.eq(&intent.address_key))
-        .filter(outbox::kind.eq(&intent.kind))
-        .filter(outbox::id.ne(intent.id));
-    let accepted = same.filter(outbox::accepted_at.ge(since.naive())).select(outbox::accepted_at.assume_not_null());
-    let times: Vec<NaiveDateTime> = accepted.load(conn)?;
-    Ok(times.into_iter().map(Timestamp::from).collect())
+/// When the mails of this kind for this address that were accepted at or after `since` were accepted.
+pub fn accepted_since(
+    conn: &mut Conn,
+    kind: &str,
+    address_key: &str,
+    since: Timestamp,
+) -> Result<Vec<Timestamp>, AppError> {
+    let same = outbox::table.filter(outbox::address_key.eq(address_key)).filter(outbox::kind.eq(kind));
+    let accepted = same.filter(outbox::accepted_at.ge(since.naive())).select(outbox::accepted_at);
+    let times: Vec<Option<NaiveDateTime>> = accepted.load(conn)?;
+    Ok(times.into_iter().flatten().map(Timestamp::from).collect())
 }
 
-/// Accepts a mail whose row is locked.
-pub fn accept(conn: &mut Conn, id: i64, now: Timestamp) -> Result<(), AppError> {
-    diesel::update(outbox::table.find(id)).set(outbox::accepted_at.eq(Some(now.naive()))).execute(conn)?;
+/// Accepts a mail whose row is locked, as one of this kind and about this subject.
+pub fn accept(conn: &mut Conn, id: i64, kind: &str, subject: Subject, now: Timestamp) -> Result<(), AppError> {
+    let (user_id, registration_id, invitation_id) = subject.columns();
+    diesel::update(outbox::table.find(id))
+        .set((
+            outbox::kind.eq(kind),
+            outbox::user_id.eq(user_id),
+            outbox::registration_id.eq(registration_id),
+            outbox::invitation_id.eq(invitation_id),
+            outbox::accepted_at.eq(Some(now.naive())),
+        ))
+        .execute(conn)?;
     Ok(())
 }
 
@@ -104,27 +165,27 @@ pub fn delete(conn: &mut Conn, id: i64) -> Result<(), AppError> {
 
 /// Deletes the mails to a user, and those for an address, which are not sent then.
 pub fn delete_of(conn: &mut Conn, user: UserId, address_key: &str) -> Result<(), AppError> {
-    let of_user = outbox::user_id.eq(Some(user.0)).or(outbox::address_key.eq(address_key).nullable());
-    diesel::delete(outbox::table.filter(of_user)).execute(conn)?;
+    diesel::delete(outbox::table.filter(outbox::user_id.eq(user.0))).execute(conn)?;
+    diesel::delete(outbox::table.filter(outbox::address_key.eq(address_key))).execute(conn)?;
     Ok(())
 }
 
 /// The accepted mail that has been due for longest.
 pub fn next_due(conn: &mut Conn, now: Timestamp) -> Result<Option<Intent>, AppError> {
-    let due = due(now).order(outbox::due_at);
-    Ok(due.select(Intent::as_select()).first(conn).optional()?)
+    let row: Option<Row> = due(now).order(outbox::due_at).select(Row::as_select()).first(conn).optional()?;
+    Ok(row.map(Intent::from))
 }
 
 /// An accepted mail that is due, with the row locked; `None` if another process has reserved or locked it.
 pub fn lock_due(conn: &mut Conn, id: i64, now: Timestamp) -> Result<Option<Intent>, AppError> {
-    let found: Vec<Intent> = free_locked!(conn => due(now).filter(outbox::id.eq(id)).select(Intent::as_select()))?;
-    Ok(found.into_iter().next())
+    let rows: Vec<Row> = free_locked!(conn => due(now).filter(outbox::id.eq(id)).select(Row::as_select()))?;
+    Ok(rows.into_iter().next().map(Intent::from))
 }
 
 /// Reserves a mail for one attempt: no other process attempts it before `until`.
-pub fn reserve(conn: &mut Conn, id: i64, until: Timestamp) -> Result<(), AppError> {
+pub fn reserve(conn: &mut Conn, id: i64, attempt: i64, until: Timestamp) -> Result<(), AppError> {
     diesel::update(outbox::table.find(id))
-        .set((outbox::due_at.eq(until.naive()), outbox::attempts.eq(outbox::attempts + 1)))
+        .set((outbox::due_at.eq(until.naive()), outbox::attempts.eq(attempt)))
         .execute(conn)?;
     Ok(())
 }
