@@ -171,6 +171,8 @@ pub struct AuthSettings {
     pub password_min_length: usize,
     /// Maximum length of a new password in characters.
     pub password_max_length: usize,
+    /// Whether a sign-in requires a verified e-mail address.
+    pub require_verified_email: bool,
     /// Maximum number of tokens, sessions and API keys in the cache. 0 disables the cache.
     pub cache_size: usize,
     /// Seconds for which cached credentials are accepted for reads while the database does not answer.

@@ -154,7 +154,8 @@ pub enum CredentialHeader {
     Cookie,
 }
 
-/// Why a caller is denied. Except for [`Denial::RegistrationClosed`], the caller is authenticated.
+/// Why a caller is denied. Except for [`Denial::RegistrationClosed`] and [`Denial::EmailNotVerified`], the caller is
+/// authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// The credential lacks these scopes, separated by spaces (RFC 6750, section 3.1: `insufficient_scope`).
@@ -181,6 +182,8 @@ pub enum Denial {
     WrongPassword,
     /// The settings do not allow registration.
     RegistrationClosed,
+    /// The settings require a verified e-mail address for a sign-in.
+    EmailNotVerified,
 }
 
 impl Denial {
@@ -203,6 +206,7 @@ impl Denial {
             Self::NeedsSession => "session_required",
             Self::WrongPassword => "wrong_password",
             Self::RegistrationClosed => "registration_closed",
+            Self::EmailNotVerified => "email_not_verified",
         }
     }
 }

@@ -51,6 +51,8 @@ pub(super) enum UserCommand {
     },
     /// Print a link with which the user sets a new password, to deliver it without a mail. It is a secret
     ResetLink(EmailArg),
+    /// State that a user receives mails at the address of the account
+    VerifyEmail(EmailArg),
     /// Disable a user, and permanently revoke the sign-in token, all sessions and all API keys of the account. Fails if
     /// the account has issued keys
     Disable {
@@ -128,6 +130,7 @@ pub(super) async fn user(settings: &Settings, command: UserCommand, output: Outp
         }
         UserCommand::SetPassword { email, keep_keys } => set_password(service, &email, !keep_keys, output).await,
         UserCommand::ResetLink(EmailArg { email }) => reset_link(service, &email, output).await,
+        UserCommand::VerifyEmail(EmailArg { email }) => verify_email(service, &email, output).await,
         UserCommand::Disable { email, yes } => {
             if !yes {
                 confirm(service, &email, AccountEnd::Disabled).await?;
@@ -304,6 +307,13 @@ async fn reset_link(service: &Service, email: &str, output: Output) -> Outcome {
     eprintln!("latchkey: the link is valid for {} minutes, and works once", valid_seconds / 60);
     let link = link.reveal();
     output.show(&json!({ "link": link, "valid_seconds": valid_seconds }), &link)
+}
+
+async fn verify_email(service: &Service, email: &str, output: Output) -> Outcome {
+    let user = user_by_email(service, email).await?;
+    let changed = service.mark_email_verified(RequestContext::command_line(), user.id).await.map_err(explain)?;
+    let line = if changed { format!("verified {email}") } else { format!("{email} is verified already") };
+    output.show(&json!({ "id": user.id.0, "verified": changed }), line)
 }
 
 async fn delete(service: &Service, email: &str, output: Output) -> Outcome {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use url::{Host, Url};
 
 use super::choice::choice;
-use super::{ConfigError, Settings, proxies, within};
+use super::{ConfigError, RegistrationMode, Settings, proxies, within};
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::Language;
 
@@ -221,7 +221,7 @@ impl MailSettings {
             return Err(ConfigError::new("mail.templates", "This is not a directory. Write the path of one, or \"\"."));
         }
         let Some(server) = self.url.server() else {
-            return Ok(());
+            return without_server(settings);
         };
         if self.from.get().is_none() {
             return Err(ConfigError::new("mail.from", format!("mail.url is set, so this is required. {SENDER_RULE}")));
@@ -238,6 +238,18 @@ impl MailSettings {
         }
         Ok(())
     }
+}
+
+/// Fails if a setting requires mails.
+fn without_server(settings: &Settings) -> Result<(), ConfigError> {
+    let rule = "This requires mails. Set mail.url, or change this setting.";
+    if settings.registration.mode == RegistrationMode::Verified {
+        return Err(ConfigError::new("registration.mode", rule));
+    }
+    if settings.auth.require_verified_email {
+        return Err(ConfigError::new("auth.require_verified_email", rule));
+    }
+    Ok(())
 }
 
 impl LinkSettings {

@@ -33,6 +33,10 @@ choice! {
     pub enum RegistrationMode {
         /// Everyone.
         Open = "open",
+        /// Everyone who receives mails at the address and confirms a link with the password.
+        Verified = "verified",
+        /// Only those whom admins or the command line invite or create.
+        Invited = "invited",
         /// Only admins and the command line create users.
         Closed = "closed",
     }

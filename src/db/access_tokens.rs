@@ -46,8 +46,10 @@ pub struct Resolved {
     pub user_id: UserId,
     /// The owner's first name.
     pub name: String,
-    /// The owner's e-mail address.
+    /// The user's canonical e-mail address.
     pub email: String,
+    /// Whether the user proved to receive mails at it.
+    pub email_verified: bool,
     /// The audit entry of the sign-in.
     pub sign_in: EntryId,
     /// The name of the owner's role.
@@ -80,7 +82,7 @@ pub fn replace(conn: &mut Conn, token: &AccessToken) -> Result<(), AppError> {
 /// The token with this digest and its owner, in one indexed query. The token may have expired. Returns `None` if there
 /// is no such token, or if the owner is disabled or deleted.
 pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppError> {
-    type Row = (i64, String, String, String, String, NaiveDateTime, NaiveDateTime, i64);
+    type Row = (i64, String, (String, Option<NaiveDateTime>), String, String, NaiveDateTime, NaiveDateTime, i64);
     let row: Option<Row> = access_tokens::table
         .inner_join(users::table)
         .filter(access_tokens::access_token.eq(digest.to_hex()))
@@ -88,7 +90,7 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
         .select((
             users::id,
             users::name,
-            users::email,
+            (users::email_key, users::email_verified_at),
             users::role,
             access_tokens::scopes,
             access_tokens::created_at,
@@ -97,10 +99,11 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
         ))
         .get_result(conn)
         .optional()?;
-    Ok(row.map(|(id, name, email, role, scopes, created_at, expiration_date, sign_in)| Resolved {
+    Ok(row.map(|(id, name, (email, verified_at), role, scopes, created_at, expiration_date, sign_in)| Resolved {
         user_id: UserId(id),
         name,
         email,
+        email_verified: verified_at.is_some(),
         sign_in: EntryId(sign_in),
         role,
         narrowed_to: (scopes != ALL_OF_ROLE).then(|| Grant::from_stored_list(&scopes)),

@@ -66,8 +66,10 @@ pub struct Resolved {
     pub user_id: UserId,
     /// The user's first name.
     pub name: String,
-    /// The user's e-mail address.
+    /// The user's canonical e-mail address.
     pub email: String,
+    /// Whether the user proved to receive mails at it.
+    pub email_verified: bool,
     /// The name of the user's role.
     pub role: String,
     /// When the user signed in.
@@ -88,7 +90,8 @@ pub fn insert(conn: &mut Conn, new: &NewSession<'_>) -> Result<SessionId, AppErr
 /// The session whose secret has this digest and its user, in one indexed query. The session may have expired. Returns
 /// `None` if there is no such session, or if the user is disabled or deleted.
 pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppError> {
-    type Found = (i64, i64, String, String, String, NaiveDateTime, NaiveDateTime, NaiveDateTime);
+    type Email = (String, Option<NaiveDateTime>);
+    type Found = (i64, i64, String, Email, String, NaiveDateTime, NaiveDateTime, NaiveDateTime);
     let row: Option<Found> = sessions::table
         .inner_join(users::table)
         .filter(sessions::digest.eq(digest.to_hex()))
@@ -97,7 +100,7 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
             sessions::id,
             users::id,
             users::name,
-            users::email,
+            (users::email_key, users::email_verified_at),
             users::role,
             sessions::created_at,
             sessions::last_used_at,
@@ -105,11 +108,12 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
         ))
         .get_result(conn)
         .optional()?;
-    Ok(row.map(|(id, user, name, email, role, created_at, last_used_at, expires_at)| Resolved {
+    Ok(row.map(|(id, user, name, (email, verified_at), role, created_at, last_used_at, expires_at)| Resolved {
         id: SessionId(id),
         user_id: UserId(user),
         name,
         email,
+        email_verified: verified_at.is_some(),
         role,
         created_at: created_at.into(),
         last_used_at: last_used_at.into(),

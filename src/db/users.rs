@@ -267,6 +267,13 @@ pub fn set_password(conn: &mut Conn, id: UserId, hash: &PasswordHash, now: Times
     Ok(())
 }
 
+/// Sets when the user proved to receive mails at the address.
+pub fn set_verified(conn: &mut Conn, id: UserId, at: Option<Timestamp>) -> Result<(), AppError> {
+    let at = at.map(Timestamp::naive);
+    diesel::update(users::table.find(id.0)).set(users::email_verified_at.eq(at)).execute(conn)?;
+    Ok(())
+}
+
 /// Replaces the hash of the same password by one in the current format. `updated_at` is unchanged.
 pub fn renew_hash(conn: &mut Conn, id: UserId, hash: &PasswordHash) -> Result<(), AppError> {
     diesel::update(users::table.find(id.0)).set(users::hashed_password.eq(hash.as_str())).execute(conn)?;
@@ -335,6 +342,8 @@ pub fn mark_deleted(conn: &mut Conn, id: UserId, at: Timestamp) -> Result<(), Ap
             users::email.eq(""),
             // The column is unique, and no e-mail address has this form.
             users::email_key.eq(format!("deleted:{id}")),
+            users::pending_email.eq(None::<String>),
+            users::email_verified_at.eq(None::<NaiveDateTime>),
             users::website.eq(""),
             users::hashed_password.eq(""),
             users::role.eq(BuiltInRole::Member.name()),

@@ -5,7 +5,7 @@ use actix_web_httpauth::middleware::HttpAuthentication;
 use paperclip::actix::web::{self, ServiceConfig};
 
 use crate::config::Settings;
-use crate::http::account::{me, password_reset, users};
+use crate::http::account::{me, password_reset, users, verification};
 use crate::http::forward_auth::authz;
 use crate::http::key::{issued, own};
 use crate::http::openapi::Document;
@@ -25,6 +25,7 @@ fn resources() -> Vec<Resource> {
         sign_in::resource(),
         session::resource(),
         password_reset::resource(),
+        verification::resource(),
         me::resource(),
         own::resource(),
         issued::resource(),
@@ -67,6 +68,9 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(web::resource("/session").route(web::post().to(session::create)))
         .service(web::resource("/password-reset").route(web::post().to(password_reset::request)))
         .service(web::resource("/password-reset/confirm").route(web::post().to(password_reset::confirm)))
+        .service(web::resource("/email-verification").route(web::post().to(verification::request)))
+        .service(web::resource("/email-verification/confirm").route(web::post().to(verification::confirm)))
+        .service(web::resource("/registration/confirm").route(web::post().to(verification::confirm_registration)))
         .service(web::resource("/revoke").wrap(client_or_anonymous()).route(web::post().to(revoke::revoke)))
         .service(web::resource("/introspect").wrap(client()).route(web::post().to(introspect::introspect)))
         // Proxies may use any method; the document shows GET only.

@@ -26,8 +26,10 @@ pub struct Resolved {
     pub key_name: String,
     /// The owner's first name.
     pub owner_name: String,
-    /// The owner's e-mail address.
+    /// The user's canonical e-mail address.
     pub owner_email: String,
+    /// Whether the user proved to receive mails at it.
+    pub owner_email_verified: bool,
     /// The name of the owner's role.
     pub role: String,
     /// The scopes that the key was granted.
@@ -47,14 +49,15 @@ pub struct Resolved {
 /// OR uses its own index.
 pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppError> {
     let digest = digest.to_hex();
-    let row: Option<(Found, String, String, String)> = existing()
+    type Email = (String, Option<NaiveDateTime>);
+    let row: Option<(Found, String, Email, String)> = existing()
         .filter(api_keys::digest.eq(&digest).or(api_keys::previous_digest.eq(&digest)))
         .filter(users::disabled_at.is_null())
-        .select((Found::as_select(), users::name, users::email, users::role))
+        .select((Found::as_select(), users::name, (users::email_key, users::email_verified_at), users::role))
         .get_result(conn)
         .optional()?;
     let row = row.map(|(key, name, email, role)| (found(key), name, email, role));
-    Ok(row.filter(|(key, ..)| key.revoked_at.is_none()).map(|(key, owner_name, owner_email, role)| {
+    Ok(row.filter(|(key, ..)| key.revoked_at.is_none()).map(|(key, owner_name, (owner_email, verified_at), role)| {
         let replaced = key.digest.as_ref() != Some(&digest);
         let ends = [key.expires_at, key.previous_expires_at.filter(|_| replaced)];
         Resolved {
@@ -66,6 +69,7 @@ pub fn resolve(conn: &mut Conn, digest: Digest) -> Result<Option<Resolved>, AppE
             key_name: key.name,
             owner_name,
             owner_email,
+            owner_email_verified: verified_at.is_some(),
             role,
             replaced,
             unseen: key.secret_unseen && !replaced,

@@ -50,6 +50,7 @@ actions! {
     EditUser = "user.update", Ends: "Name, surname, website or e-mail changed",
     SetPassword = "user.password", Ends: "The password changed",
     ResetPassword = "user.password_reset", Ends: "A user set a new password with a link",
+    VerifyEmail = "user.verify_email", Ends: "The user proved to receive mails at the address",
     CreateLink = "link.create", Keeps: "An operator made a link that acts on an account",
     SendMail = "mail.send", Keeps: "A mail was sent to a user, or cannot be delivered",
     SetRole = "user.role", Ends: "The role changed",

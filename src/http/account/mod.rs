@@ -3,3 +3,4 @@
 pub mod me;
 pub mod password_reset;
 pub mod users;
+pub mod verification;

@@ -14,7 +14,7 @@ use crate::http::wire::body::{Json, Query};
 use crate::http::wire::error::HttpError;
 use crate::http::wire::list;
 use crate::http::wire::path::PathId;
-use crate::http::wire::reply::{NoContent, Reply};
+use crate::http::wire::reply::{CreatedOrAccepted, NoContent, Reply};
 use crate::service::Service;
 use crate::service::account::registration::Registration;
 use crate::service::account::user_search::{LIMIT_DEFAULT, UserQuery};
@@ -54,8 +54,9 @@ pub(crate) fn resource() -> Resource {
 /// The user of all examples, as responses show it.
 pub(crate) fn example_user() -> Value {
     json!({
-        "id": 3, "name": "Grace", "surname": "Hopper", "email": EXAMPLE_EMAIL, "website": "https://grace.example.org",
-        "language": "en", "role": "member", "role_is_defined": true, "disabled": false,
+        "id": 3, "name": "Grace", "surname": "Hopper", "email": EXAMPLE_EMAIL,
+        "email_verified": false, "pending_email": null, "website": "https://grace.example.org",
+        "language": "en", "sign_in_notices": true, "role": "member", "role_is_defined": true, "disabled": false,
         "sign_in_stopped": false, "created_at": EXAMPLE_TIME, "updated_at": EXAMPLE_TIME,
     })
 }
@@ -115,10 +116,16 @@ pub struct UserResponse {
     surname: String,
     /// E-mail address, in the user's spelling
     email: String,
+    /// Whether the user proved to receive mails at this address
+    email_verified: bool,
+    /// Address to which the user asked to change; null if there is none
+    pending_email: Option<String>,
     /// Text, usually the address of a website
     website: String,
     /// Language of mails to the user
     language: &'static str,
+    /// Whether the user gets mails about sign-ins after failed ones and from new networks
+    sign_in_notices: bool,
     /// Role of the user, such as `member`
     role: String,
     /// Whether the settings define the role; if not, the user holds no scopes
@@ -140,8 +147,11 @@ impl From<User> for UserResponse {
             name: user.name,
             surname: user.surname,
             email: user.email,
+            email_verified: user.email_verified,
+            pending_email: user.pending_email,
             website: user.website,
             language: user.language.code(),
+            sign_in_notices: user.sign_in_notices,
             role: user.role.name().to_string(),
             role_is_defined: user.role.is_defined(),
             disabled: user.disabled_at.is_some(),
@@ -193,6 +203,9 @@ pub struct UserPatch {
 ///
 /// Next, sign in with `POST /token`.
 ///
+/// With `registration.mode = "verified"`, the response is 202 for every address, and a mail is sent. The account is
+/// created when its link is confirmed with the password (`POST /registration/confirm`).
+///
 /// An e-mail address that is already taken, in any spelling (case, Unicode form, IDNA domain), returns 409. If the
 /// settings close registration, the response is 403 `registration_closed`, and an admin can create users with
 /// `POST /users`.
@@ -201,9 +214,11 @@ pub async fn register(
     service: web::Data<Service>,
     caller: Registrant,
     body: Json<RegisterRequest>,
-) -> Result<Reply<UserResponse, 201>, HttpError> {
-    let user = service.register(caller.0, body.0.into()).await?;
-    Ok(Reply::new(UserResponse::from(user)).location("/me".to_owned()))
+) -> Result<CreatedOrAccepted<UserResponse>, HttpError> {
+    Ok(match service.register(caller.0, body.0.into()).await? {
+        Some(user) => CreatedOrAccepted::Created(Reply::new(UserResponse::from(user)).location("/me".to_owned())),
+        None => CreatedOrAccepted::Accepted,
+    })
 }
 
 /// Create a user

@@ -132,6 +132,7 @@ impl Responder for Authorized {
             if let Some(email) = &identity.email {
                 set_header("remote-user", &identity.user_id.to_string());
                 set_header("remote-email", email);
+                set_header("remote-email-verified", if identity.email_verified { "true" } else { "false" });
             }
             if let Some(key) = identity.key() {
                 set_header("remote-key", &key.to_string());

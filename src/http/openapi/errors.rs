@@ -154,12 +154,13 @@ fn error_statuses(path: &str, method: &str, operation: &Value, profile: StatusPr
     }
     match operation["operationId"].as_str().unwrap_or_default() {
         "claimKey" => statuses.extend([404, 409, 410]),
-        "requestPasswordReset" => {
+        "requestPasswordReset" | "requestEmailVerification" => {
             statuses.insert(404);
         }
-        "confirmPasswordReset" => {
+        "confirmPasswordReset" | "confirmEmailVerification" => {
             statuses.insert(410);
         }
+        "confirmRegistration" => statuses.extend([403, 410]),
         "register" => statuses.extend([403, 409]),
         "createSession" => statuses.extend([401, 403]),
         "endSession" => statuses.extend([400, 403, 429]),

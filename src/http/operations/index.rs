@@ -58,7 +58,8 @@ impl IndexResponse {
             openapi: link("/openapi.json"),
             health: link("/health/ready"),
             metadata: (!root.is_empty()).then(|| link("/.well-known/oauth-authorization-server")),
-            register: (registration == RegistrationMode::Open).then(|| link("/register")),
+            register: matches!(registration, RegistrationMode::Open | RegistrationMode::Verified)
+                .then(|| link("/register")),
             token: link("/token"),
         };
         Self { name: "latchkey", version: env!("CARGO_PKG_VERSION"), links }

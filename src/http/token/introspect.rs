@@ -31,9 +31,12 @@ pub struct Introspection {
     /// The scopes in force, including external scopes, separated by spaces; absent if there are none
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
-    /// The user's e-mail address; for an issued key, the name of the key
+    /// The user's e-mail address in canonical form; for an issued key, the name of the key
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<String>,
+    /// Whether the user proved to receive mails at this address; absent for an issued key
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email_verified: Option<bool>,
     /// `Bearer`
     #[serde(skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
@@ -58,6 +61,7 @@ impl Introspection {
             active: true,
             scope: (!scope.is_empty()).then_some(scope),
             username: Some(identity.email.as_ref().unwrap_or(&identity.name).clone()),
+            email_verified: identity.email.is_some().then_some(identity.email_verified),
             token_type: Some("Bearer"),
             exp: identity.expires_at.map(Timestamp::seconds),
             iat: Some(identity.issued_at.seconds()),

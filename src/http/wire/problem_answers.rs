@@ -86,6 +86,8 @@ impl ErrorResponse {
                 | "invalid_client"
                 | "unauthorized_client",
             ) => (self.status, self.code),
+            // Only 400 and 401 are statuses of the token endpoint (RFC 6749, section 5.2).
+            (_, "email_not_verified") => (StatusCode::BAD_REQUEST, self.code),
             (_, "user_required" | "sign_in_required") => (self.status, "insufficient_scope"),
             (StatusCode::UNPROCESSABLE_ENTITY, _) => {
                 let scope = self.errors.iter().any(|error| error.code == "invalid_scope");
@@ -321,6 +323,9 @@ fn forbidden(denial: &Denial) -> ErrorResponse {
             response("A rotation replaced this secret. Use the current secret of the key to change the key.".into())
         }
         Denial::WrongPassword => response("The current password is wrong.".into()),
+        Denial::EmailNotVerified => {
+            response("Open the link in the mail that was sent to your address, then sign in again.".into())
+        }
         Denial::RegistrationClosed => {
             response("Registration is closed (registration.mode). Ask an admin to create an account.".into())
         }

@@ -173,6 +173,42 @@ impl OperationModifier for Accepted {
     }
 }
 
+/// 201 with the created object, or 202 without a body.
+pub enum CreatedOrAccepted<T> {
+    /// The object was created.
+    Created(Reply<T, 201>),
+    /// The object will be created later, or never.
+    Accepted,
+}
+
+impl<T: Serialize> Responder for CreatedOrAccepted<T> {
+    type Body = BoxBody;
+
+    fn respond_to(self, request: &HttpRequest) -> HttpResponse<BoxBody> {
+        match self {
+            Self::Created(reply) => reply.respond_to(request),
+            Self::Accepted => Accepted.respond_to(request),
+        }
+    }
+}
+
+impl<T: Apiv2Schema> Apiv2Schema for CreatedOrAccepted<T> {
+    fn name() -> Option<String> {
+        T::name()
+    }
+
+    fn raw_schema() -> DefaultSchemaRaw {
+        T::raw_schema()
+    }
+}
+
+impl<T: Apiv2Schema> OperationModifier for CreatedOrAccepted<T> {
+    fn update_response(operation: &mut DefaultOperationRaw) {
+        Reply::<T, 201>::update_response(operation);
+        Accepted::update_response(operation);
+    }
+}
+
 /// 204 without a body.
 pub struct NoContent;
 

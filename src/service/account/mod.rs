@@ -7,3 +7,4 @@ pub mod registration;
 pub mod roles;
 pub mod user_search;
 pub mod users;
+pub mod verification;

@@ -1,6 +1,5 @@
 //! Password reset: a link in a mail, or one that an operator makes, sets a new password.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::db::account_cleanups::Kind;
@@ -11,6 +10,7 @@ use crate::domain::id::UserId;
 use crate::domain::mail::{LinkPurpose, MailKind};
 use crate::domain::password::{Password, PasswordHash};
 use crate::domain::principal::Level;
+use crate::domain::secret::Digest;
 use crate::error::AppError;
 use crate::service::Service;
 use crate::service::account::users::{check_email, check_not_own_name};
@@ -71,17 +71,10 @@ impl Service {
         new: Password,
     ) -> Result<(), AppError> {
         let client = context.client_info.client;
-        self.limits.throttle().check(RateLimit::InvalidToken, client)?;
         self.check_password("new_password", &new)?;
-        let digest = match links::digest_of(secret) {
-            Ok(digest) => digest,
-            Err(invalid) => return Err(self.count_invalid_link(client).unwrap_or(invalid)),
-        };
-        let (now, purpose) = (self.clock.now(), LinkPurpose::PasswordReset);
+        let purpose = LinkPurpose::PasswordReset;
         // A hash is computed only for a link that exists.
-        if self.db.read(move |conn| secrets::find(conn, purpose, digest, now)).await?.is_none() {
-            return Err(self.count_invalid_link(client).unwrap_or_else(link_invalid));
-        }
+        let digest = self.live_link(&context, purpose, secret).await?;
         let hash = self.passwords.create(client, new.clone()).await?;
         let (mail, cleanups) = (self.mail.clone(), Arc::clone(self.lifecycle.cleanups()));
         self.trail
@@ -92,7 +85,7 @@ impl Service {
                 change.set_target(Target::User(user.id));
                 check_not_own_name("new_password", &new, [&user.email, &user.name, &user.surname])?;
                 change.set_actor(Actor::link(user.id, level));
-                set_password(change, &user, &hash)?;
+                set_password(change, &user, &hash, link.mailed)?;
                 change.after_commit(move || cleanups.wake());
                 mail.notify(change, MailKind::PasswordChanged, &user)
             })
@@ -101,16 +94,47 @@ impl Service {
 }
 
 impl Service {
-    /// Counts the use of a link that is not valid, like that of an invalid token. Returns the error beyond the limit.
-    pub(crate) fn count_invalid_link(&self, client: Option<IpAddr>) -> Option<AppError> {
-        self.limits.throttle().count(RateLimit::InvalidToken, client).err()
+    /// The digest of a link that is valid now.
+    ///
+    /// Errors: [`AppError::Gone`] for every link that is not valid; [`AppError::TooMany`] for too many invalid ones,
+    /// which count like invalid tokens.
+    pub(super) async fn live_link(
+        &self,
+        context: &RequestContext,
+        purpose: LinkPurpose,
+        secret: &str,
+    ) -> Result<Digest, AppError> {
+        let (client, now) = (context.client_info.client, self.clock.now());
+        self.limits.throttle().check(RateLimit::InvalidToken, client)?;
+        if let Ok(digest) = links::digest_of(secret)
+            && self.db.read(move |conn| secrets::find(conn, purpose, digest, now)).await?.is_some()
+        {
+            return Ok(digest);
+        }
+        self.limits.throttle().count(RateLimit::InvalidToken, client)?;
+        Err(link_invalid())
     }
 }
 
-/// Sets the password, and ends what the old one has given access to.
-fn set_password(change: &mut Change<'_>, user: &users::User, hash: &PasswordHash) -> Result<(), AppError> {
+/// Sets the password, and ends what the old one has given access to. If the address was never verified, a stranger may
+/// have registered it, so everything ends that was created before; `is_mailed` verifies the address.
+fn set_password(
+    change: &mut Change<'_>,
+    user: &users::User,
+    hash: &PasswordHash,
+    is_mailed: bool,
+) -> Result<(), AppError> {
     lockout::forget_all(change.conn, user)?;
     users::set_password(change.conn, user.id, hash, change.now)?;
-    let ended = end_credentials(change, user.id, Kind::ActingKeys, None)?;
-    ended.record(change, |event| event.changed(vec!["password"]))
+    let is_first_proof = is_mailed && user.email_verified_at.is_none();
+    let kind = if is_first_proof { Kind::IssuedKeys } else { Kind::ActingKeys };
+    if is_first_proof {
+        users::set_verified(change.conn, user.id, Some(change.now))?;
+        secrets::delete_all_of(change.conn, user.id)?;
+    }
+    secrets::delete_of(change.conn, user.id, LinkPurpose::EmailVerification)?;
+    secrets::delete_of(change.conn, user.id, LinkPurpose::EmailChange)?;
+    let ended = end_credentials(change, user.id, kind, None)?;
+    let fields = [("password", true), ("email_verified", is_first_proof)];
+    ended.record(change, |event| event.changed_where(fields))
 }

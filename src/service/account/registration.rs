@@ -7,7 +7,7 @@ use crate::db::sign_in_failures;
 use crate::db::users::{self, NewUser};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::email::EmailAddress;
-use crate::domain::mail::Language;
+use crate::domain::mail::{Language, MailKind};
 use crate::domain::password::Password;
 use crate::domain::role::BuiltInRole;
 use crate::domain::roles::Role;
@@ -42,20 +42,28 @@ pub struct Registration {
 }
 
 impl Service {
-    /// Stores a new user who registers, with the role `member`.
+    /// Stores a new user who registers, with the role `member`. With `registration.mode = "verified"`, stores the
+    /// registration only, requests a mail, and returns `None`, whether or not the e-mail is taken.
     ///
     /// Errors: [`AppError::Forbidden`] if registration is closed. [`AppError::Invalid`] names each bad field, also an
     /// e-mail outside of `registration.email_domains`, [`AppError::Conflict`] an e-mail that is taken,
     /// [`AppError::TooMany`] too many registrations by the client.
-    pub async fn register(&self, context: RequestContext, registration: Registration) -> Result<User, AppError> {
+    pub async fn register(
+        &self,
+        context: RequestContext,
+        registration: Registration,
+    ) -> Result<Option<User>, AppError> {
         self.require_open_registration()?;
         let email = self.check_registration(&registration, Some(&self.registration.email_domains), None)?;
         self.limits.throttle().count(RateLimit::Registration, context.client_info.client)?;
+        if self.registration.mode == RegistrationMode::Verified {
+            return self.store_registration(context, registration, email).await.map(|()| None);
+        }
         let member = self.find_role(BuiltInRole::Member.name())?;
         let language = self.mail.language(context.client_info.language);
         let user = self.store_user(context, registration, email, (member, language)).await?;
         self.metrics.hourly().add(CountedEvent::Registration);
-        Ok(user)
+        Ok(Some(user))
     }
 
     /// Stores a new user for an admin or the command line. `registration.mode`, `registration.email_domains` and
@@ -89,6 +97,7 @@ impl Service {
         let Registration { name, surname, website, password, .. } = registration;
         // The hash comes before the lookup of the e-mail, so each attempt to find out known e-mails costs a hash.
         let hash = self.passwords.create(context.client_info.client, password).await?;
+        let mail = self.mail.clone();
         let stored = self.trail.change(context, Event::of(Action::Register), move |change| {
             may_promote(change, &change.roles.get(BuiltInRole::Member.name()), &role)?;
             let now = change.now.naive();
@@ -118,16 +127,19 @@ impl Service {
             sign_in_failures::delete(change.conn, account_of(&user))?;
             change.set_target(Target::User(user.id));
             change.record(|event| event.detail(role.name().as_str()))?;
+            mail.notify(change, MailKind::EmailVerification, &user)?;
             Ok(user)
         });
         stored.await.map(|user| user.into_domain(&self.roles, false))
     }
 
-    /// Errors: [`AppError::Forbidden`] if `registration.mode` is `closed`.
+    /// Errors: [`AppError::Forbidden`] if `registration.mode` is `invited` or `closed`.
     pub fn require_open_registration(&self) -> Result<(), AppError> {
         match self.registration.mode {
-            RegistrationMode::Open => Ok(()),
-            RegistrationMode::Closed => Err(AppError::Forbidden(Denial::RegistrationClosed)),
+            RegistrationMode::Open | RegistrationMode::Verified => Ok(()),
+            RegistrationMode::Invited | RegistrationMode::Closed => {
+                Err(AppError::Forbidden(Denial::RegistrationClosed))
+            }
         }
     }
 

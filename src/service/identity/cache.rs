@@ -261,6 +261,7 @@ pub(crate) mod tests {
             user_id,
             name: "Adaline".to_owned(),
             email: Some("ada@example.org".to_owned()),
+            email_verified: true,
             credential: Credential::Token(EntryId(1)),
             digest,
             level,

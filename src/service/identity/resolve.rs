@@ -47,6 +47,7 @@ impl Resolver {
                     user_id: found.user_id,
                     name: found.name,
                     email: Some(found.email),
+                    email_verified: found.email_verified,
                     credential: Credential::Token(found.sign_in),
                     digest,
                     level: token_level(&self.roles.get(&found.role), found.narrowed_to.as_ref()),
@@ -74,6 +75,7 @@ impl Resolver {
                     Identity {
                         user_id: found.owner_id,
                         name,
+                        email_verified: email.is_some() && found.owner_email_verified,
                         email,
                         credential,
                         digest,
@@ -93,6 +95,7 @@ impl Resolver {
                     user_id: found.user_id,
                     name: found.name,
                     email: Some(found.email),
+                    email_verified: found.email_verified,
                     credential: Credential::Session(found.id),
                     digest,
                     level: Level::of(&self.roles.get(&found.role)),

@@ -4,8 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use minijinja::{Environment, UndefinedBehavior, Value};
-use serde::Serialize;
+use minijinja::{Environment, UndefinedBehavior, Value, context};
 
 use crate::domain::mail::{Language, MailKind};
 
@@ -18,19 +17,48 @@ const LAYOUT: &str = "layout.html";
 /// How the first line of a template begins.
 const SUBJECT: &str = "Subject: ";
 
+/// The name and the text of a built-in template.
+macro_rules! template {
+    ($name:literal) => {
+        ($name, include_str!(concat!("../../../assets/mail/", $name)))
+    };
+}
+
 /// The built-in templates.
 const BUILT_IN: &[(&str, &str)] = &[
-    (LAYOUT, include_str!("../../../assets/mail/layout.html")),
-    ("test.en.txt", include_str!("../../../assets/mail/test.en.txt")),
-    ("test.de.txt", include_str!("../../../assets/mail/test.de.txt")),
-    ("password_reset.en.txt", include_str!("../../../assets/mail/password_reset.en.txt")),
-    ("password_reset.de.txt", include_str!("../../../assets/mail/password_reset.de.txt")),
-    ("password_changed.en.txt", include_str!("../../../assets/mail/password_changed.en.txt")),
-    ("password_changed.de.txt", include_str!("../../../assets/mail/password_changed.de.txt")),
+    template!("layout.html"),
+    template!("test.en.txt"),
+    template!("test.de.txt"),
+    template!("password_reset.en.txt"),
+    template!("password_reset.de.txt"),
+    template!("password_changed.en.txt"),
+    template!("password_changed.de.txt"),
+    template!("email_verification.en.txt"),
+    template!("email_verification.de.txt"),
+    template!("registration.en.txt"),
+    template!("registration.de.txt"),
+    template!("account_exists.en.txt"),
+    template!("account_exists.de.txt"),
+    template!("email_change.en.txt"),
+    template!("email_change.de.txt"),
+    template!("email_change_requested.en.txt"),
+    template!("email_change_requested.de.txt"),
+    template!("email_changed.en.txt"),
+    template!("email_changed.de.txt"),
+    template!("invitation.en.txt"),
+    template!("invitation.de.txt"),
+    template!("key_created.en.txt"),
+    template!("key_created.de.txt"),
+    template!("account_stopped.en.txt"),
+    template!("account_stopped.de.txt"),
+    template!("sign_in_after_failures.en.txt"),
+    template!("sign_in_after_failures.de.txt"),
+    template!("sign_in_from_new_network.en.txt"),
+    template!("sign_in_from_new_network.de.txt"),
 ];
 
 /// What templates can show. Nothing in it was chosen by a caller.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub(crate) struct MailContext {
     /// The host of the page that links open.
     pub(crate) service: String,
@@ -51,18 +79,11 @@ pub(crate) struct RenderedMail {
     pub(crate) html: String,
 }
 
-/// A paragraph of the HTML part.
-#[derive(Serialize)]
-struct Paragraph<'a> {
-    lines: Vec<&'a str>,
-    is_link: bool,
-}
-
-#[derive(Serialize)]
-struct Page<'a> {
-    language: &'static str,
-    subject: &'a str,
-    paragraphs: Vec<Paragraph<'a>>,
+impl MailContext {
+    fn values(&self) -> Value {
+        let Self { service, link, valid_for, requested_at, client } = self;
+        context! { service, link, valid_for, requested_at, client }
+    }
 }
 
 /// All templates.
@@ -132,7 +153,7 @@ impl Templates {
         context: &MailContext,
     ) -> Result<RenderedMail, RenderError> {
         let name = format!("{}.{}.txt", kind.name(), language.code());
-        let whole = self.0.get_template(&name)?.render(Value::from_serialize(context))?;
+        let whole = self.0.get_template(&name)?.render(context.values())?;
         let whole = whole.replace("\r\n", "\n");
         let (first, text) = whole.split_once('\n').unwrap_or((&whole, ""));
         let subject = first.strip_prefix(SUBJECT).map(str::trim).filter(|subject| is_subject(subject));
@@ -141,17 +162,14 @@ impl Templates {
         };
         let text = text.trim();
         let paragraphs = text.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty());
-        let page = Page {
-            language: language.code(),
-            subject,
-            paragraphs: paragraphs
-                .map(|paragraph| Paragraph {
-                    lines: paragraph.lines().collect(),
-                    is_link: !context.link.is_empty() && paragraph == context.link,
-                })
-                .collect(),
-        };
-        let html = self.0.get_template(LAYOUT)?.render(Value::from_serialize(page))?;
+        let paragraphs: Vec<Value> = paragraphs
+            .map(|paragraph| {
+                let lines: Vec<Value> = paragraph.lines().map(Value::from).collect();
+                context! { lines, is_link => !context.link.is_empty() && paragraph == context.link }
+            })
+            .collect();
+        let page = context! { language => language.code(), subject, paragraphs };
+        let html = self.0.get_template(LAYOUT)?.render(page)?;
         Ok(RenderedMail { subject: subject.to_owned(), text: format!("{text}\n"), html })
     }
 }

@@ -5,6 +5,7 @@ use crate::db::{Conn, users};
 use crate::domain::audit::{Action, Actor, Event, RequestContext, Target};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
+use crate::domain::mail::MailKind;
 use crate::domain::password::{Password, PasswordHash};
 use crate::domain::principal::Level;
 use crate::domain::roles::Role;
@@ -199,6 +200,8 @@ impl Service {
             false => None,
         };
 
+        let (unverified, user_id) = (context.clone(), user.id);
+        let require_verified = self.settings.require_verified_email;
         let stored = self.trail.change(context, event, move |change| {
             // No row was locked during hashing: the user may have changed or been deleted, and parallel attempts may
             // have failed. Checking again ensures that parallel requests give no extra password guesses.
@@ -214,6 +217,9 @@ impl Service {
                     return Ok(None);
                 }
                 Some(current) if current.disabled_at.is_none() => {
+                    if require_verified && current.email_verified_at.is_none() {
+                        return Err(AppError::Forbidden(Denial::EmailNotVerified));
+                    }
                     let level = issue.level(&change.roles.get(&current.role))?;
                     (current, level)
                 }
@@ -237,10 +243,30 @@ impl Service {
             });
             issued.map(Some)
         });
-        let stored = stored.await?;
+        let stored = match stored.await {
+            Err(AppError::Forbidden(Denial::EmailNotVerified)) => {
+                self.request_mail_again(unverified, user_id).await?;
+                return Err(AppError::Forbidden(Denial::EmailNotVerified));
+            }
+            stored => stored?,
+        };
         // Dropped after the commit, so that the next attempt reads the committed failures.
         drop(attempt);
         Ok(stored)
+    }
+
+    /// Requests another mail that verifies the address of a user who signed in with the right password.
+    async fn request_mail_again(&self, context: RequestContext, user: UserId) -> Result<(), AppError> {
+        let mail = self.mail.clone();
+        self.trail
+            .change(context, Event::of(Action::VerifyEmail), move |change| {
+                change.needs_no_entry();
+                match users::find(change.conn, user)? {
+                    Some(user) => mail.notify(change, MailKind::EmailVerification, &user),
+                    None => Ok(()),
+                }
+            })
+            .await
     }
 
     /// Verifies the caller's current password before a change. A wrong one counts as a failed sign-in.
