@@ -16,10 +16,12 @@ use crate::error::AppError;
 use crate::http::account::users::UserResponse;
 use crate::server::open_service;
 use crate::service::Service;
+use crate::service::account::invitations::InvitationDelivery;
 use crate::service::account::owned::AccountEnd;
 use crate::service::account::registration::Registration;
 use crate::service::account::user_search::{LIMIT_MAX, UserQuery};
 use crate::service::account::users::Administration;
+use crate::service::mail::links::Link;
 
 #[derive(Subcommand)]
 pub(super) enum UserCommand {
@@ -53,6 +55,17 @@ pub(super) enum UserCommand {
     ResetLink(EmailArg),
     /// State that a user receives mails at the address of the account
     VerifyEmail(EmailArg),
+    /// Invite a person to create an account, by a mail. Without an SMTP server, print the link to deliver; it is a secret
+    Invite {
+        /// E-mail address
+        email: String,
+        /// member, auditor, admin, or a role of the settings (latchkey role list)
+        #[arg(long, default_value = "member")]
+        role: String,
+        /// Print the link instead of sending a mail
+        #[arg(long)]
+        print_link: bool,
+    },
     /// Disable a user, and permanently revoke the sign-in token, all sessions and all API keys of the account. Fails if
     /// the account has issued keys
     Disable {
@@ -131,6 +144,7 @@ pub(super) async fn user(settings: &Settings, command: UserCommand, output: Outp
         UserCommand::SetPassword { email, keep_keys } => set_password(service, &email, !keep_keys, output).await,
         UserCommand::ResetLink(EmailArg { email }) => reset_link(service, &email, output).await,
         UserCommand::VerifyEmail(EmailArg { email }) => verify_email(service, &email, output).await,
+        UserCommand::Invite { email, role, print_link } => invite(service, &email, &role, print_link, output).await,
         UserCommand::Disable { email, yes } => {
             if !yes {
                 confirm(service, &email, AccountEnd::Disabled).await?;
@@ -314,6 +328,26 @@ async fn verify_email(service: &Service, email: &str, output: Output) -> Outcome
     let changed = service.mark_email_verified(RequestContext::command_line(), user.id).await.map_err(explain)?;
     let line = if changed { format!("verified {email}") } else { format!("{email} is verified already") };
     output.show(&json!({ "id": user.id.0, "verified": changed }), line)
+}
+
+async fn invite(service: &Service, email: &str, role: &str, print_link: bool, output: Output) -> Outcome {
+    let delivery = match service.sends_mail() && !print_link {
+        true => InvitationDelivery::Mail,
+        false => InvitationDelivery::Link,
+    };
+    let invited = service.invite(RequestContext::command_line(), email, Some(role), delivery).await;
+    let (invitation, link) = invited.map_err(explain)?;
+    let (id, expires_at) = (invitation.id.0, invitation.expires_at);
+    match link.map(Link::reveal) {
+        Some(link) => {
+            eprintln!("latchkey: the link is valid until {expires_at}, and works once");
+            output.show(&json!({ "id": id, "expires_at": expires_at, "link": link }), &link)
+        }
+        None => {
+            let line = format!("invited {email} until {expires_at}; a running server sends the mail");
+            output.show(&json!({ "id": id, "expires_at": expires_at }), line)
+        }
+    }
 }
 
 async fn delete(service: &Service, email: &str, output: Output) -> Outcome {

@@ -11,6 +11,7 @@ use crate::db::cached::Cached;
 use crate::db::engine::connection::Conn;
 use crate::db::engine::connection::{all_locked, on_backend, one_locked};
 use crate::db::schema::users;
+use crate::domain::email::EmailAddress;
 use crate::domain::id::{KeyId, UserId};
 use crate::domain::mail::Language;
 use crate::domain::password::PasswordHash;
@@ -265,6 +266,21 @@ pub fn set_password(conn: &mut Conn, id: UserId, hash: &PasswordHash, now: Times
         .set((users::hashed_password.eq(hash.as_str()), users::updated_at.eq(now.naive())))
         .execute(conn)?;
     Ok(())
+}
+
+/// Ends a change of the e-mail address that is pending.
+pub fn end_email_change(conn: &mut Conn, id: UserId) -> Result<(), AppError> {
+    diesel::update(users::table.find(id.0)).set(users::pending_email.eq(None::<String>)).execute(conn)?;
+    Ok(())
+}
+
+/// Sets the e-mail address of a user, which is verified, and ends a change that is pending. Returns the new row; `None` if
+/// the address is in use.
+pub fn set_email(conn: &mut Conn, id: UserId, email: &EmailAddress, now: Timestamp) -> Result<Option<User>, AppError> {
+    set_verified(conn, id, Some(now))?;
+    end_email_change(conn, id)?;
+    let (email, email_key) = (Some(email.as_given()), Some(email.key()));
+    update(conn, id, &UserChange { email, email_key, ..UserChange::none(now) })
 }
 
 /// Sets when the user proved to receive mails at the address.

@@ -5,7 +5,7 @@ use actix_web_httpauth::middleware::HttpAuthentication;
 use paperclip::actix::web::{self, ServiceConfig};
 
 use crate::config::Settings;
-use crate::http::account::{me, password_reset, users, verification};
+use crate::http::account::{email_change, invitations, me, password_reset, users, verification};
 use crate::http::forward_auth::authz;
 use crate::http::key::{issued, own};
 use crate::http::openapi::Document;
@@ -30,6 +30,7 @@ fn resources() -> Vec<Resource> {
         own::resource(),
         issued::resource(),
         users::resource(),
+        invitations::resource(),
         audit::resource(),
         stats::resource(),
         page::resource(),
@@ -70,6 +71,8 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(web::resource("/password-reset/confirm").route(web::post().to(password_reset::confirm)))
         .service(web::resource("/email-verification").route(web::post().to(verification::request)))
         .service(web::resource("/email-verification/confirm").route(web::post().to(verification::confirm)))
+        .service(web::resource("/email-change/confirm").route(web::post().to(email_change::confirm)))
+        .service(web::resource("/email-change/undo").route(web::post().to(email_change::undo)))
         .service(web::resource("/registration/confirm").route(web::post().to(verification::confirm_registration)))
         .service(web::resource("/revoke").wrap(client_or_anonymous()).route(web::post().to(revoke::revoke)))
         .service(web::resource("/introspect").wrap(client()).route(web::post().to(introspect::introspect)))
@@ -120,6 +123,17 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
                 .wrap(guard())
                 .route(web::get().to(users::list))
                 .route(web::post().to(users::create)),
+        )
+        .service(web::resource("/invitations/accept").route(web::post().to(invitations::accept)))
+        .service(
+            web::resource("/users/invitations")
+                .wrap(guard())
+                .route(web::get().to(invitations::list))
+                .route(web::post().to(invitations::create)),
+        )
+        .service(web::resource("/users/invitations/{id}").wrap(guard()).route(web::delete().to(invitations::revoke)))
+        .service(
+            web::resource("/users/invitations/{id}/resend").wrap(guard()).route(web::post().to(invitations::resend)),
         )
         .service(
             web::resource("/users/{id}")

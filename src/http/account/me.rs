@@ -12,7 +12,7 @@ use crate::http::resource::{EXAMPLE_PASSWORD, Resource};
 use crate::http::wire::body::Json;
 use crate::http::wire::cookie;
 use crate::http::wire::error::HttpError;
-use crate::http::wire::reply::{NoContent, NoContentWith, Reply};
+use crate::http::wire::reply::{NoContent, NoContentWith, OkOrAccepted, Reply};
 use crate::service::Service;
 use crate::service::account::me::AccountEdit;
 
@@ -51,6 +51,8 @@ pub struct AccountPatch {
     website: Option<String>,
     /// Language of mails to you
     language: Option<String>,
+    /// Whether you get mails about sign-ins after failed ones and from new networks
+    sign_in_notices: Option<bool>,
     /// The current password; required to change the e-mail address
     current_password: Option<String>,
 }
@@ -80,18 +82,24 @@ pub async fn read(service: web::Data<Service>, permit: Permit<IsUser>) -> Result
 ///
 /// Changes the given fields of your account; requires a session or a full sign-in token.
 ///
-/// The response is the changed account. A new e-mail address also requires the current password. A sign-in token is
-/// full if the sign-in requested no scopes.
+/// The response is the changed account. A sign-in token is full if the sign-in requested no scopes.
+///
+/// A new e-mail address also requires the current password. If the server sends mails, the response is then 202 for every
+/// address: the address is `pending_email` until the link in the mail to it is confirmed. The present address ends a change
+/// that is pending.
 #[api_v2_operation(operation_id = "editMe", tags("My account"))]
 pub async fn edit(
     service: web::Data<Service>,
     permit: Permit<ManageAccount>,
     body: Json<AccountPatch>,
-) -> Result<Reply<UserResponse>, HttpError> {
-    let AccountPatch { name, surname, email, website, language, current_password } = body.0;
+) -> Result<OkOrAccepted<UserResponse>, HttpError> {
+    let AccountPatch { name, surname, email, website, language, sign_in_notices, current_password } = body.0;
     let current_password = current_password.map(Password::new);
-    let edit = AccountEdit { name, surname, email, website, language, current_password };
-    Ok(Reply::new(service.edit_account(permit.0, edit).await?.into()))
+    let sends_link = email.is_some();
+    let edit = AccountEdit { name, surname, email, website, language, sign_in_notices, current_password };
+    let user = service.edit_account(permit.0, edit).await?;
+    let is_pending = sends_link && user.pending_email.is_some();
+    Ok(OkOrAccepted { body: user.into(), is_pending })
 }
 
 /// Change my password

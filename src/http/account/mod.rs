@@ -1,5 +1,7 @@
 //! The endpoints for user accounts: the caller's own account, registration and administration.
 
+pub mod email_change;
+pub mod invitations;
 pub mod me;
 pub mod password_reset;
 pub mod users;

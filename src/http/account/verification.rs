@@ -21,6 +21,7 @@ pub(crate) fn resource() -> Resource {
         bodies: vec![
             ("EmailVerificationRequest", json!({ "email": { "maxLength": email::MAX_LENGTH, "format": "email" } })),
             ("EmailVerificationConfirmRequest", json!({ "secret": secret })),
+            ("EmailChangeConfirmRequest", json!({ "secret": secret })),
             (
                 "RegistrationConfirmRequest",
                 json!({
@@ -32,6 +33,7 @@ pub(crate) fn resource() -> Resource {
         examples: vec![
             ("EmailVerificationRequest", json!({ "email": EXAMPLE_EMAIL })),
             ("EmailVerificationConfirmRequest", json!({ "secret": example_secret("lkm") })),
+            ("EmailChangeConfirmRequest", json!({ "secret": example_secret("lkm") })),
             ("RegistrationConfirmRequest", json!({ "secret": example_secret("lkm"), "password": EXAMPLE_PASSWORD })),
         ],
         ..Resource::default()

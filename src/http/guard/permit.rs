@@ -104,6 +104,9 @@ pub struct Registrant(pub RequestContext);
 /// The context of a request for a mail from any caller, if the server sends mails.
 pub struct MailRequester(pub RequestContext);
 
+/// Whether the server sends mails. Rejects every request otherwise.
+pub struct MailSender;
+
 impl<P: Permission> FromRequest for Permit<P> {
     type Error = HttpError;
     type Future = Ready<Result<Self, HttpError>>;
@@ -186,12 +189,24 @@ impl FromRequest for MailRequester {
 
     /// Completes at once, like [`Permit`]: without an SMTP server, the response does not depend on the body.
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let service = request.app_data::<web::Data<Service>>();
-        ready(match service.is_some_and(|service| service.sends_mail()) {
-            true => Ok(Self(RequestContext::anonymous(client_info(request)))),
-            false => Err(HttpError::NotConfigured("mail.url")),
-        })
+        ready(require_mail(request).map(|()| Self(RequestContext::anonymous(client_info(request)))))
     }
+}
+
+impl FromRequest for MailSender {
+    type Error = HttpError;
+    type Future = Ready<Result<Self, HttpError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(require_mail(request).map(|()| Self))
+    }
+}
+
+/// Errors: [`HttpError::NotConfigured`] if the server sends no mails.
+fn require_mail(request: &HttpRequest) -> Result<(), HttpError> {
+    let service = request.app_data::<web::Data<Service>>();
+    let sends_mail = service.is_some_and(|service| service.sends_mail());
+    if sends_mail { Ok(()) } else { Err(HttpError::NotConfigured("mail.url")) }
 }
 
 /// The client of the request, which the edge has determined.
@@ -214,6 +229,10 @@ impl OperationModifier for Registrant {}
 impl Apiv2Schema for MailRequester {}
 
 impl OperationModifier for MailRequester {}
+
+impl Apiv2Schema for MailSender {}
+
+impl OperationModifier for MailSender {}
 
 impl<P: Permission> Apiv2Schema for Permit<P> {}
 

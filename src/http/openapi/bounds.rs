@@ -67,6 +67,11 @@ pub(crate) fn add_to_requests(document: &mut Value, settings: &Settings, resourc
         ),
         ("PasswordRequest", json!({ "current_password": current_password, "new_password": new_password })),
         ("PasswordResetConfirmRequest", json!({ "new_password": new_password })),
+        ("InvitationRequest", json!({ "role": { "enum": roles.names(), "default": BuiltInRole::Member.name() } })),
+        (
+            "InvitationAcceptRequest",
+            json!({ "name": name, "surname": surname, "website": website, "password": new_password }),
+        ),
         ("UserPatch", json!({ "role": { "enum": roles.names() } })),
         ("KeyCreateRequest", json!({ "name": key_name, "scopes": scopes, "expires_at": date_time })),
         ("KeyPatch", json!({ "name": key_name, "scopes": scopes, "expires_at": date_time })),

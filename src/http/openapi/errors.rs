@@ -154,10 +154,14 @@ fn error_statuses(path: &str, method: &str, operation: &Value, profile: StatusPr
     }
     match operation["operationId"].as_str().unwrap_or_default() {
         "claimKey" => statuses.extend([404, 409, 410]),
+        "createInvitation" => statuses.extend([404, 409]),
+        "acceptInvitation" => {
+            statuses.insert(410);
+        }
         "requestPasswordReset" | "requestEmailVerification" => {
             statuses.insert(404);
         }
-        "confirmPasswordReset" | "confirmEmailVerification" => {
+        "confirmPasswordReset" | "confirmEmailVerification" | "confirmEmailChange" | "undoEmailChange" => {
             statuses.insert(410);
         }
         "confirmRegistration" => statuses.extend([403, 410]),

@@ -173,6 +173,42 @@ impl OperationModifier for Accepted {
     }
 }
 
+/// A JSON body with the status 200, or 202 if a part of the change will be made later.
+pub struct OkOrAccepted<T> {
+    /// The body.
+    pub body: T,
+    /// Whether a part of the change will be made later.
+    pub is_pending: bool,
+}
+
+impl<T: Serialize> Responder for OkOrAccepted<T> {
+    type Body = BoxBody;
+
+    fn respond_to(self, request: &HttpRequest) -> HttpResponse<BoxBody> {
+        match self.is_pending {
+            true => Reply::<T, 202>::new(self.body).respond_to(request),
+            false => Reply::<T, 200>::new(self.body).respond_to(request),
+        }
+    }
+}
+
+impl<T: Apiv2Schema> Apiv2Schema for OkOrAccepted<T> {
+    fn name() -> Option<String> {
+        T::name()
+    }
+
+    fn raw_schema() -> DefaultSchemaRaw {
+        T::raw_schema()
+    }
+}
+
+impl<T: Apiv2Schema> OperationModifier for OkOrAccepted<T> {
+    fn update_response(operation: &mut DefaultOperationRaw) {
+        Reply::<T, 200>::update_response(operation);
+        Reply::<T, 202>::update_response(operation);
+    }
+}
+
 /// 201 with the created object, or 202 without a body.
 pub enum CreatedOrAccepted<T> {
     /// The object was created.

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use validator::{Validate, ValidationError};
 
+use crate::db::mail::secrets;
 use crate::db::users::{self, UserChange};
 use crate::db::{sessions, sign_in_failures};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::SessionId;
-use crate::domain::mail::{Language, MailKind};
+use crate::domain::mail::{Language, LinkPurpose, MailKind};
 use crate::domain::password::{Password, PasswordHash};
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::user::User;
 use crate::error::{AppError, FieldError};
 use crate::service::Service;
+use crate::service::account::email_change::request_email_change;
 use crate::service::account::registration::{check_email_domain, email_taken};
 use crate::service::account::users::{check_email, check_not_own_name, end_credentials_after_new_password};
 use crate::service::audit::change::Change;
@@ -42,12 +44,15 @@ pub struct AccountEdit {
     pub website: Option<String>,
     /// The code of the language of mails to the user.
     pub language: Option<String>,
+    /// Whether the user gets notices about sign-ins.
+    pub sign_in_notices: Option<bool>,
     /// Current password. Required to change the e-mail.
     pub current_password: Option<Password>,
 }
 
 fn require_a_change(edit: &AccountEdit) -> Result<(), ValidationError> {
-    if [&edit.name, &edit.surname, &edit.email, &edit.website, &edit.language].iter().all(|field| field.is_none()) {
+    let texts = [&edit.name, &edit.surname, &edit.email, &edit.website, &edit.language];
+    if texts.iter().all(|field| field.is_none()) && edit.sign_in_notices.is_none() {
         return Err(ValidationError::new("missing").with_message("Send at least one field to change.".into()));
     }
     Ok(())
@@ -70,7 +75,8 @@ impl Service {
     }
 
     /// Changes the caller's own data. A new e-mail requires the current password, and one of
-    /// `registration.email_domains`.
+    /// `registration.email_domains`. If mails are sent, it changes when its owner has confirmed it; until then it is the
+    /// pending e-mail of the returned user. The present one as the new one ends a change that is pending.
     ///
     /// Errors: [`AppError::Invalid`] names each bad field, [`AppError::Conflict`] an e-mail that is taken,
     /// [`AppError::Forbidden`] a wrong password.
@@ -104,35 +110,49 @@ impl Service {
             None => None,
         };
         let (lockout, confirmation) = (self.limits.lockout(), confirmed.as_ref().map(PasswordConfirmation::matched));
-        let domains = self.registration.email_domains.clone();
+        let (domains, mail) = (self.registration.email_domains.clone(), self.mail.clone());
         let changed = self.trail.change(context, Event::of(Action::EditUser).on(Target::User(user)), move |change| {
             let before = confirmed_row(change, lockout, confirmation.as_ref())?;
-            if let Some(email) = email.as_ref().filter(|email| email.key() != before.email_key) {
-                check_email_domain(email, &domains)?;
+            let new = email.as_ref().filter(|email| email.key() != before.email_key);
+            new.map_or(Ok(()), |email| check_email_domain(email, &domains))?;
+            let pending = new.filter(|_| mail.is_configured());
+            if let Some(email) = pending {
+                request_email_change(change, &mail, &before, email)?;
+            } else if email.is_some() {
+                users::end_email_change(change.conn, user)?;
+                secrets::delete_of(change.conn, user, LinkPurpose::EmailChange)?;
             }
+            let email = email.as_ref().filter(|_| pending.is_none());
             let after = users::update(
                 change.conn,
                 user,
                 &UserChange {
                     name: edit.name.as_deref(),
                     surname: edit.surname.as_deref(),
-                    email: email.as_ref().map(EmailAddress::as_given),
-                    email_key: email.as_ref().map(EmailAddress::key),
+                    email: email.map(EmailAddress::as_given),
+                    email_key: email.map(EmailAddress::key),
+                    pending_email: pending.map(EmailAddress::as_given),
                     website: edit.website.as_deref(),
                     locale: language.map(Language::code),
+                    sign_in_notices: edit.sign_in_notices,
                     ..UserChange::none(change.now)
                 },
             )?
             .ok_or_else(email_taken)?;
-            if before.email_key != after.email_key {
+            let is_other = before.email_key != after.email_key;
+            if is_other {
                 sign_in_failures::delete(change.conn, account_of(&after))?;
+                users::set_verified(change.conn, user, None)?;
             }
+            let after = users::User { email_verified_at: after.email_verified_at.filter(|_| !is_other), ..after };
             let fields = [
                 ("name", before.name != after.name),
                 ("surname", before.surname != after.surname),
                 ("email", before.email != after.email),
                 ("website", before.website != after.website),
+                ("pending_email", before.pending_email != after.pending_email),
                 ("language", before.locale != after.locale),
+                ("sign_in_notices", before.sign_in_notices != after.sign_in_notices),
             ];
             change.record(|event| event.changed_where(fields))?;
             lockout::with_stop(change.conn, lockout, after, change.now)

@@ -1,5 +1,7 @@
 //! Accounts: the caller's own account, and the management of all users.
 
+pub mod email_change;
+pub mod invitations;
 pub mod me;
 pub mod owned;
 pub mod password_reset;

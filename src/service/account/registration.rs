@@ -153,7 +153,7 @@ impl Service {
     }
 
     /// Validates a registration and returns its e-mail address. Errors: all bad fields at once, with `role_error`.
-    fn check_registration(
+    pub(super) fn check_registration(
         &self,
         registration: &Registration,
         domains: Option<&EmailDomains>,

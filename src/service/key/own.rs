@@ -9,6 +9,7 @@ use crate::db::{Conn, issue_requests, users};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::id::{KeyId, UserId};
 use crate::domain::key::Key;
+use crate::domain::mail::MailKind;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::error::{AppError, FieldError};
 use crate::service::Service;
@@ -88,6 +89,7 @@ impl Service {
         self.limits.throttle().count_key(owner)?;
         let repeatable =
             RepeatableRequest::new("create", owner, idempotency_key, &json!(request.canonical()).to_string());
+        let mail = self.mail.clone();
         let created = self.trail.change(context, Event::of(Action::CreateKey).owned_by(owner), move |change| {
             may_grant(change, &terms)?;
             if let Some(repeatable) = &repeatable
@@ -132,6 +134,9 @@ impl Service {
             }
             change.set_target(Target::Key(key.id));
             change.record(|event| event.detail(terms.grant.to_string()))?;
+            if let Some(user) = change.caller_row.take() {
+                mail.notify(change, MailKind::KeyCreated, &user)?;
+            }
             Ok(FreshKey { key: key.into(), secret })
         });
         created.await

@@ -25,8 +25,8 @@ use crate::service::limits::attempts::AttemptGuard;
 
 /// Minimum number of seconds from the first failure to the one that stops an account, whatever the settings.
 const MIN_STOP_SECONDS: i64 = 3_600;
-/// Maximum number of known networks per user.
-pub(crate) const NETWORKS_MAX: i64 = 20;
+/// Maximum number of known networks per user, with the places of its notices.
+pub(crate) const NETWORKS_MAX: i64 = 40;
 /// Seconds after which a sign-in from a known network updates the time of that network.
 const NETWORK_RENEWED_AFTER: i64 = 86_400;
 
@@ -140,6 +140,11 @@ pub(crate) struct LockoutState {
 }
 
 impl LockoutState {
+    /// Whether the user has signed in from this network before.
+    pub(crate) fn is_known_network(&self) -> bool {
+        self.seen_at.is_some()
+    }
+
     /// The state of any account if limits are off.
     pub(crate) fn without_limits(account: Digest) -> Self {
         Self { counted_as: account, seen_at: None, failures: 0, reason: None }
@@ -171,20 +176,30 @@ pub(crate) fn account_of(user: &users::User) -> Digest {
     Digest::of(&user.email_key)
 }
 
+/// The outcome of a failed attempt.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct CountedFailure {
+    /// The name of the reason for which the failure does not count.
+    pub(crate) reason: Option<&'static str>,
+    /// Whether this failure stops the account.
+    pub(crate) stops: bool,
+}
+
 /// Counts a failure, unless the attempt is rejected by a delay or stop; other attempts may have failed since it began.
-/// Returns the name of the reason if the failure does not count. The work is the same in both cases, so its time
+/// The work is the same in both cases, so its time
 /// reveals nothing.
 pub(crate) fn count_failure(
     conn: &mut Conn,
     policy: LockoutPolicy,
     state: LockoutState,
     now: Timestamp,
-) -> Result<Option<&'static str>, AppError> {
+) -> Result<CountedFailure, AppError> {
     let before = sign_in_failures::lock(conn, state.counted_as, now)?;
     let reason = state.reason.or_else(|| policy.reason(before, now));
     let after = if reason.is_some() { before } else { policy.after_failure(before, now) };
     sign_in_failures::store(conn, state.counted_as, after)?;
-    Ok(reason.map(LockoutReason::name))
+    let stops = reason.is_none() && policy.reason(after, now) == Some(LockoutReason::Stopped);
+    Ok(CountedFailure { reason: reason.map(LockoutReason::name), stops })
 }
 
 /// Reads the state of the account for an attempt at `now`.

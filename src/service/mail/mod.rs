@@ -7,13 +7,15 @@ mod queue;
 mod smtp;
 mod templates;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::delivery::Delivery;
 use self::links::Links;
+use crate::clock::Timestamp;
 use crate::db::mail::Subject;
 use crate::db::mail::outbox::{self, NewIntent};
-use crate::db::users;
+use crate::db::{Conn, users};
 use crate::domain::mail::{Language, MailKind};
 use crate::error::AppError;
 use crate::service::audit::change::Change;
@@ -34,6 +36,13 @@ pub(crate) struct Recipient<'a> {
     pub(crate) address: Option<&'a str>,
     /// What the mail is about, if it is known.
     pub(crate) subject: Option<Subject>,
+}
+
+impl<'a> Recipient<'a> {
+    /// The holder of an address, if it has one.
+    pub(crate) fn unknown(address_key: &'a str) -> Self {
+        Self { address_key, address: None, subject: None }
+    }
 }
 
 impl Mail {
@@ -64,7 +73,7 @@ impl Mail {
     /// Requests a mail for an address that may belong to no account. The work does not depend on that. Does nothing if
     /// no SMTP server is set.
     pub(crate) fn request(&self, change: &mut Change<'_>, kind: MailKind, address_key: &str) -> Result<(), AppError> {
-        self.send(change, kind, &Recipient { address_key, address: None, subject: None })
+        self.send(change, kind, &Recipient::unknown(address_key))
     }
 
     /// Requests a mail to a user, unless the user has turned off such mails. Does nothing if no SMTP server is set.
@@ -83,18 +92,27 @@ impl Mail {
         kind: MailKind,
         recipient: &Recipient<'_>,
     ) -> Result<(), AppError> {
+        let client = change.client();
+        self.store(change.conn, kind, recipient, client, change.now)?;
+        let delivery = Arc::clone(&self.delivery);
+        change.after_commit(move || delivery.wake());
+        Ok(())
+    }
+
+    /// As [`send`](Self::send), in a transaction that records a failure. The task finds the mail within seconds.
+    pub(crate) fn store(
+        &self,
+        conn: &mut Conn,
+        kind: MailKind,
+        recipient: &Recipient<'_>,
+        client: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<(), AppError> {
         if !self.is_configured() {
             return Ok(());
         }
         let Recipient { address_key, address, subject } = *recipient;
-        let client = change.client().map(|client| client.to_string());
-        outbox::insert(
-            change.conn,
-            &NewIntent { kind: kind.name(), address_key, address, subject, client },
-            change.now,
-        )?;
-        let delivery = Arc::clone(&self.delivery);
-        change.after_commit(move || delivery.wake());
-        Ok(())
+        let client = client.map(|client| client.to_string());
+        outbox::insert(conn, &NewIntent { kind: kind.name(), address_key, address, subject, client }, now)
     }
 }

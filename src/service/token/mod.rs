@@ -2,5 +2,6 @@
 
 pub mod end;
 pub mod introspect;
+mod notices;
 pub mod revoke;
 pub mod sign_in;

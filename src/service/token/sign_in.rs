@@ -15,8 +15,10 @@ use crate::error::{AppError, Denial, FieldError, Reason};
 use crate::service::Service;
 use crate::service::audit::change::Change;
 use crate::service::identity::resolve::token_level;
-use crate::service::limits::lockout::{self, Attempt, AttemptedAccount};
+use crate::service::limits::lockout::{self, Attempt, AttemptedAccount, CountedFailure};
 use crate::service::limits::throttle::RateLimit;
+use crate::service::mail::Recipient;
+use crate::service::token::notices;
 
 /// How many times a sign-in is tried if the stored hash changes during it.
 const MAX_ATTEMPTS: usize = 3;
@@ -96,15 +98,24 @@ impl Service {
         &self,
         context: &RequestContext,
         attempt: Attempt,
+        address: Option<String>,
         event: Event,
         error: AppError,
     ) -> AppError {
         // A limit of the client takes effect at the next attempt, so that this response does not depend on it.
         let _ = self.limits.throttle().count(RateLimit::FailedSignIn, context.client_info.client);
-        let (policy, state) = (self.limits.lockout(), attempt.state);
-        let count = move |conn: &mut Conn, now| match policy {
-            None => Ok(None),
-            Some(policy) => lockout::count_failure(conn, policy, state, now),
+        let (policy, state, mail) = (self.limits.lockout(), attempt.state, self.mail.clone());
+        let client = context.client_info.client;
+        let count = move |conn: &mut Conn, now| {
+            let counted = match policy {
+                None => CountedFailure::default(),
+                Some(policy) => lockout::count_failure(conn, policy, state, now)?,
+            };
+            if let Some(address) = address.filter(|_| counted.stops) {
+                // The same write for an account that does not exist.
+                mail.store(conn, MailKind::AccountStopped, &Recipient::unknown(&address), client, now)?;
+            }
+            Ok(counted.reason)
         };
         self.trail.record_account_failure(context, attempt.account, event, error, count).await
     }
@@ -175,6 +186,7 @@ impl Service {
         self.passwords.admit(client).await?;
         let _client_attempt = self.limits.begin_client_attempt(client).await?;
         let email = EmailAddress::parse(username);
+        let address = email.as_ref().map(|email| email.key().to_owned());
         let find =
             move |conn: &mut Conn| email.map_or(Ok(None), |email| users::find_by_email_evenly(conn, email.key()));
         let user = self.db.read(find).await?;
@@ -192,7 +204,7 @@ impl Service {
         let Some(user) = user.filter(|user| is_accepted && user.disabled_at.is_none()) else {
             let event = attempt.reason().map_or(event.clone(), |reason| event.detail(reason.name()));
             let error = AppError::Unauthenticated(Reason::BadPassword);
-            return Err(self.failed_sign_in(&context, attempt, event, error).await);
+            return Err(self.failed_sign_in(&context, attempt, address, event, error).await);
         };
         let renewed = match self.passwords.is_outdated(&user.hashed_password) {
             // If the hashing queue is full, the next sign-in renews the hash.
@@ -201,7 +213,7 @@ impl Service {
         };
 
         let (unverified, user_id) = (context.clone(), user.id);
-        let require_verified = self.settings.require_verified_email;
+        let (require_verified, mail) = (self.settings.require_verified_email, self.mail.clone());
         let stored = self.trail.change(context, event, move |change| {
             // No row was locked during hashing: the user may have changed or been deleted, and parallel attempts may
             // have failed. Checking again ensures that parallel requests give no extra password guesses.
@@ -228,6 +240,7 @@ impl Service {
                     return Err(AppError::Unauthenticated(Reason::BadPassword));
                 }
             };
+            notices::request(change, &mail, &current, &state)?;
             if lockout.is_some() {
                 lockout::record_success(change.conn, user.id, attempted, state, change.now)?;
             }
@@ -292,7 +305,8 @@ impl Service {
         }
         let event = Event::of(Action::SignIn).on(Target::User(user));
         let event = attempt.reason().map_or(event.clone(), |reason| event.detail(reason.name()));
-        Err(self.failed_sign_in(context, attempt, event, wrong_password()).await)
+        let address = Some(found.email_key);
+        Err(self.failed_sign_in(context, attempt, address, event, wrong_password()).await)
     }
 }
 
