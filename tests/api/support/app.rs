@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use latchkey::clock::Clock;
-use latchkey::config::{Settings, StatusProfile};
+use latchkey::config::{Settings, StartTls, StatusProfile};
 use latchkey::http::ServerHandle;
 use latchkey::server::Server;
 use latchkey::service::Service;
@@ -56,6 +56,9 @@ impl Profile {
 /// The setting `auth.api_key_token` of each server.
 pub const STATIC_KEY: &str = "static-key-of-the-test-suite-0123456789";
 
+/// The setting `links.url` of each server.
+pub const LINK_PAGE: &str = "https://auth.example.org/console/";
+
 /// A running server. Dereferences to a [`Client`] of it; stops when dropped.
 pub struct App {
     pub address: SocketAddr,
@@ -92,12 +95,17 @@ impl App {
         settings.auth.api_key_token = STATIC_KEY.into();
         // All tests share one client address.
         settings.limits.enabled = false;
+        // Nothing listens there: mails are requested, and are not sent.
+        settings.mail.url = "smtp://127.0.0.1:9".to_owned().try_into().unwrap();
+        settings.mail.starttls = StartTls::None;
+        settings.mail.from = "Latchkey <no-reply@example.org>".to_owned().try_into().unwrap();
+        settings.links.url = LINK_PAGE.to_owned();
         change(&mut settings);
         let clock = Clock::default();
         let server = Server::start(&settings, clock.clone()).await.expect("the server starts");
         let (address, handle, service) = (server.address(), server.handle(), server.service());
         tokio::spawn(server.run());
-        let client = Client::new(&format!("http://{address}"));
+        let client = Client::new(&format!("http://{address}")).with_database(&database.url);
         Some(Self { address, clock, expected: profile.expected(), service, handle, client, database })
     }
 

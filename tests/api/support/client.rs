@@ -3,6 +3,8 @@
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
+use super::database::Database;
+
 /// The cookie of a session.
 pub const SESSION_COOKIE: &str = "__Host-latchkey";
 /// The password of all users that tests register.
@@ -32,13 +34,25 @@ impl Credential {
 pub struct Client {
     url: String,
     http: reqwest::Client,
+    /// The URL of the database, if the test may write to it.
+    database: Option<String>,
 }
 
 impl Client {
     /// A client of the server at `url`, such as `http://127.0.0.1:8080`.
     pub fn new(url: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { url: url.to_owned(), http }
+        Self { url: url.to_owned(), http, database: None }
+    }
+
+    /// States the URL of the database of the server.
+    pub fn with_database(self, url: &str) -> Self {
+        Self { database: Some(url.to_owned()), ..self }
+    }
+
+    /// The database of the server; `None` if the test may not write to it.
+    pub fn database(&self) -> Option<Database> {
+        self.database.as_deref().map(Database::at)
     }
 
     /// The URL of a path.

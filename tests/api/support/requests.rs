@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::Value;
 
 use super::client::{Answer, Client, Credential, PASSWORD, Request};
+use super::links::store_link;
 
 /// The kind of caller to which a route returns a 2xx status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub enum Body {
 /// object of the request, or an empty text; and the body.
 ///
 /// The path and the body can contain members of the created object: `{id}`, `{key}`, `{claim}`. Other placeholders are
-/// `{unique}` (a new number), `{email}` ([`Callers::email`]), `{member}` (the e-mail address of [`Callers::member`]) and
+/// `{unique}` (a new number), `{link:PURPOSE}` (the secret of a new link with this purpose), `{email}` ([`Callers::email`]), `{member}` (the e-mail address of [`Callers::member`]) and
 /// `{password}` (the password of every user).
 pub type Entry = (&'static str, CallerKind, &'static str, Body);
 
@@ -54,6 +55,14 @@ pub const REQUESTS: &[Entry] = {
         ("POST /session", Anonymous, "", Json(r#"{"email": "{member}", "password": "{password}"}"#)),
         ("GET /session", InSession, "", None),
         ("DELETE /session", Anonymous, "", None),
+        ("POST /password-reset", Anonymous, "", Json(r#"{"email": "{email}"}"#)),
+        ("POST /password-reset/confirm", Anonymous, "", Json(r#"{"secret": "{link:password_reset}", "new_password": "{password}"}"#)),
+        ("POST /email-verification", Anonymous, "", Json(r#"{"email": "{email}"}"#)),
+        ("POST /email-verification/confirm", Anonymous, "", Json(r#"{"secret": "{link:email_verification}"}"#)),
+        ("POST /email-change/confirm", Anonymous, "", Json(r#"{"secret": "{link:email_change}"}"#)),
+        ("POST /email-change/undo", Anonymous, "", Json(r#"{"secret": "{link:email_undo}"}"#)),
+        ("POST /registration/confirm", Anonymous, "", Json(r#"{"secret": "{link:registration}", "password": "{password}"}"#)),
+        ("POST /invitations/accept", Anonymous, "", Json(r#"{"secret": "{link:invitation}", "name": "Adaline", "surname": "Lovelace", "website": "", "password": "{password}"}"#)),
         ("POST /revoke", Anonymous, "", Form(&[("token", "lkt_unknown")])),
         ("POST /introspect", Admin, "", Form(&[("token", "lkt_unknown")])),
         ("GET /authz", Member, "", None),
@@ -86,6 +95,10 @@ pub const REQUESTS: &[Entry] = {
         ("PATCH /users/{id}", Admin, "POST /register", Json(r#"{"role": "auditor", "disabled": true}"#)),
         ("DELETE /users/{id}", Admin, "POST /register", None),
         ("DELETE /users/{id}/token", Admin, "POST /register", None),
+        ("GET /users/invitations", Admin, "POST /users/invitations", None),
+        ("POST /users/invitations", Admin, "", Json(r#"{"email": "invited{unique}@example.org", "role": "member"}"#)),
+        ("DELETE /users/invitations/{id}", Admin, "POST /users/invitations", None),
+        ("POST /users/invitations/{id}/resend", Admin, "POST /users/invitations", None),
         ("GET /audit", Admin, "", None),
         ("GET /stats", Admin, "", None),
 
@@ -179,6 +192,11 @@ impl Callers<'_> {
             Body::None => request,
             Body::Json(text) => {
                 let mut text = fill(text, object, self.email);
+                if let Some((_, rest)) = text.split_once("{link:") {
+                    let purpose = rest.split_once('}').unwrap().0.to_owned();
+                    let secret = store_link(self.client, &purpose).await;
+                    text = text.replace(&format!("{{link:{purpose}}}"), &secret);
+                }
                 if text.contains("{member}") {
                     text = text.replace("{member}", &self.member_email().await);
                 }

@@ -1,0 +1,292 @@
+//! An SMTP server for tests: it keeps mails in memory, and can refuse them, be silent, or cut connections.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use latchkey::config::Settings;
+use mail_parser::MessageParser;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::app::LINK_PAGE;
+
+/// How the server behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Accepts every mail.
+    Accept,
+    /// Answers this to `RCPT TO`.
+    Reply(&'static str),
+    /// Answers this to a mail after its data.
+    ReplyToData(&'static str),
+    /// Accepts connections and says nothing.
+    Silent,
+    /// Closes the connection within the data.
+    CutInData,
+    /// Keeps the mail, and closes the connection without an answer.
+    CutAfterData,
+    /// Requires this user and password, in base64 of `AUTH PLAIN`.
+    Authenticate(&'static str),
+}
+
+/// A mail that the server has received.
+#[derive(Clone, Debug)]
+pub struct ReceivedMail {
+    /// The address in `MAIL FROM`.
+    pub from: String,
+    /// The address in `RCPT TO`.
+    pub to: String,
+    /// The headers and the body as received.
+    pub raw: String,
+    pub subject: String,
+    pub text: String,
+    pub html: String,
+    /// Whether the connection was encrypted.
+    pub encrypted: bool,
+}
+
+impl ReceivedMail {
+    /// The value of a header; empty if there is none.
+    pub fn header(&self, name: &str) -> String {
+        let message = MessageParser::default().parse(self.raw.as_bytes()).unwrap();
+        message.header_raw(name).unwrap_or_default().trim().to_owned()
+    }
+
+    /// The link, which is alone on its line.
+    pub fn link(&self) -> &str {
+        let links: Vec<&str> = self.text.lines().filter(|line| line.starts_with(LINK_PAGE)).collect();
+        let [link] = links.as_slice() else { panic!("one link in {self:?}") };
+        link
+    }
+
+    /// The secret of the link.
+    pub fn secret(&self) -> &str {
+        self.link().rsplit_once('/').unwrap().1
+    }
+}
+
+/// The server. It stops when it is dropped.
+pub struct SmtpServer {
+    pub address: SocketAddr,
+    state: Arc<State>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+struct State {
+    behaviour: Mutex<Behaviour>,
+    mails: Mutex<Vec<ReceivedMail>>,
+    connections: Mutex<usize>,
+    tls: Option<TlsAcceptor>,
+}
+
+impl SmtpServer {
+    /// Starts a server without TLS.
+    pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Starts a server that requires STARTTLS if `tls` is set.
+    pub async fn start_with(tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            behaviour: Mutex::new(Behaviour::Accept),
+            mails: Mutex::default(),
+            connections: Mutex::default(),
+            tls,
+        });
+        let shared = Arc::clone(&state);
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                *shared.connections.lock().unwrap() += 1;
+                tokio::spawn(serve(stream, Arc::clone(&shared)));
+            }
+        });
+        Self { address, state, task }
+    }
+
+    /// Makes a server send its mails here.
+    pub fn configure(&self, settings: &mut Settings) {
+        settings.mail.url = format!("smtp://{}", self.address).try_into().unwrap();
+        settings.mail.connect_timeout = 1;
+        settings.mail.send_timeout = 1;
+    }
+
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.state.behaviour.lock().unwrap() = behaviour;
+    }
+
+    pub fn mails(&self) -> Vec<ReceivedMail> {
+        self.state.mails.lock().unwrap().clone()
+    }
+
+    /// The number of connections so far.
+    pub fn connections(&self) -> usize {
+        *self.state.connections.lock().unwrap()
+    }
+
+    /// Waits until `number` mails have arrived, and returns all.
+    pub async fn wait_for(&self, number: usize) -> Vec<ReceivedMail> {
+        for _ in 0..400 {
+            let mails = self.mails();
+            if mails.len() >= number {
+                return mails;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("{number} mails are expected: {:#?}", self.mails());
+    }
+
+    /// Waits for a mail with this subject to `to`, and returns the newest.
+    pub async fn wait_for_mail(&self, to: &str, subject: &str) -> ReceivedMail {
+        for _ in 0..400 {
+            let mails = self.mails();
+            if let Some(mail) = mails.iter().rev().find(|mail| mail.to == to && mail.subject == subject) {
+                return mail.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("a mail {subject:?} to {to} is expected: {:#?}", self.mails());
+    }
+}
+
+impl Drop for SmtpServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(stream: TcpStream, state: Arc<State>) {
+    let behaviour = state.behaviour.lock().unwrap().clone();
+    if behaviour == Behaviour::Silent {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        return;
+    }
+    let mut session = Session::new(stream, &state, behaviour, false);
+    session.say("220 test ESMTP").await;
+    if session.converse().await
+        && let Some(acceptor) = &state.tls
+    {
+        let (stream, behaviour) = (session.stream.into_inner(), session.behaviour);
+        if let Ok(stream) = acceptor.accept(stream).await {
+            Session::new(stream, &state, behaviour, true).converse().await;
+        }
+    }
+}
+
+struct Session<'s, S> {
+    stream: BufReader<S>,
+    state: &'s State,
+    behaviour: Behaviour,
+    encrypted: bool,
+    from: String,
+    to: String,
+    authenticated: bool,
+}
+
+impl<'s, S: AsyncRead + AsyncWrite + Unpin> Session<'s, S> {
+    fn new(stream: S, state: &'s State, behaviour: Behaviour, encrypted: bool) -> Self {
+        let stream = BufReader::new(stream);
+        Self { stream, state, behaviour, encrypted, from: String::new(), to: String::new(), authenticated: false }
+    }
+
+    async fn say(&mut self, text: &str) {
+        let _ = self.stream.get_mut().write_all(format!("{text}\r\n").as_bytes()).await;
+    }
+
+    async fn hear(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.stream.read_line(&mut line).await.ok()?;
+        (read > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// Talks until the client quits. Returns whether it continues with TLS.
+    async fn converse(&mut self) -> bool {
+        while let Some(line) = self.hear().await {
+            let command = line.to_ascii_uppercase();
+            if command.starts_with("EHLO") {
+                let offers_tls = self.state.tls.is_some() && !self.encrypted;
+                let starttls = if offers_tls { "250-STARTTLS\r\n" } else { "" };
+                self.say(&format!("250-test\r\n{starttls}250-AUTH PLAIN\r\n250 8BITMIME")).await;
+            } else if command == "STARTTLS" && self.state.tls.is_some() {
+                self.say("220 go ahead").await;
+                return true;
+            } else if let Some(given) = line.strip_prefix("AUTH PLAIN ") {
+                self.authenticated = self.behaviour == Behaviour::Authenticate("") || {
+                    matches!(&self.behaviour, Behaviour::Authenticate(expected) if *expected == given)
+                };
+                let reply = if self.authenticated { "235 welcome" } else { "535 5.7.8 wrong password" };
+                self.say(reply).await;
+            } else if command.starts_with("MAIL FROM:") {
+                let needs_password = matches!(self.behaviour, Behaviour::Authenticate(_)) && !self.authenticated;
+                let needs_tls = self.state.tls.is_some() && !self.encrypted;
+                self.from = address(&line);
+                self.say(if needs_password || needs_tls { "530 5.7.0 not allowed" } else { "250 ok" }).await;
+            } else if command.starts_with("RCPT TO:") {
+                self.to = address(&line);
+                let reply = if let Behaviour::Reply(reply) = self.behaviour { reply } else { "250 ok" };
+                self.say(reply).await;
+            } else if command == "DATA" {
+                self.say("354 go ahead").await;
+                if !self.receive().await {
+                    return false;
+                }
+            } else if command == "QUIT" {
+                self.say("221 bye").await;
+                return false;
+            } else {
+                self.say("250 ok").await;
+            }
+        }
+        false
+    }
+
+    /// Receives a mail. Returns whether the conversation continues.
+    async fn receive(&mut self) -> bool {
+        let mut raw = String::new();
+        while let Some(line) = self.hear().await {
+            if self.behaviour == Behaviour::CutInData {
+                return false;
+            }
+            if line == "." {
+                if let Behaviour::ReplyToData(reply) = self.behaviour {
+                    self.say(reply).await;
+                    return true;
+                }
+                self.keep(&raw);
+                if self.behaviour == Behaviour::CutAfterData {
+                    return false;
+                }
+                self.say("250 kept").await;
+                return true;
+            }
+            raw.push_str(line.strip_prefix('.').unwrap_or(&line));
+            raw.push_str("\r\n");
+        }
+        false
+    }
+
+    fn keep(&self, raw: &str) {
+        let message = MessageParser::default().parse(raw.as_bytes()).expect("a mail");
+        let mail = ReceivedMail {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            subject: message.subject().unwrap_or_default().to_owned(),
+            text: message.body_text(0).unwrap_or_default().replace("\r\n", "\n"),
+            html: message.body_html(0).unwrap_or_default().into_owned(),
+            raw: raw.to_owned(),
+            encrypted: self.encrypted,
+        };
+        self.state.mails.lock().unwrap().push(mail);
+    }
+}
+
+/// The address between angle brackets.
+fn address(line: &str) -> String {
+    line.split_once('<')
+        .and_then(|(_, rest)| rest.split_once('>'))
+        .map_or_else(String::new, |(address, _)| address.to_owned())
+}
