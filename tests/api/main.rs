@@ -23,6 +23,7 @@ mod identity;
 mod key;
 mod lifecycle;
 mod limits;
+mod mail;
 mod openapi;
 mod operations;
 mod page;
