@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::documents::{assert_complete, place_after, read};
 use crate::support::requests::{Callers, REQUESTS};
-use crate::support::specify;
+use crate::support::specify_mailing;
 use crate::support::tour::{Operation, operations};
 
 /// Tables with a column `owner_id` that are not in [`OWNED`]. API keys also end without the account, and issue requests
@@ -147,7 +147,7 @@ fn every_grant_is_in_the_page_on_operations() {
     assert_complete(&missing.collect::<Vec<_>>());
 }
 
-specify! {
+specify_mailing! {
     async fn owned_objects_are_deleted_with_their_user_and_have_audit_entries(app: App) {
         let root = app.admin("root@example.org").await;
         let ada = app.user("ada@example.org").await;

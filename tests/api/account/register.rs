@@ -9,7 +9,7 @@ specify! {
     async fn a_new_user_is_created_and_shown_without_password(app: App) {
         let answer = app.register("Ada@Example.org").await;
         assert_eq!(answer.status, 201, "{answer:?}");
-        assert_eq!(answer.members(), ["created_at", "disabled", "email", "id", "name", "role", "role_is_defined", "sign_in_stopped", "surname", "updated_at", "website"]);
+        assert_eq!(answer.members(), ["created_at", "disabled", "email", "email_verified", "id", "language", "name", "pending_email", "role", "role_is_defined", "sign_in_notices", "sign_in_stopped", "surname", "updated_at", "website"]);
         assert_eq!(answer.body["id"], 1);
         assert_eq!(answer.body["name"], "Adaline");
         assert_eq!(answer.body["surname"], "Lovelace");

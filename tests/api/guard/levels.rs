@@ -9,7 +9,7 @@ use crate::support::client::Request;
 use crate::support::documents::{assert_complete, place_after, read};
 use crate::support::requests::Callers;
 use crate::support::tour::{Operation, operations};
-use crate::support::{App, Credential, specify};
+use crate::support::{App, Credential, specify_mailing};
 
 const CALLERS: [&str; 7] = ["anonymous", "member", "another member", "auditor", "admin", "service key", "issued key"];
 
@@ -90,7 +90,7 @@ impl CallerSet {
     }
 }
 
-specify! {
+specify_mailing! {
     async fn every_caller_gets_the_status_in_the_table_of_levels(app: App) {
         // `DELETE /me` deletes the admin of its row. This admin remains.
         let root = app.admin("root@example.org").await;
@@ -123,7 +123,7 @@ specify! {
     }
 }
 
-specify! {
+specify_mailing! {
     async fn a_session_opens_what_the_token_of_its_user_opens(app: App) {
         let served = operations();
         let accepts_session = |row: &Row| served.iter().any(|operation| operation.name() == row.name() && operation.accepts_session());

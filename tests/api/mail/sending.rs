@@ -179,8 +179,6 @@ async fn two_servers_on_one_database_send_each_mail_once() {
     let mut settings = Settings::defaults().unwrap();
     settings.server.listen = "127.0.0.1:0".parse().unwrap();
     settings.database = app.database.settings();
-    settings.mail.starttls = StartTls::None;
-    settings.mail.from = "no-reply@example.org".to_owned().try_into().unwrap();
     settings.links.url = LINK_PAGE.to_owned();
     smtp.configure(&mut settings);
     let other = Server::start(&settings, app.clock.clone()).await.unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::support::requests::{self, Callers};
-use crate::support::{App, Credential, specify};
+use crate::support::{App, Credential, specify_mailing};
 
 /// Operations that require no credential. Entries can be removed, but must not be added.
 const PUBLIC: [(&str, &str); 9] = [
@@ -43,7 +43,7 @@ fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     }
 }
 
-specify! {
+specify_mailing! {
     async fn only_guarded_operations_have_locks_and_reject_anonymous_requests(app: App) {
         let document = document(&app).await;
         // Browsers add cookies to requests from pages of other origins, so cookies must not authenticate.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::support::client::Request;
-use crate::support::{Answer, App, Credential, scopes, specify};
+use crate::support::{Answer, App, Credential, scopes, specify_mailing};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Caller {
@@ -27,6 +27,16 @@ const EXCEPTIONS: [(&str, Caller, u16, &str); 5] = [
     ("claimKey", Caller::Grace, 404, "a claim code is returned once, so the document cannot contain a valid one"),
     ("endSessionById", Caller::Admin, 404, "the example of a sign-in is that of Grace"),
     ("deleteMe", Caller::Admin, 409, "the last admin cannot be deleted"),
+];
+
+/// The operations that require the secret of a link, of which the document cannot contain a valid one.
+const REQUIRE_A_LINK: [&str; 6] = [
+    "confirmPasswordReset",
+    "confirmEmailVerification",
+    "confirmEmailChange",
+    "undoEmailChange",
+    "confirmRegistration",
+    "acceptInvitation",
 ];
 
 /// The operations after which the caller signs in again.
@@ -150,7 +160,9 @@ impl<'a> Visit<'a> {
         let answer = request.send().await;
         let what = format!("{} {} by {:?}: {answer:?}", operation.method, operation.path, self.caller);
         let exception = EXCEPTIONS.iter().find(|exception| (exception.0, exception.1) == (operation.id, self.caller));
-        if let Some((_, _, status, reason)) = exception {
+        if REQUIRE_A_LINK.contains(&operation.id) {
+            assert_eq!(answer.status, 410, "{what}");
+        } else if let Some((_, _, status, reason)) = exception {
             assert_eq!(answer.status, *status, "{reason}: {what}");
         } else if operation.may_call(self.caller) {
             assert!((200..400).contains(&answer.status), "{what}");
@@ -207,7 +219,7 @@ fn grace(document: &Value) -> &Value {
     &document["paths"]["/register"]["post"]["requestBody"]["content"]["application/json"]["example"]
 }
 
-specify! {
+specify_mailing! {
     async fn every_example_works_in_the_order_of_the_page(app: App) {
         let document = app.get("/openapi.json", &Credential::None).await.body;
         let operations = page(&document);

@@ -59,6 +59,13 @@ pub const STATIC_KEY: &str = "static-key-of-the-test-suite-0123456789";
 /// The setting `links.url` of each server.
 pub const LINK_PAGE: &str = "https://auth.example.org/console/";
 
+/// Makes a server send its mails to the SMTP server at `address`, without encryption.
+pub fn mail_to(address: &str, settings: &mut Settings) {
+    settings.mail.url = format!("smtp://{address}").try_into().unwrap();
+    settings.mail.starttls = StartTls::None;
+    settings.mail.from = "Latchkey <no-reply@example.org>".to_owned().try_into().unwrap();
+}
+
 /// A running server. Dereferences to a [`Client`] of it; stops when dropped.
 pub struct App {
     pub address: SocketAddr,
@@ -78,6 +85,11 @@ impl App {
         Self::start_with(backend, profile, |_| ()).await
     }
 
+    /// As [`App::start`], with an address in `mail.url` on which nothing listens: mails are requested and not sent.
+    pub async fn start_mailing(backend: Backend, profile: Profile) -> Option<Self> {
+        Self::start_with(backend, profile, |settings| mail_to("127.0.0.1:9", settings)).await
+    }
+
     /// Starts a server after `change` has adjusted its settings; `None` if PostgreSQL is required and missing.
     pub async fn start_with(backend: Backend, profile: Profile, change: impl FnOnce(&mut Settings)) -> Option<Self> {
         let database = Database::create(backend)?;
@@ -95,10 +107,6 @@ impl App {
         settings.auth.api_key_token = STATIC_KEY.into();
         // All tests share one client address.
         settings.limits.enabled = false;
-        // Nothing listens there: mails are requested, and are not sent.
-        settings.mail.url = "smtp://127.0.0.1:9".to_owned().try_into().unwrap();
-        settings.mail.starttls = StartTls::None;
-        settings.mail.from = "Latchkey <no-reply@example.org>".to_owned().try_into().unwrap();
         settings.links.url = LINK_PAGE.to_owned();
         change(&mut settings);
         let clock = Clock::default();

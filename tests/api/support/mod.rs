@@ -35,7 +35,22 @@ pub fn installed<T>(found: Option<T>, name: &str, what: &str) -> Option<T> {
 
 /// Runs each test on both databases and in both status profiles, each time with a new server.
 macro_rules! specify {
-    ($($(#[$attribute:meta])* async fn $name:ident($app:ident: App) $body:block)*) => {
+    ($($tests:tt)*) => {
+        $crate::support::specify_with! { start; $($tests)* }
+    };
+}
+pub(crate) use specify;
+
+/// As [`specify!`], with servers that have an SMTP server in their settings, so that every route works.
+macro_rules! specify_mailing {
+    ($($tests:tt)*) => {
+        $crate::support::specify_with! { start_mailing; $($tests)* }
+    };
+}
+pub(crate) use specify_mailing;
+
+macro_rules! specify_with {
+    ($start:ident; $($(#[$attribute:meta])* async fn $name:ident($app:ident: App) $body:block)*) => {
         $(
             mod $name {
                 #[allow(unused_imports, reason = "not every test uses all imports")]
@@ -47,24 +62,24 @@ macro_rules! specify {
 
                 #[tokio::test]
                 async fn sqlite_fastapi() {
-                    specified(App::start(Backend::Sqlite, Profile::Fastapi).await.unwrap()).await;
+                    specified(App::$start(Backend::Sqlite, Profile::Fastapi).await.unwrap()).await;
                 }
 
                 #[tokio::test]
                 async fn sqlite_rfc() {
-                    specified(App::start(Backend::Sqlite, Profile::Rfc).await.unwrap()).await;
+                    specified(App::$start(Backend::Sqlite, Profile::Rfc).await.unwrap()).await;
                 }
 
                 #[tokio::test]
                 async fn postgres_fastapi() {
-                    if let Some(app) = App::start(Backend::Postgres, Profile::Fastapi).await {
+                    if let Some(app) = App::$start(Backend::Postgres, Profile::Fastapi).await {
                         specified(app).await;
                     }
                 }
 
                 #[tokio::test]
                 async fn postgres_rfc() {
-                    if let Some(app) = App::start(Backend::Postgres, Profile::Rfc).await {
+                    if let Some(app) = App::$start(Backend::Postgres, Profile::Rfc).await {
                         specified(app).await;
                     }
                 }
@@ -72,7 +87,7 @@ macro_rules! specify {
         )*
     };
 }
-pub(crate) use specify;
+pub(crate) use specify_with;
 
 /// Runs each test on both databases, each time with a new, empty database and without a server.
 macro_rules! specify_database {

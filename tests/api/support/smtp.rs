@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::app::LINK_PAGE;
+use super::app::{LINK_PAGE, mail_to};
 
 /// How the server behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl SmtpServer {
 
     /// Makes a server send its mails here.
     pub fn configure(&self, settings: &mut Settings) {
-        settings.mail.url = format!("smtp://{}", self.address).try_into().unwrap();
+        mail_to(&self.address.to_string(), settings);
         settings.mail.connect_timeout = 1;
         settings.mail.send_timeout = 1;
     }
