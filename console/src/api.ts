@@ -25,7 +25,7 @@ type PathsWith<M extends Method> = {
 type Operation<M extends Method, P extends keyof Api> = Api[P] extends { [K in M]: infer O } ? O : never;
 type Json<T> = T extends { content: { "application/json": infer B } } ? B : undefined;
 type Success<O> = O extends { responses: infer R }
-  ? { [S in keyof R]: S extends 200 | 201 | 204 ? Json<R[S]> : never }[keyof R]
+  ? { [S in keyof R]: S extends 200 | 201 | 202 | 204 ? Json<R[S]> : never }[keyof R]
   : never;
 type Part<O, N extends string> = O extends { parameters: { [K in N]?: infer V } } ? Exclude<V, undefined> : never;
 type Body<O> = O extends { requestBody?: infer B } ? Json<Exclude<B, undefined>> : undefined;
@@ -99,8 +99,8 @@ export async function call<M extends Method, P extends PathsWith<M>>(
   request: Request<Operation<M, P>> = {},
 ): Promise<Success<Operation<M, P>>> {
   const response = await send(method, path, request as AnyRequest);
-  const isEmpty = response.status === 204;
-  return (isEmpty ? undefined : await response.json().catch(lost)) as Success<Operation<M, P>>;
+  const text = await response.text().catch(lost);
+  return (text === "" ? undefined : JSON.parse(text)) as Success<Operation<M, P>>;
 }
 
 /** Whether the server does not accept the session, or there is none. */
@@ -117,7 +117,18 @@ interface AnyRequest {
 }
 
 /** Routes that do not use the session, and so do not extend it. */
-const PUBLIC = new Set(["/console/settings.json", "/register"]);
+const PUBLIC = new Set([
+  "/console/settings.json",
+  "/register",
+  "/password-reset",
+  "/password-reset/confirm",
+  "/email-verification",
+  "/email-verification/confirm",
+  "/email-change/confirm",
+  "/email-change/undo",
+  "/registration/confirm",
+  "/invitations/accept",
+]);
 /** Changes are repeated this many times while the server is busy. */
 const REPEATS = 4;
 /** The longest wait before a repetition, in seconds. */

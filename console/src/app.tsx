@@ -12,6 +12,7 @@ import type { Route } from "./lib/routes";
 import { useStore } from "./lib/store";
 import { accountRoutes } from "./pages/account";
 import { adminRoutes } from "./pages/admin";
+import { ForgottenPasswordPage, LinkPage, linkIn } from "./pages/links";
 import { RegisterPage } from "./pages/register";
 import { SignInPage } from "./pages/sign-in";
 import { holds, load, state, unconfirmed } from "./session";
@@ -22,6 +23,17 @@ const HOME = "#/profile";
 
 export function App() {
   const now = useStore(state);
+  const { path } = useStore(location);
+  const link = linkIn(path);
+  if (link) {
+    // For signed-in users, too: the link may be that of another account.
+    return (
+      <main class="narrow">
+        <Brand />
+        <LinkPage key={link.secret} {...link} />
+      </main>
+    );
+  }
   return (
     <>
       {now.is === "signed-in" ? (
@@ -81,12 +93,13 @@ function UnconfirmedSignOut() {
 
 function SignedOut({ notice }: { notice: string | undefined }) {
   const { path } = useStore(location);
-  return path === "register" ? <RegisterPage /> : <SignInPage notice={notice} />;
+  if (path === "register") return <RegisterPage />;
+  return path === "forgotten-password" ? <ForgottenPasswordPage /> : <SignInPage notice={notice} />;
 }
 
 function SignedIn({ session }: { session: Session }) {
   const { path, query } = useStore(location);
-  const isStart = path === "" || path === "sign-in" || path === "register";
+  const isStart = ["", "sign-in", "register", "forgotten-password"].includes(path);
   useEffect(() => {
     if (isStart) navigate(HOME, { replace: true });
   }, [isStart]);

@@ -3,7 +3,9 @@
 type Answer<S extends number, B> = { parameters: object; responses: { [K in S]: { content: { "application/json": B } } } };
 
 export interface ConsoleSettings {
-  registration: "open" | "closed";
+  registration: "open" | "verified" | "invited" | "closed";
+  /** Whether the server sends mails. */
+  mail: boolean;
   name_min: number;
   password_min: number;
   password_max: number;

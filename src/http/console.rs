@@ -27,6 +27,7 @@ const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-or
 #[derive(Clone, Copy, Serialize)]
 pub struct PublicSettings {
     registration: RegistrationMode,
+    mail: bool,
     name_min: usize,
     password_min: usize,
     password_max: usize,
@@ -37,6 +38,7 @@ impl PublicSettings {
     pub fn new(settings: &Settings) -> Option<Self> {
         settings.console.enabled.then_some(Self {
             registration: settings.registration.mode,
+            mail: settings.mail.url.server().is_some(),
             name_min: settings.registration.name_min_length,
             password_min: settings.auth.password_min_length,
             password_max: settings.auth.password_max_length,

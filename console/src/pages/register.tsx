@@ -1,3 +1,4 @@
+import { useState } from "preact/hooks";
 import { call } from "../api";
 import { Form, TextField, useForm } from "../components/form";
 import { Loading, Notice } from "../components/notice";
@@ -12,6 +13,7 @@ const INITIAL = { name: "", surname: "", email: "", website: "", password: "" };
 
 export function RegisterPage() {
   const settings = useSettings();
+  const [isSent, setSent] = useState(false);
   const form = useForm({
     initial: INITIAL,
     check: ({ name, email, password }) => {
@@ -24,6 +26,10 @@ export function RegisterPage() {
     },
     submit: async (values) => {
       await call("post", "/register", { body: values });
+      if (settings.value?.registration === "verified") {
+        setSent(true);
+        return;
+      }
       // The account exists, so a failure of the sign-in must not show this form again.
       await signIn(values.email, values.password).catch(() => {
         clear("Your account is created. Sign in.");
@@ -34,7 +40,9 @@ export function RegisterPage() {
   });
   return (
     <Page title="Register">
-      {settings.value?.registration === "closed" ? (
+      {isSent ? (
+        <Notice kind="success">You get a mail. Open its link to complete the registration.</Notice>
+      ) : settings.value?.registration === "closed" || settings.value?.registration === "invited" ? (
         <Notice>Registration is closed. Ask an administrator for an account.</Notice>
       ) : settings.value === undefined && settings.isLoading ? (
         <Loading />

@@ -23,7 +23,12 @@ export function SignInPage({ notice }: { notice: string | undefined }) {
           <PasswordField form={form} name="password" label="Password" autoComplete="current-password" />
         </Form>
       </div>
-      {settings.value?.registration === "open" && (
+      {settings.value?.mail && (
+        <p>
+          <a href="#/forgotten-password">Forgotten password?</a>
+        </p>
+      )}
+      {(settings.value?.registration === "open" || settings.value?.registration === "verified") && (
         <p>
           No account yet? <a href="#/register">Register</a>
         </p>

@@ -21,6 +21,8 @@ export function ProfilePage() {
           items={[
             ["Name", <UserText value={`${user.name} ${user.surname}`.trim()} />],
             ["E-mail address", <UserText value={user.email} />],
+            ["Verified", user.email_verified ? "yes" : "no"],
+            ...(user.pending_email ? ([["New address, not confirmed yet", <UserText value={user.pending_email} />]] as const) : []),
             ["Role", <Badge>{user.role}</Badge>],
             ["Scopes", <Scopes scopes={scopes} />],
             ["User id", String(user.id)],
@@ -64,10 +66,14 @@ function EmailCard() {
       ...(current_password === "" && { current_password: "Enter your current password." }),
     }),
     submit: async (values) => {
-      await call("patch", "/me", { body: values });
+      const changed = await call("patch", "/me", { body: values });
       await refresh();
       form.reset();
-      notify("Your e-mail address is changed. Use it for the next sign-in.");
+      notify(
+        changed.pending_email
+          ? "Open the link in the mail to the new address. Until then, your present address stays."
+          : "Your e-mail address is changed. Use it for the next sign-in.",
+      );
     },
     fieldOf: { wrong_password: "current_password", email_taken: "email" },
   });

@@ -13,6 +13,13 @@ export const ACTIONS: Record<Action, string> = {
   "session.end": "Console session ended",
   "user.update": "Account changed",
   "user.password": "Password changed",
+  "user.password_reset": "Password reset",
+  "user.email": "E-mail address changed",
+  "user.verify_email": "E-mail address verified",
+  "invitation.create": "Invitation",
+  "invitation.revoke": "Invitation revoked",
+  "link.create": "Link made",
+  "mail.send": "Mail",
   "user.role": "Role changed",
   "user.disable": "Account disabled",
   "user.enable": "Account enabled",
@@ -56,7 +63,7 @@ export function apiQuery(filters: FilterValues): Filters {
 }
 
 const ACTOR = /^((user|key):[1-9][0-9]{0,18}|command-line|server|static-key|anonymous|various)$/;
-const TARGET = /^((user|session|key|token-of-user|page):[1-9][0-9]{0,18}|tokens|audit|audit:anonymous-failures|[!-~]+ \/.*)$/;
+const TARGET = /^((user|session|key|invitation|token-of-user|page):[1-9][0-9]{0,18}|tokens|audit|audit:anonymous-failures|[!-~]+ \/.*)$/;
 
 /** What is wrong with the filters, by name. */
 export function checkFilters({ actor, user, target, since, until }: FilterValues): Partial<FilterValues> {
