@@ -1,4 +1,4 @@
-//! The `known_networks` table: the networks from which users have signed in.
+//! The `known_networks` table: the networks from which users have signed in, and wider ones (places) for notices.
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
@@ -11,6 +11,9 @@ use crate::domain::id::UserId;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
 
+/// Maximum number of known networks per user, and of known places.
+const MAX: i64 = 20;
+
 /// When a user last signed in from this network; `None` if the network is unknown.
 pub fn seen_at(conn: &mut Conn, network: Digest) -> Result<Option<Timestamp>, AppError> {
     let by_network = known_networks::table.find(network.to_hex()).select(known_networks::seen_at);
@@ -18,9 +21,11 @@ pub fn seen_at(conn: &mut Conn, network: Digest) -> Result<Option<Timestamp>, Ap
     Ok(found.map(Timestamp::from))
 }
 
-/// Records that `user` signed in from this network. Deletes the oldest networks of the user beyond `most`.
-pub fn record(conn: &mut Conn, user: UserId, network: Digest, now: Timestamp, most: i64) -> Result<(), AppError> {
+/// Records that `user` signed in from this network, at most [`MAX`] for each user. With `is_place`, it is a place, of
+/// which there are as many.
+pub fn record(conn: &mut Conn, user: UserId, network: Digest, now: Timestamp, is_place: bool) -> Result<(), AppError> {
     let row = (
+        known_networks::is_place.eq(is_place),
         known_networks::network.eq(network.to_hex()),
         known_networks::user_id.eq(user.0),
         known_networks::seen_at.eq(now.naive()),
@@ -31,18 +36,25 @@ pub fn record(conn: &mut Conn, user: UserId, network: Digest, now: Timestamp, mo
         .do_update()
         .set(known_networks::seen_at.eq(now.naive()))
         .execute(conn))?;
-    let newest_first = of(user).order((known_networks::seen_at.desc(), known_networks::network));
+    let of_kind = of(user).filter(known_networks::is_place.eq(is_place));
+    let newest_first = of_kind.order((known_networks::seen_at.desc(), known_networks::network));
     // SQLite allows OFFSET only after LIMIT.
-    let too_many: Vec<String> = newest_first.offset(most).limit(i64::MAX).select(known_networks::network).load(conn)?;
+    let too_many: Vec<String> = newest_first.offset(MAX).limit(i64::MAX).select(known_networks::network).load(conn)?;
     if !too_many.is_empty() {
         diesel::delete(known_networks::table.filter(known_networks::network.eq_any(too_many))).execute(conn)?;
     }
     Ok(())
 }
 
-/// The networks of a user, as hex digests.
+/// The networks of a user, without places, as hex digests.
 pub fn list(conn: &mut Conn, user: UserId) -> Result<Vec<String>, AppError> {
-    Ok(of(user).select(known_networks::network).load(conn)?)
+    Ok(of(user).filter(known_networks::is_place.eq(false)).select(known_networks::network).load(conn)?)
+}
+
+/// Whether any network or place of a user is known.
+pub fn is_any_known(conn: &mut Conn, user: UserId) -> Result<bool, AppError> {
+    let found: Option<String> = of(user).select(known_networks::network).first(conn).optional()?;
+    Ok(found.is_some())
 }
 
 /// Deletes the networks of a user.

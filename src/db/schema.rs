@@ -153,6 +153,7 @@ diesel::table! {
         network -> Text,
         user_id -> BigInt,
         seen_at -> Timestamp,
+        is_place -> Bool,
     }
 }
 
@@ -398,6 +399,7 @@ macro_rules! for_each_copied_table {
                 network: String,
                 user_id: i64,
                 seen_at: NaiveDateTime,
+                is_place: bool,
             }
             registrations by "id", postgres registrations::id, sqlite registrations::id => {
                 id: i64,

@@ -122,7 +122,7 @@ specify! {
     async fn everyone_can_read_the_settings_that_the_console_shows(app: App) {
         let settings = app.get("/console/settings.json", &Credential::None).await;
         assert_is_never_stored(&settings);
-        let expected = json!({ "registration": "open", "name_min": 5, "password_min": 8, "password_max": 128 });
+        let expected = json!({ "registration": "open", "mail": false, "name_min": 5, "password_min": 8, "password_max": 128 });
         assert_eq!(settings.body, expected);
     }
 }
@@ -138,7 +138,8 @@ async fn the_console_shows_changed_settings() {
     .await
     {
         let settings = app.get("/console/settings.json", &Credential::None).await;
-        let expected = json!({ "registration": "closed", "name_min": 1, "password_min": 12, "password_max": 64 });
+        let expected =
+            json!({ "registration": "closed", "mail": false, "name_min": 1, "password_min": 12, "password_max": 64 });
         assert_eq!(settings.body, expected);
     }
 }

@@ -1,3 +1,5 @@
+DELETE FROM known_networks WHERE is_place;
+ALTER TABLE known_networks DROP COLUMN is_place;
 ALTER TABLE users DROP COLUMN sign_in_notices;
 ALTER TABLE users DROP COLUMN pending_email;
 ALTER TABLE users DROP COLUMN email_verified_at;

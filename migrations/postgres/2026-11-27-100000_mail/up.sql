@@ -96,3 +96,6 @@ ALTER TABLE users ADD COLUMN email_verified_at TIMESTAMP;
 ALTER TABLE users ADD COLUMN pending_email TEXT;
 -- Whether the user gets notices about sign-ins.
 ALTER TABLE users ADD COLUMN sign_in_notices BOOLEAN NOT NULL DEFAULT TRUE;
+
+-- Whether a row is a wider network, for notices of sign-ins. Lockouts use the others.
+ALTER TABLE known_networks ADD COLUMN is_place BOOLEAN NOT NULL DEFAULT FALSE;

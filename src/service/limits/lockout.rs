@@ -25,8 +25,6 @@ use crate::service::limits::attempts::AttemptGuard;
 
 /// Minimum number of seconds from the first failure to the one that stops an account, whatever the settings.
 const MIN_STOP_SECONDS: i64 = 3_600;
-/// Maximum number of known networks per user, with the places of its notices.
-pub(crate) const NETWORKS_MAX: i64 = 40;
 /// Seconds after which a sign-in from a known network updates the time of that network.
 const NETWORK_RENEWED_AFTER: i64 = 86_400;
 
@@ -233,7 +231,7 @@ pub(crate) fn record_success(
     }
     let is_recent = state.seen_at.is_some_and(|seen_at| now < seen_at.plus_seconds(NETWORK_RENEWED_AFTER));
     match attempted.network {
-        Some(network) if !is_recent => known_networks::record(conn, user, network, now, NETWORKS_MAX),
+        Some(network) if !is_recent => known_networks::record(conn, user, network, now, false),
         _ => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use crate::domain::network::Place;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
 use crate::service::audit::change::Change;
-use crate::service::limits::lockout::{LockoutState, NETWORKS_MAX};
+use crate::service::limits::lockout::LockoutState;
 use crate::service::mail::Mail;
 
 /// Failed sign-ins in a row after which the user is told of a successful one.
@@ -44,9 +44,9 @@ fn note_place(change: &mut Change<'_>, user: &users::User, client: Option<IpAddr
     };
     let place = Digest::of(&format!("{} place {}", user.id, Place::of(client)));
     let seen_at = known_networks::seen_at(change.conn, place)?;
-    let is_new = seen_at.is_none() && !known_networks::list(change.conn, user.id)?.is_empty();
+    let is_new = seen_at.is_none() && known_networks::is_any_known(change.conn, user.id)?;
     if seen_at.is_none_or(|seen_at| change.now >= seen_at.plus_seconds(PLACE_RENEWED_AFTER)) {
-        known_networks::record(change.conn, user.id, place, change.now, NETWORKS_MAX)?;
+        known_networks::record(change.conn, user.id, place, change.now, true)?;
     }
     Ok(is_new)
 }

@@ -22,7 +22,7 @@ export function ProfilePage() {
             ["Name", <UserText value={`${user.name} ${user.surname}`.trim()} />],
             ["E-mail address", <UserText value={user.email} />],
             ["Verified", user.email_verified ? "yes" : "no"],
-            ...(user.pending_email ? ([["New address, not confirmed yet", <UserText value={user.pending_email} />]] as const) : []),
+            ["New address, not confirmed yet", user.pending_email ? <UserText value={user.pending_email} /> : "none"],
             ["Role", <Badge>{user.role}</Badge>],
             ["Scopes", <Scopes scopes={scopes} />],
             ["User id", String(user.id)],
