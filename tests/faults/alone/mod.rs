@@ -7,6 +7,7 @@ pub mod full_disk;
 mod guesses;
 mod kill;
 mod large_accounts;
+mod mail_timing;
 mod restart;
 mod search;
 mod timing;

@@ -15,7 +15,7 @@ fn rounds() -> usize {
 }
 
 /// The probability that a value of `one` is greater than one of `other`: 0.5 if they do not differ (Mann–Whitney).
-fn probability_above(one: &[Duration], other: &[Duration]) -> f64 {
+pub fn probability_above(one: &[Duration], other: &[Duration]) -> f64 {
     let mut sorted = other.to_vec();
     sorted.sort_unstable();
     let below = |value: &Duration| {
@@ -27,7 +27,7 @@ fn probability_above(one: &[Duration], other: &[Duration]) -> f64 {
     one.iter().map(below).sum::<f64>() / all
 }
 
-fn median(times: &[Duration]) -> Duration {
+pub fn median(times: &[Duration]) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     sorted[sorted.len() / 2]
