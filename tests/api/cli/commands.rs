@@ -448,7 +448,7 @@ fn settings_come_from_defaults_then_file_then_environment() {
 }
 
 /// Prefixes of settings that are documented on other pages than the README.
-const DOCUMENTED_ELSEWHERE: [&str; 1] = ["limits."];
+const DOCUMENTED_ELSEWHERE: [&str; 3] = ["limits.", "links.", "mail."];
 
 /// Collects the settings of a TOML table, with values in the notation of the README.
 fn flatten(prefix: &str, table: &toml::Table, found: &mut BTreeMap<String, String>) {

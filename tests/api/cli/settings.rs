@@ -394,7 +394,7 @@ const VARIABLES: &[(&str, &str, &str)] = &[
     (
         "LATCHKEY__SERVER__LISTEN_FILE",
         "x",
-        "settings: LATCHKEY__SERVER__LISTEN_FILE: This setting cannot be read from a file. Set LATCHKEY__SERVER__LISTEN itself. Files can hold: DATABASE_URL_FILE, LATCHKEY__DATABASE__URL_FILE, LATCHKEY__AUTH__API_KEY_TOKEN_FILE.",
+        "settings: LATCHKEY__SERVER__LISTEN_FILE: This setting cannot be read from a file. Set LATCHKEY__SERVER__LISTEN itself. Files can hold: DATABASE_URL_FILE, LATCHKEY__DATABASE__URL_FILE, LATCHKEY__AUTH__API_KEY_TOKEN_FILE, LATCHKEY__MAIL__URL_FILE.",
     ),
     (
         "LATCHKEY__NONSENSE",

@@ -27,6 +27,19 @@ const OTHER_ROWS: &str = "
     INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by)
         VALUES (1, 'Größe \\ \t', 'a
 b 😀 '' \"', 1, '2026-01-01 00:00:00.123456', '2026-01-01 00:00:00', 1);
+    INSERT INTO registrations (email, email_key, name, surname, website, hashed_password, locale, failures, created_at,
+        expires_at) VALUES ('a@b.example', 'a@b.example', 'n', '', '', 'h', 'de', 1, '2026-01-01 00:00:00',
+        '2026-01-01 00:00:00');
+    INSERT INTO invitations (email, email_key, role, locale, invited_by, created_at, expires_at)
+        VALUES ('c@d.example', 'c@d.example', 'member', 'en', 1, '2026-01-01 00:00:00', '2026-01-01 00:00:00');
+    INSERT INTO outbox (kind, address_key, address, user_id, registration_id, invitation_id, client, created_at,
+        accepted_at, due_at, attempts, sent_at) VALUES ('password_changed', 'ada@example.org', 'Ada@example.org', 1, NULL,
+        NULL, '::1', '2026-01-01 00:00:00', '2026-01-01 00:00:00', '2026-01-01 00:00:00', 1, '2026-01-01 00:00:00');
+    INSERT INTO mail_secrets (purpose, user_id, registration_id, invitation_id, address, mailed, digest, created_at,
+        expires_at) VALUES ('email_undo', 1, NULL, NULL, 'ada@example.org', TRUE, 'm1', '2026-01-01 00:00:00',
+        '2036-01-01 00:00:00');
+    UPDATE users SET locale = 'de', email_verified_at = '2026-01-01 00:00:00', pending_email = 'x@y.example',
+        sign_in_notices = FALSE WHERE id = 2;
     INSERT INTO issue_requests (owner_id, name, request_digest, key_id, created_at)
         SELECT 1, name, 'd', (SELECT min(id) FROM api_keys), '2026-01-01 00:00:00' FROM
         (SELECT 'a' AS name UNION SELECT 'B' UNION SELECT 'Z' UNION SELECT 'z' UNION SELECT '-a' UNION SELECT 'ab') t;
