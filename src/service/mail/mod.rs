@@ -32,7 +32,7 @@ pub(crate) struct Mail {
 pub(crate) struct Recipient<'a> {
     /// The canonical address.
     pub(crate) address_key: &'a str,
-    /// The address, if it is not the present one of the account.
+    /// The address of a notice, which goes there even if the account gets another one before it is sent.
     pub(crate) address: Option<&'a str>,
     /// What the mail is about, if it is known.
     pub(crate) subject: Option<Subject>,
@@ -81,8 +81,8 @@ impl Mail {
         if kind.is_optional() && !user.sign_in_notices {
             return Ok(());
         }
-        let subject = Some(Subject::User(user.id));
-        self.send(change, kind, &Recipient { address_key: &user.email_key, address: None, subject })
+        let (address, subject) = (Some(user.email.as_str()), Some(Subject::User(user.id)));
+        self.send(change, kind, &Recipient { address_key: &user.email_key, address, subject })
     }
 
     /// Requests a mail. Does nothing if no SMTP server is set.

@@ -159,6 +159,7 @@ fn address_of(user: &users::User, kind: MailKind, intent: &Intent) -> Option<Str
     match kind {
         MailKind::EmailChange => user.pending_email.clone().filter(|pending| has_key(pending, &intent.address_key)),
         MailKind::EmailChanged => intent.address.clone(),
+        _ if kind.purpose().is_none() => intent.address.clone().or_else(|| Some(user.email.clone())),
         MailKind::EmailVerification if user.email_verified_at.is_some() => None,
         MailKind::EmailVerification | MailKind::PasswordReset if user.email_key != intent.address_key => None,
         _ => Some(user.email.clone()),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::registration;
 use crate::support::tour::{accepting, operations};
-use crate::support::{App, Credential, specify};
+use crate::support::{App, Credential, specify_mailing};
 
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -98,7 +98,7 @@ async fn stored(app: &App) -> i64 {
     app.database.number("SELECT count(*) FROM users").await
 }
 
-specify! {
+specify_mailing! {
     async fn a_body_that_is_not_json_is_malformed(app: App) {
         let deep = format!("{{\"name\":{}", "[".repeat(100_000));
         let nested = format!("{{\"name\":{}{}}}", "[".repeat(200), "]".repeat(200));

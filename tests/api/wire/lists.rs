@@ -46,6 +46,15 @@ async fn fill(app: &App) {
                 repeated("c", 45)
             ),
         ),
+        (
+            501,
+            format!(
+                "INSERT INTO invitations (email, email_key, role, locale, created_at, expires_at) \
+             SELECT {} || i, i || '@', {}, 'en', {now}, {now}",
+                repeated("e", 250),
+                repeated("r", 32)
+            ),
+        ),
         (99, key(false, "NULL", "''", "NULL")),
         (101, key(true, "CAST(i AS TEXT)", &scopes, &metadata)),
         (
@@ -74,8 +83,17 @@ async fn fill(app: &App) {
 }
 
 /// Lists that [`fill`] fills.
-const FILLED: [&str; 8] =
-    ["/audit", "/keys", "/me/activity", "/me/keys", "/me/sessions", "/page/", "/page/1/history", "/users"];
+const FILLED: [&str; 9] = [
+    "/audit",
+    "/keys",
+    "/me/activity",
+    "/me/keys",
+    "/me/sessions",
+    "/page/",
+    "/page/1/history",
+    "/users",
+    "/users/invitations",
+];
 /// The number of objects in each other list.
 const ITEMS_OF_OTHERS: usize = 150;
 
@@ -163,6 +181,7 @@ async fn every_list_is_bounded(app: App) {
         ("/page/", 30),
         ("/page/1/history", 300),
         ("/users", 502),
+        ("/users/invitations", 501),
     ];
     for (path, count) in lists.iter().filter(|(path, _)| others.contains(path)) {
         assert_eq!(*count, ITEMS_OF_OTHERS, "{path} returns every item");

@@ -14,11 +14,14 @@ fn rounds() -> usize {
     if cycles() > 3 { 2_000 } else { 1_000 }
 }
 
-const ADDRESSES: [&str; 4] = ["known@example.org", "verified@example.org", "disabled@example.org", "unknown@example.org"];
+const ADDRESSES: [&str; 4] =
+    ["known@example.org", "verified@example.org", "disabled@example.org", "unknown@example.org"];
 
 async fn addresses_are_indistinguishable(backend: Backend) {
     let smtp = SmtpServer::start().await;
-    let Some(app) = App::start_with(backend, Profile::Fastapi, |settings| smtp.configure(settings)).await else { return };
+    let Some(app) = App::start_with(backend, Profile::Fastapi, |settings| smtp.configure(settings)).await else {
+        return;
+    };
     for address in &ADDRESSES[..3] {
         app.register(address).await;
     }
@@ -43,7 +46,9 @@ async fn addresses_are_indistinguishable(backend: Backend) {
             for (address, times) in ADDRESSES.iter().zip(&took) {
                 let above = probability_above(times, &took[3]);
                 let [median, unknown] = [times, &took[3]].map(|times| median(times));
-                println!("{backend:?}, {behaviour:?}, {path}, {address}: {above:.3}, median {median:?} against {unknown:?}");
+                println!(
+                    "{backend:?}, {behaviour:?}, {path}, {address}: {above:.3}, median {median:?} against {unknown:?}"
+                );
                 assert!((0.45..=0.55).contains(&above), "{address} can be distinguished by time");
             }
         }
