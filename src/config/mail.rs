@@ -233,7 +233,8 @@ impl MailSettings {
             return Err(ConfigError::new("mail.starttls", rule));
         }
         if settings.links.base(settings).is_none() {
-            let rule = "Mails contain links. Set http.public_url, or links.url to the page that the links open.";
+            let rule =
+                "Mails contain links. Set http.public_url with console.enabled, or links.url to a page of your own.";
             return Err(ConfigError::new("mail.url", rule));
         }
         Ok(())
