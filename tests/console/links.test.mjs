@@ -1,0 +1,113 @@
+// The links in mails, opened in Chromium.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+
+import { register } from './support/accounts.mjs';
+import { Profile, launch, settled } from './support/browser.mjs';
+import { send } from './support/http.mjs';
+import { CONFIGURATIONS, PASSWORD, Server } from './support/server.mjs';
+import { Smtp } from './support/smtp.mjs';
+
+const NEW_PASSWORD = 'another horse battery';
+
+for (const configuration of CONFIGURATIONS.slice(0, 2)) {
+  describe(`links in mails on ${configuration.database}, profile ${configuration.profile}`, () => {
+    let smtp;
+    let server;
+    let browser;
+
+    before(async () => {
+      smtp = await Smtp.start();
+      [server, browser] = await Promise.all([Server.start(configuration, smtp.settings), launch()]);
+    });
+    after(async () => {
+      await browser?.close();
+      await server?.stop();
+      smtp?.stop();
+    });
+
+    const press = (page, name) => page.getByRole('button', { name, exact: true }).click();
+    const signIn = async (email, password) => {
+      const form = { grant_type: 'password', username: email, password };
+      return (await send(server, 'POST', '/token', { form })).status;
+    };
+
+    test('a forgotten password is replaced, and opening the link does not use it', async () => {
+      const email = 'forgotten@example.org';
+      await register(server, email);
+      const profile = await Profile.open(browser, server);
+      let page = await profile.tab('#/sign-in');
+      await page.getByRole('link', { name: 'Forgotten password?' }).click();
+      await page.getByLabel('E-mail address').fill(email);
+      await press(page, 'Send the link');
+      await page.getByText('a mail is on its way').waitFor();
+      const link = await smtp.link(email, 'password-reset');
+      for (let opened = 0; opened < 2; opened += 1) {
+        const scanner = await profile.tab(link);
+        await scanner.waitForTimeout(500);
+        await scanner.close();
+      }
+      page = await profile.tab(link);
+      assert.equal(new URL(page.url()).hash, '#/password-reset', 'the secret is not in the address bar');
+      await page.getByLabel('New password', { exact: true }).fill(NEW_PASSWORD);
+      await press(page, 'Set the password');
+      await page.getByText('Your password is changed').waitFor();
+      assert.equal(await signIn(email, NEW_PASSWORD), 200);
+      page = await profile.tab(link);
+      await page.getByLabel('New password', { exact: true }).fill(PASSWORD);
+      await press(page, 'Set the password');
+      await page.getByText('The link is not valid').waitFor();
+      await profile.close();
+    });
+
+    test('an address is verified with a click', async () => {
+      const email = 'verify@example.org';
+      await register(server, email);
+      const link = await smtp.link(email, 'email-verification');
+      const profile = await Profile.open(browser, server);
+      const page = await profile.tab(link);
+      await press(page, 'Verify the address');
+      await page.getByText('Your e-mail address is verified').waitFor();
+      await profile.close();
+    });
+
+    test('a new address is confirmed at it, and restored at the old one', async () => {
+      const [old, other] = ['old@example.org', 'new@example.org'];
+      const user = { email: old, ...(await register(server, old)) };
+      const profile = await Profile.open(browser, server);
+      await profile.signIn(user);
+      let page = await profile.tab('#/profile');
+      await page.getByLabel('New e-mail address').fill(other);
+      await page.getByLabel('Current password', { exact: true }).fill(PASSWORD);
+      await press(page, 'Change e-mail address');
+      await page.getByText('Until then, your present address stays').waitFor();
+      page = await profile.tab(await smtp.link(other, 'email-change'));
+      await press(page, 'Use this address');
+      await page.getByText('Your e-mail address is changed').waitFor();
+      assert.equal(await signIn(other, PASSWORD), 200);
+      page = await profile.tab(await smtp.link(old, 'email-undo'));
+      await press(page, 'Restore the address');
+      await page.getByText('Your e-mail address is restored').waitFor();
+      assert.equal(await signIn(old, PASSWORD), 200);
+      await profile.close();
+    });
+
+    test('an invited person creates an account', async () => {
+      await server.createUser('root@example.org', 'Augusta', 'admin');
+      const form = { grant_type: 'password', username: 'root@example.org', password: PASSWORD };
+      const token = (await send(server, 'POST', '/token', { form })).json.access_token;
+      const email = 'invited@example.org';
+      assert.equal((await send(server, 'POST', '/users/invitations', { token, json: { email } })).status, 201);
+      const profile = await Profile.open(browser, server);
+      const page = await profile.tab(await smtp.link(email, 'invitation'));
+      await settled(page);
+      await page.getByLabel('First name').fill('Dorothy');
+      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+      await press(page, 'Create the account');
+      await page.getByText('Your account is created').waitFor();
+      assert.equal(await signIn(email, PASSWORD), 200);
+      await profile.close();
+    });
+  });
+}
