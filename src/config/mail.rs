@@ -15,8 +15,8 @@ use crate::domain::mail::Language;
 /// Maximum length of the name of a sender in characters.
 const NAME_MAX: usize = 100;
 /// What to write as the address of an SMTP server.
-const URL_RULE: &str = "Write smtp://USER:PASSWORD@HOST:587 for a server with STARTTLS, or smtps://USER:PASSWORD@HOST:465 \
-                        for one with TLS from the start. Percent-encode special characters of the user and the password.";
+const URL_RULE: &str = "Write smtp://USER:PASSWORD@HOST:587 for a server with STARTTLS, or smtps://USER:PASSWORD@HOST:465 for one with TLS \
+     from the start. Percent-encode special characters of the user and the password.";
 /// What to write as the address of a sender.
 const SENDER_RULE: &str = "Write an e-mail address, such as no-reply@example.org, or with a name: \"Example \
                            <no-reply@example.org>\".";

@@ -274,8 +274,8 @@ pub fn end_email_change(conn: &mut Conn, id: UserId) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Sets the e-mail address of a user, which is verified, and ends a change that is pending. Returns the new row; `None` if
-/// the address is in use.
+/// Sets the e-mail address of a user, which is verified, and ends a change that is pending. Returns the new row; `None`
+/// if the address is in use.
 pub fn set_email(conn: &mut Conn, id: UserId, email: &EmailAddress, now: Timestamp) -> Result<Option<User>, AppError> {
     set_verified(conn, id, Some(now))?;
     end_email_change(conn, id)?;

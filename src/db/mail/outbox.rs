@@ -209,8 +209,8 @@ pub fn count_waiting(conn: &mut Conn, most: i64) -> Result<usize, AppError> {
     Ok(ids.len())
 }
 
-/// Deletes at most `limit` mails that were requested at or before `end`, except rows that are locked. Returns the number
-/// of deleted rows.
+/// Deletes at most `limit` mails that were requested at or before `end`, except rows that are locked. Returns the
+/// number of deleted rows.
 pub fn delete_old(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, AppError> {
     let old = outbox::table.filter(outbox::created_at.le(end.naive()));
     let ids: Vec<i64> = free_locked!(conn => old.order(outbox::created_at).limit(limit).select(outbox::id))?;

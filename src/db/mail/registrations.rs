@@ -121,8 +121,8 @@ pub fn delete_for(conn: &mut Conn, email_key: &str) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Deletes at most `limit` registrations that expired at or before `end`, except rows that are locked. Returns the number
-/// of deleted rows.
+/// Deletes at most `limit` registrations that expired at or before `end`, except rows that are locked. Returns the
+/// number of deleted rows.
 pub fn delete_expired(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, AppError> {
     let expired = registrations::table.filter(registrations::expires_at.le(end.naive()));
     let ids: Vec<i64> =

@@ -33,8 +33,8 @@ impl Language {
         Self::ALL.into_iter().find(|language| language.code() == code)
     }
 
-    /// The language that a caller prefers, by the text of `Accept-Language` (RFC 9110, section 12.5.4). Returns `None` if
-    /// the text names none of them.
+    /// The language that a caller prefers, by the text of `Accept-Language` (RFC 9110, section 12.5.4). Returns `None`
+    /// if the text names none of them.
     pub fn preferred(accept_language: &str) -> Option<Self> {
         let mut best: Option<(f32, Self)> = None;
         for range in accept_language.split(',').take(MAX_LANGUAGES) {

@@ -83,8 +83,8 @@ impl MailKind {
         }
     }
 
-    /// Whether users can turn these mails off. Notices of changes to an account cannot be turned off (NIST SP 800-63B-4,
-    /// section 4.6; ASVS 5.0, 6.3.7).
+    /// Whether users can turn these mails off. Notices of changes to an account cannot be turned off (NIST SP
+    /// 800-63B-4, section 4.6; ASVS 5.0, 6.3.7).
     pub const fn is_optional(self) -> bool {
         matches!(self, Self::SignInAfterFailures | Self::SignInFromNewNetwork)
     }

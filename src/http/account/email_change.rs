@@ -40,8 +40,8 @@ pub async fn confirm(
 ///
 /// Next, set a new password with the link in the mail that is then sent.
 ///
-/// It revokes the token, the browser sessions and the keys that act on the account, and all links. A link that has expired
-/// or was used returns 410 `link_invalid`.
+/// It revokes the token, the browser sessions and the keys that act on the account, and all links. A link that has
+/// expired or was used returns 410 `link_invalid`.
 #[api_v2_operation(operation_id = "undoEmailChange", tags("E-mail address"))]
 pub async fn undo(
     service: web::Data<Service>,

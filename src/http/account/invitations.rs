@@ -130,7 +130,8 @@ pub struct InvitationAcceptRequest {
 /// Send it again with `POST /users/invitations/{id}/resend`, or revoke it with `DELETE /users/invitations/{id}`.
 ///
 /// An address that has an account or an invitation returns 409. You can assign a role only if your credential holds its
-/// scopes. Without an SMTP server (`mail.url`), the response is 404 `not_configured`; `latchkey user invite` prints links.
+/// scopes. Without an SMTP server (`mail.url`), the response is 404 `not_configured`; `latchkey user invite` prints
+/// links.
 #[api_v2_operation(operation_id = "createInvitation", tags("Invitations"))]
 pub async fn create(
     service: web::Data<Service>,
@@ -201,8 +202,8 @@ pub async fn revoke(
 ///
 /// Next, sign in with `POST /token`.
 ///
-/// The address of the invitation is that of the account, and is verified. A link that has expired, was used or revoked, or
-/// whose address has an account, returns 410 `link_invalid`.
+/// The address of the invitation is that of the account, and is verified. A link that has expired, was used or revoked,
+/// or whose address has an account, returns 410 `link_invalid`.
 #[api_v2_operation(operation_id = "acceptInvitation", tags("Invitations"))]
 pub async fn accept(
     service: web::Data<Service>,

@@ -57,9 +57,9 @@ pub struct PasswordResetConfirmRequest {
 ///
 /// Next, open the link in the mail, or send its secret to `POST /password-reset/confirm`.
 ///
-/// The response is the same for every address. An address gets at most one such mail in a minute, 5 in an hour and 20 in a
-/// day. Without an SMTP server (`mail.url`), the response is 404 `not_configured`; an operator can make a link with
-/// `latchkey user reset-link`.
+/// The response is the same for every address. An address gets at most one such mail in a minute, 5 in an hour and 20
+/// in a day. Without an SMTP server (`mail.url`), the response is 404 `not_configured`; an operator can make a link
+/// with `latchkey user reset-link`.
 #[api_v2_operation(operation_id = "requestPasswordReset", tags("Password reset"))]
 pub async fn request(
     service: web::Data<Service>,
@@ -76,9 +76,9 @@ pub async fn request(
 ///
 /// Next, sign in with the new password.
 ///
-/// It revokes the token, the browser sessions and the own API keys of the user, and issued keys with scopes of Latchkey. It
-/// ends a lockout, and all other links that reset the password. A link that has expired, was used, or whose account has
-/// changed returns 410 `link_invalid`.
+/// It revokes the token, the browser sessions and the own API keys of the user, and issued keys with scopes of
+/// Latchkey. It ends a lockout, and all other links that reset the password. A link that has expired, was used, or
+/// whose account has changed returns 410 `link_invalid`.
 #[api_v2_operation(operation_id = "confirmPasswordReset", tags("Password reset"))]
 pub async fn confirm(
     service: web::Data<Service>,

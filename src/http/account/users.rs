@@ -287,9 +287,9 @@ pub async fn read(
 ///
 /// The audit trail, `GET /audit`, shows the change.
 ///
-/// Your own account requires a session or a full sign-in token. Disabling revokes the user's token, sessions and keys at
-/// once, and enabling does not restore these. A new role ends the sessions. Enabling also clears failed sign-ins, even
-/// of a user who was not disabled, and so ends `sign_in_stopped`. One enabled admin must remain.
+/// Your own account requires a session or a full sign-in token. Disabling revokes the user's token, sessions and keys
+/// at once, and enabling does not restore these. A new role ends the sessions. Enabling also clears failed sign-ins,
+/// even of a user who was not disabled, and so ends `sign_in_stopped`. One enabled admin must remain.
 #[api_v2_operation(operation_id = "editUser", tags("Users"))]
 pub async fn edit(
     service: web::Data<Service>,

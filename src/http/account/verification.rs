@@ -69,9 +69,9 @@ pub struct RegistrationConfirmRequest {
 ///
 /// Next, open the link in the mail, or send its secret to `POST /email-verification/confirm`.
 ///
-/// The response is the same for every address. An address gets at most one such mail in a minute, 5 in an hour and 20 in a
-/// day. If a registration waits for the proof of the address, its link is sent again. Without an SMTP server (`mail.url`),
-/// the response is 404 `not_configured`.
+/// The response is the same for every address. An address gets at most one such mail in a minute, 5 in an hour and 20
+/// in a day. If a registration waits for the proof of the address, its link is sent again. Without an SMTP server
+/// (`mail.url`), the response is 404 `not_configured`.
 #[api_v2_operation(operation_id = "requestEmailVerification", tags("E-mail address"))]
 pub async fn request(
     service: web::Data<Service>,
@@ -105,8 +105,8 @@ pub async fn confirm(
 ///
 /// Next, sign in with `POST /token`.
 ///
-/// This is the second step with `registration.mode = "verified"`. A wrong password returns 403 `wrong_password`; after ten
-/// of them the registration ends. A link that has expired or was used, or whose address has an account, returns 410
+/// This is the second step with `registration.mode = "verified"`. A wrong password returns 403 `wrong_password`; after
+/// ten of them the registration ends. A link that has expired or was used, or whose address has an account, returns 410
 /// `link_invalid`.
 #[api_v2_operation(operation_id = "confirmRegistration", tags("E-mail address"))]
 pub async fn confirm_registration(

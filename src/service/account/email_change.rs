@@ -61,9 +61,9 @@ impl Service {
             .await
     }
 
-    /// Restores the e-mail address before a change, with the secret of a link that was sent there. As the change was not
-    /// that of the owner, it ends the sign-in token, the sessions, the keys that act on the account and all links, and
-    /// sends a link that sets a new password.
+    /// Restores the e-mail address before a change, with the secret of a link that was sent there. As the change was
+    /// not that of the owner, it ends the sign-in token, the sessions, the keys that act on the account and all links,
+    /// and sends a link that sets a new password.
     ///
     /// Errors: [`AppError::Gone`] for every link that is not valid; [`AppError::TooMany`] for too many invalid ones.
     pub async fn undo_email_change(&self, context: RequestContext, secret: &str) -> Result<(), AppError> {

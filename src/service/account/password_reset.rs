@@ -59,8 +59,8 @@ impl Service {
             .await
     }
 
-    /// Sets a new password with the secret of a link. This ends the sign-in token, the sessions, the own keys, the issued
-    /// keys with scopes of Latchkey, a lockout and all other such links. It does not sign in.
+    /// Sets a new password with the secret of a link. This ends the sign-in token, the sessions, the own keys, the
+    /// issued keys with scopes of Latchkey, a lockout and all other such links. It does not sign in.
     ///
     /// Errors: [`AppError::Invalid`] for an unacceptable password; [`AppError::Gone`] for every link that is not valid;
     /// [`AppError::TooMany`] for too many invalid ones.

@@ -136,7 +136,8 @@ impl Service {
                     return lockout::with_stop(change.conn, policy, user, change.now);
                 }
                 if before != after {
-                    // A new level requires a new secret (ASVS 5.0, 7.2.4). The token is for programs, and keeps working.
+                    // A new level requires a new secret (ASVS 5.0, 7.2.4). The token is for programs, and keeps
+                    // working.
                     let ended = sessions::delete_of(change.conn, id, None)?;
                     let sessions = if ended > 0 { format!(", {ended} sessions") } else { String::new() };
                     let detail = format!("{before} to {after}{sessions}");
@@ -182,8 +183,8 @@ impl Service {
             .await
     }
 
-    /// Sets a user's password and revokes the sign-in token, the sessions and, if `revoke_keys`, the keys that act on the
-    /// account: own keys, and issued keys with Latchkey's own scopes. Ends a lockout of the account.
+    /// Sets a user's password and revokes the sign-in token, the sessions and, if `revoke_keys`, the keys that act on
+    /// the account: own keys, and issued keys with Latchkey's own scopes. Ends a lockout of the account.
     ///
     /// Errors: [`AppError::Invalid`] for an unacceptable password; [`AppError::NotFound`].
     pub async fn reset_password(

@@ -27,8 +27,8 @@ const REGISTRATIONS_PER_ADDRESS: i64 = 3;
 const WRONG_PASSWORDS_MAX: i64 = 10;
 
 impl Service {
-    /// Requests a mail with a link that verifies an address, if it is that of an account or of a registration that waits
-    /// for it. The response and the work are the same for every address.
+    /// Requests a mail with a link that verifies an address, if it is that of an account or of a registration that
+    /// waits for it. The response and the work are the same for every address.
     ///
     /// Errors: [`AppError::Invalid`] for text that is no address; [`AppError::TooMany`] for too many requests by the
     /// client.
@@ -79,8 +79,8 @@ impl Service {
             .await
     }
 
-    /// Stores a registration whose data are valid until its address is proved, and requests a mail. The work is the same
-    /// for an address that is taken.
+    /// Stores a registration whose data are valid until its address is proved, and requests a mail. The work is the
+    /// same for an address that is taken.
     pub(super) async fn store_registration(
         &self,
         context: RequestContext,

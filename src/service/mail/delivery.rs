@@ -1,7 +1,7 @@
 //! The task that sends mails. First it decides which of the requested mails are sent; that takes no time of the SMTP
 //! server. Then it sends those that are due, one after the other. A row is reserved for the time of an attempt, so that
-//! several processes send each mail once. A process that is killed between sending and marking leaves a row that is sent
-//! once more.
+//! several processes send each mail once. A process that is killed between sending and marking leaves a row that is
+//! sent once more.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -92,8 +92,8 @@ pub(crate) fn digest_of(secret: &str) -> Result<Digest, AppError> {
     }
 }
 
-/// Uses a link that acts on a user: locks the user, and deletes all links of the user with the same purpose. Of parallel
-/// uses, one succeeds.
+/// Uses a link that acts on a user: locks the user, and deletes all links of the user with the same purpose. Of
+/// parallel uses, one succeeds.
 ///
 /// Errors: [`link_invalid`], also for a disabled user.
 pub(crate) fn redeem(

@@ -131,8 +131,8 @@ pub(super) fn next(conn: &mut Conn, links: &Links, now: Timestamp) -> Result<Nex
     Ok(Next::Attempt(Box::new(Attempt { intent, kind, subject, to, language, values })))
 }
 
-/// The subject of a mail with its row locked, the address and the language; `None` if it is no longer to be sent. Disabled
-/// users get no mail.
+/// The subject of a mail with its row locked, the address and the language; `None` if it is no longer to be sent.
+/// Disabled users get no mail.
 fn recipient(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<(Subject, String, String)>, AppError> {
     let (Some(subject), Some(kind)) = (intent.subject, MailKind::of(&intent.kind)) else {
         return Ok(None);

@@ -1,5 +1,5 @@
-//! The connection to the SMTP server. Each mail has a connection of its own: there are few mails, and servers close idle
-//! connections.
+//! The connection to the SMTP server. Each mail has a connection of its own: there are few mails, and servers close
+//! idle connections.
 
 use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
@@ -16,8 +16,8 @@ use crate::clock::Timestamp;
 use crate::config::{MailSettings, Sender, SmtpServer, StartTls};
 use crate::domain::email::EmailAddress;
 
-/// Replies of a server about its user or the encryption: 530, 534, 535 and 538 (RFC 4954, section 6). They are about the
-/// settings, and not about the mail.
+/// Replies of a server about its user or the encryption: 530, 534, 535 and 538 (RFC 4954, section 6). They are about
+/// the settings, and not about the mail.
 const SETTINGS_CODES: [u16; 4] = [530, 534, 535, 538];
 
 /// Why a mail was not sent.
@@ -163,8 +163,8 @@ fn classify(error: &lettre::transport::smtp::Error) -> SendError {
     }
 }
 
-/// The message of an error with those of its causes, on one line, for the log. Servers repeat addresses in their replies;
-/// these are left out.
+/// The message of an error with those of its causes, on one line, for the log. Servers repeat addresses in their
+/// replies; these are left out.
 fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
