@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { call } from "../../api";
 import { Button } from "../../components/button";
 import { ConfirmDialog } from "../../components/dialog";
-import { Form, PasswordField, TextField, useForm } from "../../components/form";
+import { Form, PasswordField, SelectField, TextField, useForm } from "../../components/form";
 import { notify } from "../../components/notice";
 import { Card, Facts, Page } from "../../components/page";
 import { Badge, Scopes, Time, UserText } from "../../components/text";
@@ -33,6 +33,7 @@ export function ProfilePage() {
       </Card>
       <PersonCard />
       <EmailCard />
+      <MailCard />
       <DeleteCard />
     </Page>
   );
@@ -96,6 +97,44 @@ function EmailCard() {
           label="Current password"
           help="It proves that it is you who changes the sign-in."
           autoComplete="current-password"
+        />
+      </Form>
+    </Card>
+  );
+}
+
+function MailCard() {
+  const { user } = useSession();
+  const form = useForm({
+    initial: { language: user.language as string, sign_in_notices: user.sign_in_notices ? "on" : "off" },
+    submit: async ({ language, sign_in_notices }) => {
+      const body = { language: language as "en" | "de", sign_in_notices: sign_in_notices === "on" };
+      await call("patch", "/me", { body });
+      await refresh();
+      notify("Your data is saved.");
+    },
+  });
+  return (
+    <Card title="Mails to you">
+      <Form form={form} submitLabel="Save these settings">
+        <SelectField
+          form={form}
+          name="language"
+          label="Language"
+          options={[
+            ["en", "English"],
+            ["de", "German"],
+          ]}
+        />
+        <SelectField
+          form={form}
+          name="sign_in_notices"
+          label="Sign-ins after failed ones, and from new networks"
+          help="Mails about changes of your account cannot be turned off."
+          options={[
+            ["on", "Send a mail"],
+            ["off", "Send no mail"],
+          ]}
         />
       </Form>
     </Card>
