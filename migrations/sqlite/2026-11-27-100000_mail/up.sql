@@ -43,8 +43,9 @@ CREATE TABLE outbox (
     address TEXT,
     -- What the mail is about, if the request named it.
     user_id BIGINT REFERENCES users (id) ON DELETE CASCADE,
-    registration_id BIGINT REFERENCES registrations (id) ON DELETE CASCADE,
-    invitation_id BIGINT REFERENCES invitations (id) ON DELETE CASCADE,
+    -- The row remains without them, so that it counts for the limits per address.
+    registration_id BIGINT REFERENCES registrations (id) ON DELETE SET NULL,
+    invitation_id BIGINT REFERENCES invitations (id) ON DELETE SET NULL,
     -- The client address of the request.
     client TEXT,
     created_at TIMESTAMP NOT NULL,

@@ -34,6 +34,10 @@ async fn accept(app: &App, secret: &str) -> Answer {
     post(app, "/invitations/accept", &acceptance(secret)).await
 }
 
+async fn resend(app: &App, root: &Credential, id: &Value) -> Answer {
+    app.request("POST", &format!("/users/invitations/{id}/resend")).credential(root).send().await
+}
+
 #[tokio::test]
 async fn an_invited_person_creates_an_account_with_the_role_of_the_invitation() {
     for (app, smtp) in mailing(invited_mode).await {
@@ -74,7 +78,7 @@ async fn invitations_are_listed_sent_again_and_revoked() {
         app.clock.advance(73 * 3_600);
         accept(&app, first.secret()).await.assert_error(410, "link_invalid");
         let before = smtp.mails().len();
-        let again = app.post(&format!("/users/invitations/{id}/resend"), &root, &json!(null)).await;
+        let again = resend(&app, &root, &id).await;
         assert_eq!(again.status, 200, "{again:?}");
         let second = smtp.wait_for(before + 1).await.pop().unwrap();
         let listed = app.get("/users/invitations", &root).await;
@@ -82,7 +86,7 @@ async fn invitations_are_listed_sent_again_and_revoked() {
         assert_eq!(app.delete(&format!("/users/invitations/{id}"), &root).await.status, 204);
         accept(&app, second.secret()).await.assert_error(410, "link_invalid");
         app.delete(&format!("/users/invitations/{id}"), &root).await.assert_error(404, "not_found");
-        app.post(&format!("/users/invitations/{id}/resend"), &root, &json!(null)).await.assert_error(404, "not_found");
+        resend(&app, &root, &id).await.assert_error(404, "not_found");
     }
 }
 
