@@ -200,7 +200,7 @@ diesel::table! {
         accepted_at -> Nullable<Timestamp>,
         due_at -> Timestamp,
         attempts -> BigInt,
-        sent_at -> Nullable<Timestamp>,
+        done_at -> Nullable<Timestamp>,
     }
 }
 
@@ -437,7 +437,7 @@ macro_rules! for_each_copied_table {
                 accepted_at: Option<NaiveDateTime>,
                 due_at: NaiveDateTime,
                 attempts: i64,
-                sent_at: Option<NaiveDateTime>,
+                done_at: Option<NaiveDateTime>,
             }
             mail_secrets by "id", postgres mail_secrets::id, sqlite mail_secrets::id => {
                 id: i64,

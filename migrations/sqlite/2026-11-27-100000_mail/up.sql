@@ -54,11 +54,11 @@ CREATE TABLE outbox (
     -- The earliest time of the next attempt. While a process makes one, the time until which no other does.
     due_at TIMESTAMP NOT NULL,
     attempts BIGINT NOT NULL,
-    -- The row is kept for a day after the request, for the limits per address.
-    sent_at TIMESTAMP
+    -- When it was sent, or given up. The row is kept for a day after the request, for the limits per address.
+    done_at TIMESTAMP
 );
 
-CREATE INDEX outbox_unsent ON outbox (due_at) WHERE sent_at IS NULL;
+CREATE INDEX outbox_open ON outbox (due_at) WHERE done_at IS NULL;
 CREATE INDEX outbox_address_key ON outbox (address_key);
 CREATE INDEX outbox_user_id ON outbox (user_id);
 CREATE INDEX outbox_registration_id ON outbox (registration_id);

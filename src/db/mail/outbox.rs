@@ -117,14 +117,14 @@ pub fn insert(conn: &mut Conn, new: &NewIntent<'_>, now: Timestamp) -> Result<()
 
 /// At most `limit` mails that were requested and neither accepted nor dropped, the oldest first, with the rows locked.
 pub fn lock_requested(conn: &mut Conn, limit: i64) -> Result<Vec<Intent>, AppError> {
-    let requested = outbox::table.filter(outbox::accepted_at.is_null()).filter(outbox::sent_at.is_null());
+    let requested = outbox::table.filter(outbox::accepted_at.is_null()).filter(outbox::done_at.is_null());
     let rows: Vec<Row> = free_locked!(conn => requested.order(outbox::id).limit(limit).select(Row::as_select()))?;
     Ok(rows.into_iter().map(Intent::from).collect())
 }
 
 /// Whether a mail was requested and neither accepted nor dropped.
 pub fn has_requests(conn: &mut Conn) -> Result<bool, AppError> {
-    let requested = outbox::table.filter(outbox::accepted_at.is_null()).filter(outbox::sent_at.is_null());
+    let requested = outbox::table.filter(outbox::accepted_at.is_null()).filter(outbox::done_at.is_null());
     let found: Option<i64> = requested.select(outbox::id).first(conn).optional()?;
     Ok(found.is_some())
 }
@@ -196,15 +196,15 @@ pub fn defer(conn: &mut Conn, id: i64, until: Timestamp) -> Result<(), AppError>
     Ok(())
 }
 
-/// Records that a mail was sent.
-pub fn mark_sent(conn: &mut Conn, id: i64, now: Timestamp) -> Result<(), AppError> {
-    diesel::update(outbox::table.find(id)).set(outbox::sent_at.eq(Some(now.naive()))).execute(conn)?;
+/// Records that a mail was sent, or will never be.
+pub fn mark_done(conn: &mut Conn, id: i64, now: Timestamp) -> Result<(), AppError> {
+    diesel::update(outbox::table.find(id)).set(outbox::done_at.eq(Some(now.naive()))).execute(conn)?;
     Ok(())
 }
 
-/// The number of accepted mails that are not sent, up to `most`.
+/// The number of accepted mails that are neither sent nor given up, up to `most`.
 pub fn count_waiting(conn: &mut Conn, most: i64) -> Result<usize, AppError> {
-    let waiting = outbox::table.filter(outbox::sent_at.is_null()).filter(outbox::accepted_at.is_not_null());
+    let waiting = outbox::table.filter(outbox::done_at.is_null()).filter(outbox::accepted_at.is_not_null());
     let ids: Vec<i64> = waiting.select(outbox::id).limit(most).load(conn)?;
     Ok(ids.len())
 }
@@ -222,7 +222,7 @@ pub fn delete_old(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, 
 fn due(now: Timestamp) -> _ {
     let now: NaiveDateTime = now.naive();
     outbox::table
-        .filter(outbox::sent_at.is_null())
+        .filter(outbox::done_at.is_null())
         .filter(outbox::accepted_at.is_not_null())
         .filter(outbox::due_at.le(now))
 }

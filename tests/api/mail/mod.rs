@@ -67,7 +67,7 @@ fn resets(smtp: &SmtpServer, email: &str) -> usize {
 /// Waits until the server has decided about all requests and has sent what is due.
 async fn settle(app: &App) {
     for _ in 0..400 {
-        let open = "SELECT count(*) FROM outbox WHERE sent_at IS NULL AND (accepted_at IS NULL OR attempts = 0)";
+        let open = "SELECT count(*) FROM outbox WHERE done_at IS NULL AND (accepted_at IS NULL OR attempts = 0)";
         if app.database.number(open).await == 0 {
             return;
         }

@@ -108,7 +108,7 @@ async fn a_temporary_refusal_is_tried_again_with_another_secret_and_a_permanent_
             tokio::time::sleep(Duration::from_millis(25)).await;
         };
         assert_eq!((&entries[0]["target"], &entries[0]["detail"]), (&json!("user:2"), &json!("password_reset")));
-        assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE sent_at IS NULL").await, 0, "it is final");
+        assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE done_at IS NULL").await, 0, "it is final");
         let sent = app.trail(&root, "action=mail.send&outcome=success").await;
         assert_eq!((&sent[0]["actor"], &sent[0]["target"]), (&json!("server"), &json!("user:2")));
     }
@@ -149,7 +149,7 @@ async fn a_rejected_password_of_the_smtp_server_keeps_the_mail() {
         smtp.behave(Behaviour::Authenticate("AGFkYQB3cm9uZw=="));
         app.register("ada@example.org").await;
         settle(&app).await;
-        assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE sent_at IS NULL").await, 1);
+        assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE done_at IS NULL").await, 1);
         smtp.behave(Behaviour::Authenticate("AGFkYQBzZWNyZXQ="));
         advance(&app, 120).await;
         assert_eq!(smtp.wait_for(1).await.len(), 1);
@@ -251,7 +251,7 @@ async fn a_connection_is_encrypted_with_starttls_or_no_mail_is_sent() {
         let expected = usize::from(is_offered && trusted);
         assert_eq!(smtp.mails().len(), expected, "offered: {is_offered}, trusted: {trusted}");
         assert!(smtp.mails().iter().all(|mail| mail.encrypted));
-        let waiting = app.database.number("SELECT count(*) FROM outbox WHERE sent_at IS NULL").await;
+        let waiting = app.database.number("SELECT count(*) FROM outbox WHERE done_at IS NULL").await;
         assert_eq!(waiting, 1 - i64::try_from(expected).unwrap(), "the mail waits");
     }
 }

@@ -33,7 +33,7 @@ b 😀 '' \"', 1, '2026-01-01 00:00:00.123456', '2026-01-01 00:00:00', 1);
     INSERT INTO invitations (email, email_key, role, locale, invited_by, created_at, expires_at)
         VALUES ('c@d.example', 'c@d.example', 'member', 'en', 1, '2026-01-01 00:00:00', '2026-01-01 00:00:00');
     INSERT INTO outbox (kind, address_key, address, user_id, registration_id, invitation_id, client, created_at,
-        accepted_at, due_at, attempts, sent_at) VALUES ('password_changed', 'ada@example.org', 'Ada@example.org', 1, NULL,
+        accepted_at, due_at, attempts, done_at) VALUES ('password_changed', 'ada@example.org', 'Ada@example.org', 1, NULL,
         NULL, '::1', '2026-01-01 00:00:00', '2026-01-01 00:00:00', '2026-01-01 00:00:00', 1, '2026-01-01 00:00:00');
     INSERT INTO mail_secrets (purpose, user_id, registration_id, invitation_id, address, mailed, digest, created_at,
         expires_at) VALUES ('email_undo', 1, NULL, NULL, 'ada@example.org', TRUE, 'm1', '2026-01-01 00:00:00',
