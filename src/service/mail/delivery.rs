@@ -190,10 +190,7 @@ impl Delivery {
         let (id, kind, now) = (intent.id, intent.kind.clone(), self.clock.now());
         self.db
             .write(move |conn| {
-                match outcome {
-                    Outcome::Success => outbox::mark_sent(conn, id, now)?,
-                    Outcome::Failure | Outcome::Denied => outbox::delete(conn, id)?,
-                }
+                outbox::mark_done(conn, id, now)?;
                 let event = Event::of(Action::SendMail).detail(kind);
                 let event = match subject {
                     Subject::User(user) => event.on(Target::User(user)),
