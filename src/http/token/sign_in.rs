@@ -42,7 +42,7 @@ pub(crate) fn resource() -> Resource {
             (
                 "Introspection",
                 json!({
-                    "active": true, "scope": "pages:read pages:write", "username": EXAMPLE_EMAIL,
+                    "active": true, "scope": "pages:read pages:write", "username": EXAMPLE_EMAIL, "email_verified": false,
                     "token_type": "Bearer", "exp": 1_795_723_200, "iat": 1_795_636_800, "sub": "user:2",
                 }),
             ),
