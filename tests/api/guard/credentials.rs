@@ -53,9 +53,9 @@ specify! {
         // Store a key that an unknown secret could be mistaken for.
         app.key_of(&Credential::Token(token.clone()), &[]).await;
         let unknown = SecretKind::ALL.map(|kind| Secret::generate(kind).unwrap().reveal());
-        let [sign_in, key, claim, session] = &unknown;
+        let [sign_in, key, claim, session, link] = &unknown;
         let flipped = format!("{}{}", &token[..token.len() - 1], if token.ends_with('x') { 'y' } else { 'x' });
-        for bad in ["x", "lkt_", "undefined", "Bearer", &flipped, sign_in, key, claim, session, &"a".repeat(513), &"a".repeat(50_000)] {
+        for bad in ["x", "lkt_", "undefined", "Bearer", &flipped, sign_in, key, claim, session, link, &"a".repeat(513), &"a".repeat(50_000)] {
             let answer = app.get("/protected-route", &Credential::Token(bad.to_owned())).await;
             answer.assert_error(app.expected.bad_token_header, "invalid_token");
             assert_eq!(answer.body["detail"], "Not authenticated");

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::support::app::PASSWORD;
 use crate::support::program::{latchkey, out, run};
-use crate::support::{App, Credential, specify, specify_database};
+use crate::support::{Credential, specify, specify_database};
 
 #[tokio::test]
 async fn a_link_sets_a_new_password_and_ends_what_the_old_one_has_opened() {

@@ -271,7 +271,12 @@ async fn a_faulty_template_fails_the_start_with_file_and_line() {
     assert!(error.contains("mail.templates") && error.contains("password_reset.en.txt, line 3: "), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// Runs a command while the SMTP server of the test answers.
+async fn finished(mut command: std::process::Command) -> std::process::Output {
+    tokio::task::spawn_blocking(move || run(&mut command)).await.unwrap()
+}
+
+#[tokio::test]
 async fn the_command_line_sends_a_test_mail_and_shows_what_the_server_answers() {
     let (smtp, home) = (SmtpServer::start().await, TempDir::new().unwrap());
     let command = |address: &str| {
@@ -281,14 +286,14 @@ async fn the_command_line_sends_a_test_mail_and_shows_what_the_server_answers() 
         command.env("LATCHKEY__LINKS__URL", LINK_PAGE);
         command
     };
-    let sent = out(&run(&mut command("ada@example.org")));
+    let sent = out(&finished(command("ada@example.org")).await);
     assert!(sent.starts_with(&format!("sent a test mail to ada@example.org by smtp://{} in ", smtp.address)), "{sent}");
     let mails = smtp.mails();
     assert_eq!((mails.len(), mails[0].subject.as_str()), (1, "Test mail from auth.example.org"));
     smtp.behave(Behaviour::Reply("550 5.7.1 relaying denied"));
-    let error = failure(&run(&mut command("ada@example.org")));
+    let error = failure(&finished(command("ada@example.org")).await);
     assert!(error.contains("550") && error.contains("relaying denied"), "{error}");
-    assert!(failure(&run(&mut command("ada"))).contains("is not an e-mail address"));
+    assert!(failure(&finished(command("ada")).await).contains("is not an e-mail address"));
     let unset = failure(&run(&mut latchkey(home.path(), &["mail", "test", "ada@example.org"])));
     assert!(unset.contains("mail.url is not set"), "{unset}");
 }

@@ -77,7 +77,6 @@ pub struct SmtpServer {
 struct State {
     behaviour: Mutex<Behaviour>,
     mails: Mutex<Vec<ReceivedMail>>,
-    connections: Mutex<usize>,
     tls: Option<TlsAcceptor>,
 }
 
@@ -91,17 +90,11 @@ impl SmtpServer {
     pub async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State {
-            behaviour: Mutex::new(Behaviour::Accept),
-            mails: Mutex::default(),
-            connections: Mutex::default(),
-            tls,
-        });
+        let state = Arc::new(State { behaviour: Mutex::new(Behaviour::Accept), mails: Mutex::default(), tls });
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                *shared.connections.lock().unwrap() += 1;
                 tokio::spawn(serve(stream, Arc::clone(&shared)));
             }
         });
@@ -121,11 +114,6 @@ impl SmtpServer {
 
     pub fn mails(&self) -> Vec<ReceivedMail> {
         self.state.mails.lock().unwrap().clone()
-    }
-
-    /// The number of connections so far.
-    pub fn connections(&self) -> usize {
-        *self.state.connections.lock().unwrap()
     }
 
     /// Waits until `number` mails have arrived, and returns all.
