@@ -77,6 +77,7 @@ async fn invitations_are_listed_sent_again_and_revoked() {
         let first = smtp.wait_for_mail("ada@example.org", INVITATION).await;
         app.clock.advance(73 * 3_600);
         accept(&app, first.secret()).await.assert_error(410, "link_invalid");
+        let root = Credential::Token(app.new_token_of("root@example.org").await);
         let before = smtp.mails().len();
         let again = resend(&app, &root, &id).await;
         assert_eq!(again.status, 200, "{again:?}");
