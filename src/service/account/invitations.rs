@@ -186,6 +186,12 @@ impl Service {
         secret: &str,
         acceptance: Acceptance,
     ) -> Result<User, AppError> {
+        let Acceptance { name, surname, website, password } = acceptance;
+        let mut registration = Registration { name, surname, email: String::new(), website, password };
+        let errors = self.errors_of_person(&registration);
+        if !errors.is_empty() {
+            return Err(AppError::Invalid(errors));
+        }
         let purpose = LinkPurpose::Invitation;
         let digest = self.live_link(&context, purpose, secret).await?;
         let now = self.clock.now();
@@ -195,8 +201,7 @@ impl Service {
                 _ => Ok(None),
             });
         let invitation = found.await?.ok_or_else(link_invalid)?;
-        let Acceptance { name, surname, website, password } = acceptance;
-        let registration = Registration { name, surname, email: invitation.email.clone(), website, password };
+        registration.email.clone_from(&invitation.email);
         let email = self.check_registration(&registration, None, None)?;
         let Registration { name, surname, website, password, .. } = registration;
         let hash = self.passwords.create(context.client_info.client, password).await?;

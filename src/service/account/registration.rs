@@ -152,6 +152,14 @@ impl Service {
         Ok(())
     }
 
+    /// The bad fields of a registration, without its e-mail address.
+    pub(super) fn errors_of_person(&self, registration: &Registration) -> Vec<FieldError> {
+        let mut errors: Vec<FieldError> = self.check_name(&registration.name).err().into_iter().collect();
+        errors.extend(validation_errors(&registration));
+        errors.extend(self.check_password("password", &registration.password).err());
+        errors
+    }
+
     /// Validates a registration and returns its e-mail address. Errors: all bad fields at once, with `role_error`.
     pub(super) fn check_registration(
         &self,
@@ -159,15 +167,13 @@ impl Service {
         domains: Option<&EmailDomains>,
         role_error: Option<&FieldError>,
     ) -> Result<EmailAddress, AppError> {
-        let mut errors: Vec<FieldError> = self.check_name(&registration.name).err().into_iter().collect();
-        errors.extend(validation_errors(&registration));
+        let mut errors = self.errors_of_person(registration);
         errors.extend(role_error.cloned());
         let email = check_email(&registration.email).and_then(|email| {
             domains.map_or(Ok(()), |domains| check_email_domain(&email, domains))?;
             Ok(email)
         });
         let email = email.map_err(|error| errors.push(error)).ok();
-        errors.extend(self.check_password("password", &registration.password).err());
         let Registration { name, surname, email: given, password, .. } = registration;
         errors.extend(check_not_own_name("password", password, [given, name, surname]).err());
         match email {
