@@ -605,6 +605,7 @@ fn the_page_about_limits_states_the_defaults() {
         ("failed_sign_ins", at_once(limits.failed_sign_ins)),
         ("registrations", at_once(limits.registrations)),
         ("claims", at_once(limits.claims)),
+        ("mails", at_once(limits.mails)),
         ("invalid_tokens", at_once(limits.invalid_tokens)),
         ("new_keys", at_once(limits.new_keys)),
         ("refusals", at_once(limits.refusals)),
@@ -612,5 +613,5 @@ fn the_page_about_limits_states_the_defaults() {
         assert!(page.contains(&format!("| `limits.{setting}` | {default} |")), "{setting} = {default}");
     }
     let rows = page.lines().filter(|line| line.starts_with("| `limits.")).count();
-    assert_eq!(rows, 10, "every limit has a row");
+    assert_eq!(rows, 11, "every limit has a row");
 }

@@ -208,20 +208,7 @@ pub(crate) fn add_to_responses(document: &mut Value, resources: &[Resource]) {
         if !name.ends_with("Response") {
             continue;
         }
-        let required: Vec<Value> = schema["required"].as_array().cloned().unwrap_or_default();
-        let members = schema["properties"].as_object_mut().into_iter().flatten();
-        let members: Vec<Value> = members
-            .map(|(member, schema)| {
-                if !required.iter().any(|required| required == member) {
-                    schema["nullable"] = json!(true);
-                }
-                if schema["format"] == "date-time" {
-                    merge(schema, json!({ "pattern": Timestamp::PATTERN, "example": EXAMPLE_TIME }));
-                }
-                json!(member)
-            })
-            .collect();
-        schema["required"] = members.into();
+        require_members(schema);
     }
     add_bounds(&mut schemas["UserResponse"], json!({ "language": { "enum": Language::ALL.map(Language::code) } }));
     add_bounds(&mut schemas["HealthResponse"], json!({ "status": { "enum": ["ok"] } }));
@@ -242,4 +229,25 @@ pub(crate) fn add_to_responses(document: &mut Value, resources: &[Resource]) {
     }
     let lines = json!({ "schema": { "$ref": "#/components/schemas/AuditEntryResponse" } });
     document["paths"]["/audit"]["get"]["responses"]["200"]["content"][NDJSON] = lines;
+}
+
+/// Marks all members of an object, and of the objects in it, as required.
+fn require_members(schema: &mut Value) {
+    let required: Vec<Value> = schema["required"].as_array().cloned().unwrap_or_default();
+    let members = schema["properties"].as_object_mut().into_iter().flatten();
+    let members: Vec<Value> = members
+        .map(|(member, schema)| {
+            if !required.iter().any(|required| required == member) {
+                schema["nullable"] = json!(true);
+            }
+            if schema["format"] == "date-time" {
+                merge(schema, json!({ "pattern": Timestamp::PATTERN, "example": EXAMPLE_TIME }));
+            }
+            if schema["properties"].is_object() {
+                require_members(schema);
+            }
+            json!(member)
+        })
+        .collect();
+    schema["required"] = members.into();
 }

@@ -464,7 +464,7 @@ const VARIABLES: &[(&str, &str, &str)] = &[
     (
         "LATCHKEY__REGISTRATION__MODE",
         "off",
-        "settings: registration.mode (LATCHKEY__REGISTRATION__MODE): Write \"open\" or \"closed\".",
+        "settings: registration.mode (LATCHKEY__REGISTRATION__MODE): Write \"open\" or \"verified\" or \"invited\" or \"closed\".",
     ),
     (
         "LATCHKEY__REGISTRATION__NAME_MIN_LENGTH",

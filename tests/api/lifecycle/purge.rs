@@ -85,7 +85,8 @@ specify! {
                     .replace("VALUES", "(account, failures, last_at) VALUES")).await;
             }
             for (network, days) in [("fresh", 89), ("old", 91)] {
-                app.database.execute(format!("INSERT INTO known_networks VALUES ('{network}', 1, '{}')", at(days))).await;
+                let network = format!("INSERT INTO known_networks (network, user_id, seen_at) VALUES ('{network}', 1, '{}')", at(days));
+                app.database.execute(network).await;
             }
             let service = open_service_with(&app, |settings| settings.limits.enabled = with_limits).await;
             assert_eq!(service.lifecycle().purge().run_once().await.unwrap(), 3, "{with_limits}");

@@ -24,13 +24,13 @@ specify! {
         let answer = introspect(&app, &root, ada.secret()).await;
         assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"), "{answer:?}");
         assert_eq!(answer.header("cache-control"), "no-store");
-        assert_eq!(answer.members(), ["active", "exp", "iat", "scope", "sub", "token_type", "username"]);
+        assert_eq!(answer.members(), ["active", "email_verified", "exp", "iat", "scope", "sub", "token_type", "username"]);
         let (iat, exp) = (answer.body["iat"].as_i64().unwrap(), answer.body["exp"].as_i64().unwrap());
         assert_eq!(exp - iat, 86_400);
         assert!((iat - app.clock.now().utc().timestamp()).abs() < 60, "{answer:?}");
         let expected = json!({
             "active": true, "scope": scopes::text_of("member"), "username": "ada@example.org",
-            "token_type": "Bearer", "exp": exp, "iat": iat, "sub": "user:2",
+            "email_verified": false, "token_type": "Bearer", "exp": exp, "iat": iat, "sub": "user:2",
         });
         assert_eq!(answer.body, expected);
         // The scopes in force follow the role.
