@@ -53,7 +53,7 @@ pub fn list(conn: &mut Conn, user: UserId) -> Result<Vec<String>, AppError> {
 
 /// Whether any network or place of a user is known.
 pub fn is_any_known(conn: &mut Conn, user: UserId) -> Result<bool, AppError> {
-    let found: Option<String> = of(user).select(known_networks::network).first(conn).optional()?;
+    let found: Option<String> = of(user).select(known_networks::network).get_result(conn).optional()?;
     Ok(found.is_some())
 }
 

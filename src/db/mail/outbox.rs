@@ -125,8 +125,8 @@ pub fn lock_requested(conn: &mut Conn, limit: i64) -> Result<Vec<Intent>, AppErr
 /// Whether a mail was requested and neither accepted nor dropped.
 pub fn has_requests(conn: &mut Conn) -> Result<bool, AppError> {
     let requested = outbox::table.filter(outbox::accepted_at.is_null()).filter(outbox::done_at.is_null());
-    let found: Option<i64> = requested.select(outbox::id).first(conn).optional()?;
-    Ok(found.is_some())
+    let found: Vec<i64> = requested.select(outbox::id).limit(1).load(conn)?;
+    Ok(!found.is_empty())
 }
 
 /// When the mails of this kind for this address that were accepted at or after `since` were accepted.
@@ -172,8 +172,8 @@ pub fn delete_of(conn: &mut Conn, user: UserId, address_key: &str) -> Result<(),
 
 /// The accepted mail that has been due for longest.
 pub fn next_due(conn: &mut Conn, now: Timestamp) -> Result<Option<Intent>, AppError> {
-    let row: Option<Row> = due(now).order(outbox::due_at).select(Row::as_select()).first(conn).optional()?;
-    Ok(row.map(Intent::from))
+    let rows: Vec<Row> = due(now).order(outbox::due_at).limit(1).select(Row::as_select()).load(conn)?;
+    Ok(rows.into_iter().next().map(Intent::from))
 }
 
 /// An accepted mail that is due, with the row locked; `None` if another process has reserved or locked it.

@@ -100,7 +100,7 @@ pub fn newest(conn: &mut Conn, email_key: &str, now: Timestamp) -> Result<Option
     let live = registrations::table
         .filter(registrations::email_key.eq(email_key))
         .filter(registrations::expires_at.gt(now.naive()));
-    Ok(live.order(registrations::id.desc()).select(Registration::as_select()).first(conn).optional()?)
+    Ok(live.order(registrations::id.desc()).select(Registration::as_select()).get_result(conn).optional()?)
 }
 
 /// Sets the number of wrong passwords of a registration whose row is locked.

@@ -95,7 +95,7 @@ pub const REQUESTS: &[Entry] = {
         ("PATCH /users/{id}", Admin, "POST /register", Json(r#"{"role": "auditor", "disabled": true}"#)),
         ("DELETE /users/{id}", Admin, "POST /register", None),
         ("DELETE /users/{id}/token", Admin, "POST /register", None),
-        ("GET /users/invitations", Admin, "POST /users/invitations", None),
+        ("GET /users/invitations", Admin, "", None),
         ("POST /users/invitations", Admin, "", Json(r#"{"email": "invited{unique}@example.org", "role": "member"}"#)),
         ("DELETE /users/invitations/{id}", Admin, "POST /users/invitations", None),
         ("POST /users/invitations/{id}/resend", Admin, "POST /users/invitations", None),
