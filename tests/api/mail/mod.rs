@@ -64,17 +64,25 @@ fn resets(smtp: &SmtpServer, email: &str) -> usize {
     smtp.mails().iter().filter(|mail| mail.to == email && mail.subject == RESET).count()
 }
 
-/// Waits until the server has decided about all requests and has sent what is due.
+/// Waits until the server has decided about all requests, and has tried to send what is due.
 async fn settle(app: &App) {
+    wait_until_none(app, "done_at IS NULL AND (accepted_at IS NULL OR attempts = 0)").await;
+}
+
+/// Waits until the server has sent all mails.
+async fn all_sent(app: &App) {
+    wait_until_none(app, "done_at IS NULL").await;
+}
+
+async fn wait_until_none(app: &App, condition: &str) {
     for _ in 0..400 {
-        let open = "SELECT count(*) FROM outbox WHERE done_at IS NULL AND (accepted_at IS NULL OR attempts = 0)";
-        if app.database.number(open).await == 0 {
+        if app.database.number(format!("SELECT count(*) FROM outbox WHERE {condition}")).await == 0 {
             return;
         }
         app.service.mail_delivery().wake();
         tokio::time::sleep(std::time::Duration::from_millis(25)).await;
     }
-    panic!("requests are left: {:#?}", app.database.dump("outbox").await);
+    panic!("mails are left: {:#?}", app.database.dump("outbox").await);
 }
 
 /// Advances the clock, and makes the server look for mails that are due.
