@@ -7,7 +7,12 @@ export type State =
   | { is: "signed-out"; notice?: string }
   | { is: "signed-in"; session: Session };
 
-type Message = { is: "signed-in" | "signed-out" | "active"; at: number };
+const KINDS = ["signed-in", "signed-out", "active"] as const;
+
+interface Message {
+  is: (typeof KINDS)[number];
+  at: number;
+}
 
 /** The server stores the time of the last use at most once a minute, so the session may end that much earlier. */
 const LAST_USE_ACCURACY = 60_000;
@@ -32,7 +37,7 @@ export const ENDED = "Your session has ended. Sign in again to continue.";
 
 export function start(): void {
   observe({ onAnswer, onRejected: () => clear(ENDED) });
-  tabs.addEventListener("message", ({ data }: MessageEvent<Message>) => onMessage(data));
+  tabs.addEventListener("message", ({ data }: MessageEvent<unknown>) => isMessage(data) && onMessage(data));
   // A page that the browser kept while it was hidden may show a session that has ended meanwhile.
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) void load();
@@ -138,10 +143,19 @@ function post(is: Message["is"]): void {
   tabs.postMessage({ is, at: lastMessage } satisfies Message);
 }
 
+/** Only pages of this server send messages, but one of them can be the console of another version. */
+function isMessage(data: unknown): data is Message {
+  const { is, at } = (data ?? {}) as Partial<Message>;
+  return KINDS.some((kind) => kind === is) && Number.isFinite(at);
+}
+
 function onMessage(message: Message): void {
   if (message.is === "signed-out") clear("You signed out in another tab.");
   else if (message.is === "signed-in") {
     confirm();
     void load();
-  } else lastUse = Math.max(lastUse, message.at);
+  } else {
+    // A time in the future would delay the warning.
+    lastUse = Math.max(lastUse, Math.min(message.at, Date.now()));
+  }
 }

@@ -148,6 +148,39 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.close();
     });
 
+    test('a message to the tabs is ignored if it has another form or another sender', async () => {
+      const profile = await Profile.open(browser, server);
+      await profile.context.clock.install();
+      await profile.signIn(MEMBER);
+      const page = await profile.tab('#/profile');
+      const warning = page.getByRole('alertdialog');
+      await profile.context.clock.runFor('57:30');
+      const other = await profile.context.newPage();
+      await other.goto('/docs/');
+      await other.evaluate(() => {
+        const tabs = new BroadcastChannel('latchkey-session');
+        const at = Date.now();
+        for (const is of ['signed-in', 'signed-out', 'active']) {
+          for (const message of [is, [is, at], { is }]) tabs.postMessage(message);
+          for (const wrong of [null, NaN, Infinity, String(at)]) tabs.postMessage({ is, at: wrong });
+        }
+        for (const message of [null, undefined, 1, {}, { at }]) tabs.postMessage(message);
+        for (const is of ['unknown', '', null, ['signed-out']]) tabs.postMessage({ is, at });
+      });
+      await page.evaluate(() => window.postMessage({ is: 'signed-out', at: Date.now() }, '*'));
+      await page.waitForTimeout(200);
+      await heading(page, 'Profile').waitFor();
+      await profile.context.clock.runFor('00:45');
+      await warning.waitFor();
+      await other.evaluate(() => {
+        new BroadcastChannel('latchkey-session').postMessage({ is: 'active', at: Date.now() + 1e9 });
+      });
+      await warning.waitFor({ state: 'detached' });
+      await profile.context.clock.runFor('58:15');
+      await warning.waitFor();
+      await profile.close();
+    });
+
     test('the maximum duration of a session cannot be extended', async () => {
       const profile = await Profile.open(browser, server);
       await profile.context.clock.install();
