@@ -114,6 +114,17 @@ describe('pages', () => {
     assert.equal(titles.size, list.length, [...titles].join(', '));
   });
 
+  test('sign out is in the banner of every signed-in page, in view', async () => {
+    for (const viewport of [WIDE, NARROW]) {
+      await visitAll(pages(ids).filter(({ user }) => user), { viewport }, async (page, { name }) => {
+        const button = page.getByRole('banner').getByRole('button', { name: 'Sign out', exact: true });
+        const { x, y, width, height } = await button.boundingBox();
+        const isInside = x >= 0 && y >= 0 && x + width <= viewport.width && y + height <= viewport.height;
+        assert.ok(isInside && (await button.isVisible()), `${name}: ${JSON.stringify({ x, y, width, height })}`);
+      });
+    }
+  });
+
   test('with reduced motion, nothing moves', async () => {
     await visitAll(pages(ids).slice(2, 12), { reducedMotion: 'reduce' }, async (page, { name }) => {
       const moving = await page.evaluate(() => document.getAnimations().filter((one) => one.playState === 'running').length);
