@@ -148,7 +148,7 @@ pub struct KeyListResponse {
 
 /// List my API keys
 ///
-/// Returns all your own API keys, at most 100; requires a sign-in token or an own API key with the scope `keys:read`.
+/// Returns all your own API keys, at most 100; requires a session, a sign-in token or an own API key with the scope `keys:read`.
 ///
 /// Get one of them with `GET /me/keys/{id}`.
 #[api_v2_operation(operation_id = "listKeys", tags("My API keys"))]
@@ -182,7 +182,7 @@ pub async fn create(
 
 /// Get one of my API keys
 ///
-/// Returns one of your own API keys; requires a sign-in token or an own API key with the scope `keys:read`.
+/// Returns one of your own API keys; requires a session, a sign-in token or an own API key with the scope `keys:read`.
 ///
 /// Change it with `PATCH`, or replace its secret with `POST /me/keys/{id}/rotate`.
 #[api_v2_operation(operation_id = "readKey", tags("My API keys"))]
@@ -196,7 +196,7 @@ pub async fn read(
 
 /// Change one of my API keys
 ///
-/// Changes the given fields of one of your own API keys; requires a sign-in token or an own API key with the scope
+/// Changes the given fields of one of your own API keys; requires a session, a sign-in token or an own API key with the scope
 /// `keys:write`.
 ///
 /// The next request of the key has the new scopes.
@@ -214,7 +214,7 @@ pub async fn edit(
 
 /// Rotate one of my API keys
 ///
-/// Replaces the secret of one of your own API keys; requires a sign-in token or an own API key with the scope
+/// Replaces the secret of one of your own API keys; requires a session, a sign-in token or an own API key with the scope
 /// `keys:write`.
 ///
 /// Next, store `key`, which is returned only this once.
@@ -236,7 +236,7 @@ pub async fn rotate(
 
 /// Revoke one of my API keys
 ///
-/// Revokes one of your own API keys from the next request on; requires a sign-in token or an own API key with the scope
+/// Revokes one of your own API keys from the next request on; requires a session, a sign-in token or an own API key with the scope
 /// `keys:write`.
 ///
 /// Create another one with `POST /me/keys` if you need it.
