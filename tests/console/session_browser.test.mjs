@@ -125,13 +125,18 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.close();
     });
 
-    test('a warning appears 60 s before the session ends, and a key press extends it', async () => {
+    /** Opens the profile 57.5 minutes after its load, half a minute before the warning that the session ends. */
+    const openBeforeWarning = async () => {
       const profile = await Profile.open(browser, server);
       await profile.context.clock.install();
       await profile.signIn(MEMBER);
       const page = await profile.tab('#/profile');
-      const warning = page.getByRole('alertdialog');
       await profile.context.clock.runFor('57:30');
+      return [profile, page, page.getByRole('alertdialog')];
+    };
+
+    test('a warning appears 60 s before the session ends, and a key press extends it', async () => {
+      const [profile, page, warning] = await openBeforeWarning();
       assert.equal(await warning.count(), 0);
       await profile.context.clock.runFor('00:45');
       await warning.waitFor();
@@ -149,12 +154,7 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
     });
 
     test('a message to the tabs is ignored if it has another form or another sender', async () => {
-      const profile = await Profile.open(browser, server);
-      await profile.context.clock.install();
-      await profile.signIn(MEMBER);
-      const page = await profile.tab('#/profile');
-      const warning = page.getByRole('alertdialog');
-      await profile.context.clock.runFor('57:30');
+      const [profile, page, warning] = await openBeforeWarning();
       const other = await profile.context.newPage();
       await other.goto('/docs/');
       await other.evaluate(() => {
