@@ -45,6 +45,10 @@ const CHARTS: [Chart; 4] = [
                     figure: "guarded against a bare actix-web handler with the same body, without the header fields: requests/s",
                     names: ["guarded", "bare handler, same body only"],
                 },
+                Pair {
+                    figure: "guarded by cookie against guarded by token: requests/s",
+                    names: ["guarded by cookie", "guarded by token"],
+                },
                 Pair { figure: "forward-auth against unguarded: requests/s", names: ["forward-auth", "unguarded"] },
                 Pair {
                     figure: "guarded against unguarded, cache off: requests/s",
@@ -112,6 +116,9 @@ const DATABASES: [&str; 2] = ["SQLite", "PostgreSQL"];
 pub fn write() {
     let page = std::fs::read_to_string(PAGE).expect("the page exists");
     std::fs::create_dir_all(DIRECTORY).expect("the directory can be created");
+    for (figure, database) in missing(&page) {
+        eprintln!("{PAGE} lacks two values of {figure:?} on {database}");
+    }
     for (file, drawing) in draw(&page) {
         std::fs::write(Path::new(DIRECTORY).join(file), drawing).expect("the chart can be written");
     }
@@ -120,6 +127,13 @@ pub fn write() {
 /// File names and contents of the charts. Figures that the page does not contain are left out.
 pub fn draw(page: &str) -> Vec<(&'static str, String)> {
     CHARTS.iter().map(|chart| (chart.file, chart.draw(page))).collect()
+}
+
+/// The figures of which the page lacks one of the two values.
+pub fn missing(page: &str) -> Vec<(&'static str, &'static str)> {
+    let pairs = CHARTS.iter().flat_map(|chart| chart.sections).flat_map(|section| section.pairs);
+    let all = pairs.flat_map(|pair| DATABASES.map(|database| (pair.figure, database)));
+    all.filter(|(figure, database)| values(page, figure, database).len() < 2).collect()
 }
 
 /// The values of a figure, as written in the last column: those of Latchkey and of the reference. A row replaces

@@ -17,6 +17,7 @@
 mod backup;
 mod changes;
 mod charts;
+mod copy;
 mod durable;
 mod guard;
 mod hashing;
@@ -87,7 +88,7 @@ const SHORT: Extent = Extent {
 type Measure = fn(Backend, &Extent, &mut Report);
 
 /// The groups and their names on the command line.
-const GROUPS: [(&str, Measure); 13] = [
+const GROUPS: [(&str, Measure); 14] = [
     ("guard", guard::against_unguarded),
     ("bare", guard::against_bare_actix),
     ("sessions", guard::sessions),
@@ -101,6 +102,7 @@ const GROUPS: [(&str, Measure); 13] = [
     ("revocation", revocation::on_another_replica),
     ("changes", changes::against_one_row_updates),
     ("backup", backup::under_changes),
+    ("copy", copy::to_other_kind),
 ];
 
 fn main() {

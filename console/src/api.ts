@@ -137,11 +137,21 @@ const LONGEST_WAIT = 10;
 /** Whether a change waits for a busy server. */
 export const isWaiting = new Store(false);
 
+let repetitions = new AbortController();
+
+/** Another user may be signed in from now on, for whom a waiting change must not be sent. */
+export function stopRepeating(): void {
+  repetitions.abort();
+  repetitions = new AbortController();
+  isWaiting.set(false);
+}
+
 /** As `call`, but for answers that are not JSON. */
 export async function send(method: Method, path: string, request: AnyRequest = {}): Promise<Response> {
+  const { signal } = repetitions;
   for (let repeats = 0; ; repeats += 1) {
     try {
-      return await sendOnce(method, path, request);
+      return await sendOnce(method, path, request, signal);
     } catch (error) {
       // `busy` means that nothing was done. Reads are repeated where they are shown.
       const isRepeatable = error instanceof ApiError && error.code === "busy" && method !== "get" && repeats < REPEATS;
@@ -150,12 +160,19 @@ export async function send(method: Method, path: string, request: AnyRequest = {
       isWaiting.set(true);
       // Different clients must not come back at the same moment.
       await new Promise((resume) => setTimeout(resume, seconds * 1_000 * (1 + Math.random() / 4)));
+      // Sign-in and sign-out are independent of the session that was shown.
+      if (path !== "/session") signal.throwIfAborted();
       isWaiting.set(false);
     }
   }
 }
 
-async function sendOnce(method: Method, path: string, request: AnyRequest): Promise<Response> {
+async function sendOnce(
+  method: Method,
+  path: string,
+  request: AnyRequest,
+  session: AbortSignal,
+): Promise<Response> {
   const init: RequestInit = {
     method: method.toUpperCase(),
     headers: { Accept: "application/json", ...request.headers },
@@ -173,11 +190,11 @@ async function sendOnce(method: Method, path: string, request: AnyRequest): Prom
     return lost();
   });
   if (response.ok) {
-    if (!PUBLIC.has(path)) observer?.onAnswer(date(response));
+    if (!PUBLIC.has(path) && !session.aborted) observer?.onAnswer(date(response));
     return response;
   }
   const error = await failure(response);
-  if (isRejected(error) && path !== "/session") observer?.onRejected();
+  if (isRejected(error) && path !== "/session" && !session.aborted) observer?.onRejected();
   throw error;
 }
 

@@ -84,8 +84,8 @@ function UnconfirmedSignOut() {
   return (
     <div class="notice warning" role="alert">
       <p>
-        You are signed out here, but the server does not answer, so the session is still open on the server. The console
-        ends it as soon as the server answers. Keep this page open.
+        You are signed out here, but the server has not confirmed it, so the session is still open on the server. The
+        console ends it as soon as the server allows it. Keep this page open.
       </p>
     </div>
   );

@@ -1,5 +1,5 @@
 // Who is signed in: the state of the session, in all tabs.
-import { ApiError, call, isRejected, observe, type Session } from "./api";
+import { call, isRejected, observe, stopRepeating, type Session } from "./api";
 import { Store } from "./lib/store";
 
 export type State =
@@ -7,7 +7,12 @@ export type State =
   | { is: "signed-out"; notice?: string }
   | { is: "signed-in"; session: Session };
 
-type Message = { is: "signed-in" | "signed-out" | "active"; at: number };
+const KINDS = ["signed-in", "signed-out", "active"] as const;
+
+interface Message {
+  is: (typeof KINDS)[number];
+  at: number;
+}
 
 /** The server stores the time of the last use at most once a minute, so the session may end that much earlier. */
 const LAST_USE_ACCURACY = 60_000;
@@ -25,6 +30,8 @@ const tabs = new BroadcastChannel("latchkey-session");
 let skew = 0;
 let lastUse = Date.now();
 let lastMessage = 0;
+/** Raised when the session changes, so that a late answer about an earlier one is not shown. */
+let epoch = 0;
 /** The last sign-in or sign-out. */
 let last: Promise<unknown> = Promise.resolve();
 
@@ -32,7 +39,7 @@ export const ENDED = "Your session has ended. Sign in again to continue.";
 
 export function start(): void {
   observe({ onAnswer, onRejected: () => clear(ENDED) });
-  tabs.addEventListener("message", ({ data }: MessageEvent<Message>) => onMessage(data));
+  tabs.addEventListener("message", ({ data }: MessageEvent<unknown>) => isMessage(data) && onMessage(data));
   // A page that the browser kept while it was hidden may show a session that has ended meanwhile.
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) void load();
@@ -47,19 +54,27 @@ export function start(): void {
 
 /** Asks the server who is signed in. The page is empty until it answers. */
 export async function load(): Promise<void> {
-  state.set({ is: "unknown" });
-  try {
-    state.set({ is: "signed-in", session: await call("get", "/session") });
-  } catch (error) {
-    state.set(isRejected(error) ? { is: "signed-out" } : { is: "unknown", error });
-  }
+  change({ is: "unknown" });
+  const asked = epoch;
+  const found = await call("get", "/session").then(
+    (session): State => ({ is: "signed-in", session }),
+    (error: unknown): State => (isRejected(error) ? { is: "signed-out" } : { is: "unknown", error }),
+  );
+  if (asked === epoch) state.set(found);
+}
+
+/** Shows another session, or none. What was sent for the earlier one is not repeated. */
+function change(to: State): void {
+  epoch += 1;
+  stopRepeating();
+  state.set(to);
 }
 
 export async function signIn(email: string, password: string): Promise<void> {
   const session = await inTurn(() => call("post", "/session", { body: { email, password } }));
   // The sign-in has ended the old session.
   confirm();
-  state.set({ is: "signed-in", session });
+  change({ is: "signed-in", session });
   post("signed-in");
 }
 
@@ -80,7 +95,8 @@ async function confirmSignOut(): Promise<void> {
       });
       confirm();
     } catch (error) {
-      if (error instanceof ApiError && !error.isTemporary && error.status !== 429) confirm();
+      // Any other error has left the session open.
+      if (isRejected(error)) confirm();
       else unconfirmed.set(true);
     }
     if (sessionStorage.getItem(UNCONFIRMED)) await new Promise((resume) => setTimeout(resume, wait));
@@ -107,8 +123,9 @@ export function ended(notice: string): void {
 
 /** Reads the session again, after a change of the account. The request also extends the idle time-out. */
 export async function refresh(): Promise<void> {
+  const asked = epoch;
   const session = await call("get", "/session");
-  if (state.get().is === "signed-in") state.set({ is: "signed-in", session });
+  if (asked === epoch) state.set({ is: "signed-in", session });
 }
 
 /** When the session ends without a further request, in local time, and whether a request can extend it. */
@@ -124,7 +141,7 @@ export function holds(session: Session, scopes: readonly string[] = []): boolean
 }
 
 export function clear(notice?: string): void {
-  state.set(notice ? { is: "signed-out", notice } : { is: "signed-out" });
+  change(notice ? { is: "signed-out", notice } : { is: "signed-out" });
 }
 
 function onAnswer(date: Date): void {
@@ -138,10 +155,19 @@ function post(is: Message["is"]): void {
   tabs.postMessage({ is, at: lastMessage } satisfies Message);
 }
 
+/** Only pages of this server send messages, but one of them can be the console of another version. */
+function isMessage(data: unknown): data is Message {
+  const { is, at } = (data ?? {}) as Partial<Message>;
+  return KINDS.some((kind) => kind === is) && Number.isFinite(at);
+}
+
 function onMessage(message: Message): void {
   if (message.is === "signed-out") clear("You signed out in another tab.");
   else if (message.is === "signed-in") {
     confirm();
     void load();
-  } else lastUse = Math.max(lastUse, message.at);
+  } else {
+    // A time in the future would delay the warning.
+    lastUse = Math.max(lastUse, Math.min(message.at, Date.now()));
+  }
 }

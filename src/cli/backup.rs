@@ -45,7 +45,7 @@ pub(super) enum BackupCommand {
 pub(super) fn backup(settings: &Settings, command: BackupCommand, output: Output) -> Outcome {
     let mut report = ProgressReport::new(output.json);
     match command {
-        BackupCommand::Create { file } => create(settings, &file, &mut report, output),
+        BackupCommand::Create { file } => create(settings, &file, report, output),
         BackupCommand::Verify { file } => {
             let Verified { manifest, pending } = backup::verify(&file, &mut |progress| report.show(progress))?;
             drop(report);
@@ -67,7 +67,7 @@ pub(super) fn backup(settings: &Settings, command: BackupCommand, output: Output
     }
 }
 
-fn create(settings: &Settings, file: &Path, report: &mut ProgressReport, output: Output) -> Outcome {
+fn create(settings: &Settings, file: &Path, mut report: ProgressReport, output: Output) -> Outcome {
     settings.check_database_exists()?;
     let (url, now) = (&settings.database.url, Clock::default().now());
     let mut show = |progress| report.show(progress);
@@ -80,6 +80,7 @@ fn create(settings: &Settings, file: &Path, report: &mut ProgressReport, output:
         return Ok(());
     }
     let manifest = backup::create(url, file, now, &mut show)?;
+    drop(report);
     output.show(&with(&manifest, []), format_args!("made {}: {}", file.display(), summary(&manifest)))
 }
 

@@ -11,7 +11,8 @@ use crate::db::engine::migrate::{Reverted, SchemaState, newer_schema, state};
 pub(super) enum Migrate {
     /// Apply all pending migrations
     Up,
-    /// Revert the latest migration, and list the tables and columns that it drops. Fails if they hold rows
+    /// Revert the latest migration, and list the tables and columns that it drops. Fails if they hold rows. Servers of
+    /// this version reject requests afterwards
     Down {
         /// Revert it also if the dropped tables and columns hold rows. Their data is lost
         #[arg(long)]

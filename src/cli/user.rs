@@ -299,13 +299,13 @@ async fn unlock(service: &Service, email: &str, output: Output) -> Outcome {
 async fn set_password(service: &Service, email: &str, revoke_keys: bool, output: Output) -> Outcome {
     let user = user_by_email(service, email).await?;
     let ended = if revoke_keys { service.count_acting(user.id).await.map_err(explain)? } else { Vec::new() };
+    let hint = if ended.is_empty() { "" } else { "; --keep-keys keeps the keys" };
     let ended: Vec<String> = std::iter::once("the sign-in token, all sessions".to_owned())
         .chain(ended.iter().map(ToString::to_string))
         .collect();
     let ended = ended.join(", ");
     // Standard output and standard input are those of scripts.
-    let hint = if revoke_keys { "; --keep-keys keeps the keys" } else { "" };
-    eprintln!("latchkey: a new password of {email} revokes {ended}{hint}");
+    eprintln!("latchkey: a new password of {email} will revoke {ended}{hint}");
     let changed = service
         .reset_password(RequestContext::command_line(), user.id, password::read()?, revoke_keys)
         .await

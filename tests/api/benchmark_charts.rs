@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::charts::{DIRECTORY, PAGE, draw, write};
+use crate::charts::{DIRECTORY, PAGE, draw, missing, write};
 
 /// `UPDATE_SNAPSHOTS=1 cargo test --test api benchmark_charts` draws the charts again.
 #[test]
@@ -11,13 +11,10 @@ fn the_charts_show_the_figures_of_the_table() {
         write();
     }
     let page = std::fs::read_to_string(PAGE).unwrap();
+    assert_eq!(missing(&page), [], "{PAGE} lacks rows with two values, which benches/targets/charts.rs names");
     for (file, drawing) in draw(&page) {
         let stored = std::fs::read_to_string(Path::new(DIRECTORY).join(file)).unwrap_or_default();
         assert!(stored == drawing, "{file} is out of date: UPDATE_SNAPSHOTS=1 cargo test --test api benchmark_charts");
-        for database in ["SQLite", "PostgreSQL"] {
-            let has_bars = drawing.contains(&format!(">{database}</text>"));
-            assert!(has_bars, "{PAGE} has no row that benches/targets/charts.rs names for {file} on {database}");
-        }
         assert!(page.contains(&format!("(charts/{file})")), "{PAGE} does not show {file}");
     }
 }

@@ -94,6 +94,9 @@ async fn invalid_tokens_are_limited_by_client_and_valid_ones_still_work() {
         }
         assert_too_many(&app.get("/me", &bad).await, "60");
         assert_eq!(app.get("/me", &ada).await.status, 200);
+        assert_too_many(&app.delete("/session", &bad).await, "60");
+        let ended = app.delete("/session", &Credential::Session("lks_ended".to_owned())).await;
+        assert_eq!((ended.status, ended.header("set-cookie").is_empty()), (204, false), "a browser drops its cookie");
     }
 }
 

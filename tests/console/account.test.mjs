@@ -9,6 +9,8 @@ import { send, sendInSession } from './support/http.mjs';
 import { CONFIGURATIONS, PASSWORD, Server } from './support/server.mjs';
 
 const NEW_PASSWORD = 'another horse battery';
+/** The answer to a secret that is no longer valid. */
+const REFUSED = '401 invalid_token';
 
 for (const configuration of CONFIGURATIONS.slice(0, 2)) {
   describe(`the own account on ${configuration.database}, profile ${configuration.profile}`, () => {
@@ -34,6 +36,22 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
 
     const dialog = (page) => page.locator('dialog[open]');
     const press = (scope, name) => scope.getByRole('button', { name, exact: true }).click();
+    const me = (secret) => send(server, 'GET', '/me', { token: secret });
+    const secretIn = (page) => dialog(page).getByText(/^lkk_/).textContent();
+
+    /** Creates a key of the user over HTTP. Returns it, with its secret in `key`. */
+    async function createKey(user, name) {
+      const token = await tokenOf(server, user);
+      return request(server, 'POST', '/me/keys', { token, json: { name, scopes: ['pages:read'] } });
+    }
+
+    /** Rotates the key of the page. Returns the new secret. The dialog stays open. */
+    async function rotate(page, overlap) {
+      await press(page.getByRole('main'), 'Rotate key');
+      await dialog(page).getByLabel('The old secret ends').selectOption({ label: overlap });
+      await press(dialog(page), 'Rotate key');
+      return secretIn(page);
+    }
 
     test('registration says beside each field what is wrong, and then signs in', async () => {
       const profile = await Profile.open(browser, server);
@@ -89,14 +107,14 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.close();
     });
 
-    test('a key is created with scopes, displayed once, rotated and revoked', async () => {
+    test('a key is created with scopes, and its secret is displayed once', async () => {
       const { profile, page } = await open('keys@example.org', '#/keys');
-      await page.getByRole('main').getByRole('button', { name: /Create/ }).first().click();
-      await page.getByLabel('Name').fill('Laptop');
-      await page.getByLabel('pages:read').check();
-      await page.getByRole('button', { name: /^Create/ }).last().click();
-      const secret = await page.getByText(/^lkk_/).textContent();
-      assert.equal((await send(server, 'GET', '/me', { token: secret })).status, 200);
+      await press(page.getByRole('main'), 'Create key');
+      await dialog(page).getByLabel('Name').fill('Laptop');
+      await dialog(page).getByLabel('pages:read').check();
+      await press(dialog(page), 'Create key');
+      const secret = await secretIn(page);
+      assert.equal((await me(secret)).status, 200);
       await profile.context.grantPermissions(['clipboard-read', 'clipboard-write']);
       await press(page, 'Copy');
       await page.getByText('Copied', { exact: true }).waitFor();
@@ -105,6 +123,46 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await page.getByRole('link', { name: 'Laptop' }).click();
       await page.getByRole('heading', { name: 'Laptop', level: 1 }).waitFor();
       assert.ok(!(await page.content()).includes(secret));
+      await profile.close();
+    });
+
+    test('a rotation keeps the old secret for a day, or ends it at once', async () => {
+      const { user, profile, page } = await open('rotate@example.org', '#/keys');
+      const { id, key: first } = await createKey(user, 'Laptop');
+      await go(page, `#/keys/${id}`);
+      await page.getByText('no overlap').waitFor();
+
+      const second = await rotate(page, 'After one day');
+      await dialog(page).getByText('The old secret is valid until').waitFor();
+      await press(dialog(page), 'I have copied it');
+      await page.getByText('no overlap').waitFor({ state: 'detached' });
+      assert.notEqual(second, first);
+      for (const secret of [first, second]) assert.equal((await me(secret)).json.id, user.id);
+
+      const third = await rotate(page, 'At once');
+      assert.equal(await dialog(page).getByText('The old secret is valid until').count(), 0);
+      await press(dialog(page), 'I have copied it');
+      await page.getByText('no overlap').waitFor();
+      for (const secret of [first, second]) assert.equal((await me(secret)).summary, REFUSED);
+      assert.equal((await me(third)).json.id, user.id);
+      await profile.close();
+    });
+
+    test('a key is revoked only after a confirmation, is refused from then on, and leaves the list', async () => {
+      const { user, profile, page } = await open('revoke@example.org', '#/keys');
+      const { id, key: lost } = await createKey(user, 'Lost laptop');
+      const { key: kept } = await createKey(user, 'Phone');
+      await go(page, `#/keys/${id}`);
+      await press(page.getByRole('main'), 'Revoke key');
+      await press(dialog(page), 'Cancel');
+      assert.equal((await me(lost)).status, 200);
+      await press(page.getByRole('main'), 'Revoke key');
+      await press(dialog(page), 'Revoke key');
+      await page.getByText('The key is revoked').waitFor();
+      await page.getByRole('link', { name: 'Phone' }).waitFor();
+      assert.equal(await page.getByRole('link', { name: 'Lost laptop' }).count(), 0);
+      assert.equal((await me(lost)).summary, REFUSED);
+      assert.equal((await me(kept)).status, 200);
       await profile.close();
     });
 

@@ -152,6 +152,26 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await finish();
     });
 
+    test('a page on another port exchanges no messages with the tabs of the console', async () => {
+      const page = await openAttack('localhost');
+      const tab = await profile.tab('#/profile');
+      await page.evaluate(() => {
+        window.received = [];
+        window.tabs = new BroadcastChannel('latchkey-session');
+        window.tabs.addEventListener('message', ({ data }) => window.received.push(data));
+      });
+      const second = await profile.tab('#/keys');
+      await page.evaluate(() => window.tabs.postMessage({ is: 'signed-out', at: Date.now() }));
+      await page.waitForTimeout(200);
+      for (const [name, open] of [['Profile', tab], ['API keys', second]]) {
+        await open.getByRole('heading', { name, level: 1 }).waitFor();
+      }
+      await second.getByRole('button', { name: 'Sign out' }).click();
+      await tab.getByRole('heading', { name: 'Sign in', level: 1 }).waitFor();
+      assert.deepEqual(await page.evaluate(() => window.received), []);
+      await finish();
+    });
+
     test('a cookie that another port planted does not become a session at sign-in', async () => {
       profile = await Profile.open(browser, server);
       const page = await profile.context.newPage();

@@ -5,6 +5,7 @@ import { describe, test } from 'node:test';
 
 import { ADMIN, MEMBER, populate } from './support/accounts.mjs';
 import { Profile, go, launch } from './support/browser.mjs';
+import { copySignIns, numbers } from './support/rows.mjs';
 import { CONFIGURATIONS, Server } from './support/server.mjs';
 
 const BOUND = 300;
@@ -24,24 +25,15 @@ const ROUTES = [
 ];
 
 const USER = 'name, surname, website, hashed_password, role, created_at, updated_at, issued_ended_through, acting_ended_through';
-const ENTRY = `at, user_id, credential, role, scopes, action, target, subject_id, version_before, version_after, changed,
-  outcome, detail, client, request_id`;
 
 /** Copies a user and the sign-in of that user many times. */
 async function copyRows(server) {
-  // Rows with the numbers from 1, which both databases make.
-  const numbers = (count) => {
-    return `WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ${count})`;
-  };
   await server.sql(`
     ${numbers(USERS)}
     INSERT INTO users (email, email_key, ${USER})
     SELECT 'user' || n || '@example.org', 'user' || n || '@example.org', ${USER}
     FROM numbers, users WHERE email_key = '${MEMBER.email}';
-    ${numbers(ENTRIES)}
-    INSERT INTO audit_entries (actor, ${ENTRY})
-    SELECT 'user:' || (n % ${USERS}), ${ENTRY}
-    FROM numbers, audit_entries WHERE audit_entries.id = (SELECT max(id) FROM audit_entries WHERE action = 'user.sign_in');
+    ${copySignIns(ENTRIES, `'user:' || (n % ${USERS})`)}
     ANALYZE;`);
 }
 

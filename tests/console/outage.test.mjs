@@ -5,7 +5,7 @@ import { after, before, describe, test } from 'node:test';
 
 import { ADMIN, MEMBER, createAccounts } from './support/accounts.mjs';
 import { Profile, launch } from './support/browser.mjs';
-import { CONFIGURATIONS, Server } from './support/server.mjs';
+import { CONFIGURATIONS, PASSWORD, Server } from './support/server.mjs';
 
 const problem = (status, fields, headers = {}) => ({
   status,
@@ -68,6 +68,72 @@ describe('outages', () => {
     await page.getByText('The server is busy').first().waitFor();
     await page.getByRole('table').waitFor({ timeout: 15_000 });
     assert.equal(asked, 3);
+    await profile.close();
+  });
+
+  test('a change that waits for a busy server is not sent for the user who signs in next', async () => {
+    const [profile, page] = await open(MEMBER, '#/profile');
+    let sent = 0;
+    await page.route('**/me', (route) => {
+      if (route.request().method() !== 'PATCH') return route.continue();
+      sent += 1;
+      return route.fulfill(problem(503, { code: 'busy', detail: 'The server is busy.' }, { 'Retry-After': '3' }));
+    });
+    await page.getByLabel('Family name').fill('Byron');
+    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByText('The console tries again').waitFor();
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    await page.getByLabel('E-mail address').fill(ADMIN.email);
+    assert.equal(await page.getByText('The console tries again').count(), 0);
+    await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+    await page.getByRole('button', { name: 'Sign in', exact: true }).click();
+    await page.getByText(ADMIN.email).first().waitFor();
+    // The wait before the repetition takes at most 3.75 s.
+    await page.waitForTimeout(4000);
+    assert.equal(sent, 1);
+    await profile.close();
+  });
+
+  test('a sign-out that the server answers with an error is sent until the session has ended', async () => {
+    const [profile, page] = await open(MEMBER, '#/profile');
+    let sent = 0;
+    await page.route('**/session', (route) => {
+      if (route.request().method() !== 'DELETE') return route.continue();
+      sent += 1;
+      return sent === 1 ? route.fulfill(problem(500, { code: 'internal', detail: 'Error.' })) : route.continue();
+    });
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    await page.getByText('the server has not confirmed it').waitFor();
+    await page.getByText('the server has not confirmed it').waitFor({ state: 'detached' });
+    assert.equal(sent, 2);
+    await page.reload();
+    await page.getByRole('heading', { name: 'Sign in', level: 1 }).waitFor();
+    await profile.close();
+  });
+
+  test('a late answer shows no account after a sign-out', async () => {
+    const [profile, page] = await open(MEMBER, '#/profile');
+    const second = await profile.context.newPage();
+    let release;
+    const released = new Promise((resolve) => { release = resolve; });
+    const answered = new Promise((resolve) => {
+      return second.route('**/session', async (route) => {
+        const response = await route.fetch();
+        resolve();
+        await released;
+        await route.fulfill({ response });
+      });
+    });
+    await second.goto('/console/#/profile');
+    await answered;
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    await second.getByText('You signed out in another tab').waitFor();
+    const arrived = second.waitForResponse('**/session');
+    release();
+    await arrived;
+    await second.waitForTimeout(200);
+    assert.ok(!(await second.content()).includes(MEMBER.email));
+    await second.getByRole('heading', { name: 'Sign in', level: 1 }).waitFor();
     await profile.close();
   });
 

@@ -47,6 +47,9 @@ describe('pages', () => {
     }
   }
 
+  /** The heading of the open dialog, with `#` for a number. */
+  const titleOf = async (page) => (await page.locator('dialog[open] h2').textContent()).replace(/\d+/, '#');
+
   for (const colorScheme of ['light', 'dark']) {
     for (const viewport of [WIDE, NARROW]) {
       const look = `${colorScheme}-${viewport.width}`;
@@ -59,8 +62,9 @@ describe('pages', () => {
       });
 
       test(`errors, secrets and tables have no violation of WCAG 2.2 AA, ${look}`, async () => {
-        await visitAll(states(), { colorScheme, viewport }, async (page, { name, open }) => {
+        await visitAll(states(ids), { colorScheme, viewport }, async (page, { name, title, open }) => {
           await open(page);
+          if (title) assert.equal(await titleOf(page), title);
           await page.screenshot({ path: join(PICTURES, `state-${name}-${look}.png`) });
           await checkAccessibility(page, `${name} ${look}`);
           const copied = page.getByRole('button', { name: 'I have copied it' });
@@ -69,10 +73,11 @@ describe('pages', () => {
       });
 
       test(`dialogs have no violation of WCAG 2.2 AA, ${look}`, async () => {
-        await visitAll(dialogs(ids), { colorScheme, viewport }, async (page, { name, open }) => {
+        await visitAll(dialogs(ids), { colorScheme, viewport }, async (page, { name, title, open }) => {
           await open(page);
           const dialog = page.getByRole('dialog').or(page.getByRole('alertdialog'));
           await dialog.waitFor();
+          assert.equal(await titleOf(page), title);
           await settled(page);
           await page.screenshot({ path: join(PICTURES, `dialog-${name}-${look}.png`) });
           await checkAccessibility(page, `${name} ${look}`);
@@ -107,6 +112,17 @@ describe('pages', () => {
       titles.add(title);
     });
     assert.equal(titles.size, list.length, [...titles].join(', '));
+  });
+
+  test('sign out is in the banner of every signed-in page, in view', async () => {
+    for (const viewport of [WIDE, NARROW]) {
+      await visitAll(pages(ids).filter(({ user }) => user), { viewport }, async (page, { name }) => {
+        const button = page.getByRole('banner').getByRole('button', { name: 'Sign out', exact: true });
+        const { x, y, width, height } = await button.boundingBox();
+        const isInside = x >= 0 && y >= 0 && x + width <= viewport.width && y + height <= viewport.height;
+        assert.ok(isInside && (await button.isVisible()), `${name}: ${JSON.stringify({ x, y, width, height })}`);
+      });
+    }
   });
 
   test('with reduced motion, nothing moves', async () => {

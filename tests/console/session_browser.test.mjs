@@ -125,13 +125,18 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.close();
     });
 
-    test('a warning appears 60 s before the session ends, and a key press extends it', async () => {
+    /** Opens the profile 57.5 minutes after its load, half a minute before the warning that the session ends. */
+    const openBeforeWarning = async () => {
       const profile = await Profile.open(browser, server);
       await profile.context.clock.install();
       await profile.signIn(MEMBER);
       const page = await profile.tab('#/profile');
-      const warning = page.getByRole('alertdialog');
       await profile.context.clock.runFor('57:30');
+      return [profile, page, page.getByRole('alertdialog')];
+    };
+
+    test('a warning appears 60 s before the session ends, and a key press extends it', async () => {
+      const [profile, page, warning] = await openBeforeWarning();
       assert.equal(await warning.count(), 0);
       await profile.context.clock.runFor('00:45');
       await warning.waitFor();
@@ -145,6 +150,34 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.context.clock.runFor('01:05');
       await heading(page, 'Sign in').waitFor();
       assert.ok(!(await page.content()).includes(MEMBER.email));
+      await profile.close();
+    });
+
+    test('a message to the tabs is ignored if it has another form or another sender', async () => {
+      const [profile, page, warning] = await openBeforeWarning();
+      const other = await profile.context.newPage();
+      await other.goto('/docs/');
+      await other.evaluate(() => {
+        const tabs = new BroadcastChannel('latchkey-session');
+        const at = Date.now();
+        for (const is of ['signed-in', 'signed-out', 'active']) {
+          for (const message of [is, [is, at], { is }]) tabs.postMessage(message);
+          for (const wrong of [null, NaN, Infinity, String(at)]) tabs.postMessage({ is, at: wrong });
+        }
+        for (const message of [null, undefined, 1, {}, { at }]) tabs.postMessage(message);
+        for (const is of ['unknown', '', null, ['signed-out']]) tabs.postMessage({ is, at });
+      });
+      await page.evaluate(() => window.postMessage({ is: 'signed-out', at: Date.now() }, '*'));
+      await page.waitForTimeout(200);
+      await heading(page, 'Profile').waitFor();
+      await profile.context.clock.runFor('00:45');
+      await warning.waitFor();
+      await other.evaluate(() => {
+        new BroadcastChannel('latchkey-session').postMessage({ is: 'active', at: Date.now() + 1e9 });
+      });
+      await warning.waitFor({ state: 'detached' });
+      await profile.context.clock.runFor('58:15');
+      await warning.waitFor();
       await profile.close();
     });
 

@@ -81,6 +81,18 @@ for (const configuration of CONFIGURATIONS) {
       await isOpen(secret);
     });
 
+    test('no parameter turns a response into a script', async () => {
+      const { secret } = await signIn(server, MEMBER);
+      for (const path of ['/me', '/session', '/me/sessions', '/me/keys', '/page/', '/console/settings.json', '/openapi.json']) {
+        for (const query of ['', '?callback=run', '?jsonp=run', '?cb=run&format=jsonp']) {
+          const answer = await sendInSession(server, secret, 'GET', `${path}${query}`);
+          assert.match(answer.headers['content-type'], /^application\/(problem\+)?json$/, `${path}${query}`);
+          assert.equal(answer.headers['x-content-type-options'], 'nosniff', `${path}${query}`);
+          assert.equal(typeof answer.json, 'object', `${path}${query}`);
+        }
+      }
+    });
+
     test('the body of a form changes nothing', async () => {
       const { secret } = await signIn(server, MEMBER);
       const text = '{"surname":"Forged"}';

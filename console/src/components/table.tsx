@@ -80,7 +80,10 @@ export function ListTable<T>({ list, empty, ...table }: ListTableProps<T>) {
       {list.isLoading && <Loading />}
       {!list.isComplete && list.items.length > 0 && (
         <div ref={end} class="more">
-          {!list.isLoading && <Button onClick={list.more}>Show more</Button>}
+          {/* It stays while a part loads, because otherwise the focus would be lost. */}
+          <Button isPending={list.isLoading} onClick={list.more}>
+            Show more
+          </Button>
         </div>
       )}
     </>

@@ -30,16 +30,23 @@ pub(in crate::cli) struct Prune {
     /// Remove the entries from before this date (UTC) or time (RFC 3339)
     #[arg(long, value_name = "DATE", value_parser = date)]
     before: Timestamp,
+    #[command(flatten)]
+    proof: Proof,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Proof {
     /// The export that contains these entries. Each of them is compared with it first
-    #[arg(long, value_name = "FILE", required_unless_present = "without_export")]
+    #[arg(long, value_name = "FILE")]
     exported: Option<PathBuf>,
     /// Remove the entries although they were not exported
-    #[arg(long, conflicts_with = "exported")]
+    #[arg(long)]
     without_export: bool,
 }
 
 pub(super) async fn prune(service: &Service, prune: Prune, output: Output) -> Outcome {
-    let Prune { before, exported, .. } = prune;
+    let Prune { before, proof: Proof { exported, .. } } = prune;
     require_past(before)?;
     // Completes removals that were interrupted, so that no entry is counted twice.
     remove_recorded(service, TrailPart::AnonymousFailures).await?;

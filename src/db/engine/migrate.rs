@@ -62,7 +62,8 @@ pub struct Dropped {
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.name.contains('.') { "column" } else { "table" };
-        write!(f, "{kind} {} ({} rows)", self.name, self.rows)
+        let unit = if self.rows == 1 { "row" } else { "rows" };
+        write!(f, "{kind} {} ({} {unit})", self.name, self.rows)
     }
 }
 

@@ -6,6 +6,7 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Nullable, Text};
 
+use super::tables::{OnProgress, Progress};
 use crate::db::engine::connection::Conn;
 use crate::error::AppError;
 
@@ -13,6 +14,12 @@ use crate::error::AppError;
 struct Finding {
     #[diesel(sql_type = Text)]
     integrity_check: String,
+}
+
+#[derive(QueryableByName)]
+struct Pages {
+    #[diesel(sql_type = BigInt)]
+    page_count: i64,
 }
 
 #[derive(QueryableByName)]
@@ -27,12 +34,16 @@ struct Orphan {
 const MAX_REPORTED: usize = 10;
 
 /// Copies a snapshot of the SQLite database to `file`, which must be empty. Other connections can write meanwhile.
-pub fn vacuum_into(conn: &mut Conn, file: &Path) -> Result<(), AppError> {
+pub fn vacuum_into(conn: &mut Conn, file: &Path, progress: OnProgress<'_>) -> Result<(), AppError> {
     let Conn::Sqlite(conn) = conn else {
         return Err(AppError::Internal("only SQLite copies itself to a file".into()));
     };
     let name = file.to_str().ok_or_else(|| AppError::Internal("the path is not UTF-8".into()))?;
+    let total = diesel::sql_query("PRAGMA page_count").get_result::<Pages>(conn)?.page_count;
+    let mut report = |done| progress(Progress { step: "copy", table: "all tables", done, total });
+    report(0);
     diesel::sql_query("VACUUM INTO $1").bind::<Text, _>(name).execute(conn)?;
+    report(total);
     Ok(())
 }
 

@@ -30,25 +30,25 @@ pub struct TableSummary {
 /// What a transfer does at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// `copy` or `verify`.
+    /// `copy`, `digest` (the rows of the copy are read) or `verify` (those of a backup are).
     pub step: &'static str,
-    /// The table.
+    /// The table, or `all tables`.
     pub table: &'static str,
-    /// The number of rows of this table that are done.
+    /// The number of rows of this table that are done. For all tables: pages of the database.
     pub done: i64,
-    /// The number of rows of this table.
+    /// The number of rows of this table. For all tables: pages of the database.
     pub total: i64,
 }
 
 /// Called for each batch of rows.
 pub type OnProgress<'p> = &'p mut dyn FnMut(Progress);
 
-/// The content of every table.
-pub fn summarize(conn: &mut Conn, progress: OnProgress<'_>) -> Result<Vec<TableSummary>, AppError> {
+/// The content of every table. `step` names this in the progress.
+pub fn summarize(conn: &mut Conn, step: &'static str, progress: OnProgress<'_>) -> Result<Vec<TableSummary>, AppError> {
     let mut found = Vec::new();
     macro_rules! each {
         ($($table:ident: $privileges:literal,)*) => {
-            $(found.push(read_table::<rows::$table::Row>(conn, None, progress)?);)*
+            $(found.push(read_table::<rows::$table::Row>(conn, None, step, progress)?);)*
         };
     }
     for_each_table!(each);
@@ -61,7 +61,7 @@ pub fn copy(source: &mut Conn, target: &mut Conn, progress: OnProgress<'_>) -> R
     let mut found = Vec::new();
     macro_rules! each {
         ($($table:ident: $privileges:literal,)*) => {
-            $(found.push(read_table::<rows::$table::Row>(source, Some(target), progress)?);)*
+            $(found.push(read_table::<rows::$table::Row>(source, Some(target), "copy", progress)?);)*
         };
     }
     for_each_table!(each);
@@ -95,10 +95,10 @@ pub fn require_equal(expected: &[TableSummary], found: &[TableSummary]) -> Resul
 fn read_table<R: CopiedRow>(
     source: &mut Conn,
     mut target: Option<&mut Conn>,
+    step: &'static str,
     progress: OnProgress<'_>,
 ) -> Result<TableSummary, AppError> {
     let total = R::count(source)?;
-    let step = if target.is_some() { "copy" } else { "verify" };
     let (mut digest, mut done, mut batch) = (Sha256::new(), 0, Vec::with_capacity(BATCH));
     let mut next_report = 0;
     let mut flush = |batch: &mut Vec<R>| -> Result<(), AppError> {
@@ -117,7 +117,7 @@ fn read_table<R: CopiedRow>(
         if batch.len() == BATCH {
             flush(&mut batch)?;
         }
-        if done >= next_report {
+        if done >= next_report && done < total {
             progress(Progress { step, table: R::TABLE, done, total });
             next_report = done + total / 100 + 1;
         }

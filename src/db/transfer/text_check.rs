@@ -50,10 +50,12 @@ fn check_table<R: CopiedRow>(
     let texts = R::TEXTS;
     for row in diesel::sql_query(texts).load_iter::<Texts, DefaultLoadingMode>(conn)? {
         let Texts { key, texts } = row?;
-        let defect = match std::str::from_utf8(&texts) {
-            Err(_) => "invalid UTF-8",
-            Ok(texts) if !allow_nul && texts.contains('\0') => "a NUL character",
-            Ok(_) => continue,
+        let has_nul = !allow_nul && texts.contains(&0);
+        let defect = match (std::str::from_utf8(&texts), has_nul) {
+            (Err(_), true) => "invalid UTF-8 and a NUL character",
+            (Err(_), false) => "invalid UTF-8",
+            (Ok(_), true) => "a NUL character",
+            (Ok(_), false) => continue,
         };
         found.push(format!("{} {:?} has {defect}", R::TABLE, String::from_utf8_lossy(&key.unwrap_or_default())));
         if found.len() > MAX_REPORTED {

@@ -70,7 +70,7 @@ pub struct PasswordRequest {
 
 /// Get my account
 ///
-/// Returns your account; requires a sign-in token or an own API key.
+/// Returns your account; requires a session, a sign-in token or an own API key.
 ///
 /// Change it with `PATCH /me`.
 #[api_v2_operation(operation_id = "me", tags("My account"))]

@@ -131,8 +131,11 @@ pub async fn session_or_anonymous(request: ServiceRequest, (): ()) -> Result<Ser
     {
         return Err((error.into(), request));
     }
+    let is_by_cookie = matches!(presented_credential(request.headers(), CredentialSchemes::OrSession), Ok(None));
     let found = match identify(request.request(), CredentialSchemes::OrSession, Purpose::Change).await {
         Err(HttpError::App(AppError::Unauthenticated(ENDED))) => Ok(None),
+        // Only rejected credentials reach this limit.
+        Err(HttpError::App(AppError::TooMany { .. })) if is_by_cookie => Ok(None),
         found => found,
     };
     admit(request, found)

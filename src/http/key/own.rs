@@ -148,7 +148,8 @@ pub struct KeyListResponse {
 
 /// List my API keys
 ///
-/// Returns all your own API keys, at most 100; requires a sign-in token or an own API key with the scope `keys:read`.
+/// Returns all your own API keys, at most 100; requires a session, a sign-in token or an own API key with the scope
+/// `keys:read`.
 ///
 /// Get one of them with `GET /me/keys/{id}`.
 #[api_v2_operation(operation_id = "listKeys", tags("My API keys"))]
@@ -159,8 +160,8 @@ pub async fn list(service: web::Data<Service>, permit: Permit<ReadKeys>) -> Resu
 
 /// Create an API key
 ///
-/// Creates an own API key for one of your services or devices; requires a sign-in token or an own API key with the
-/// scope `keys:write`.
+/// Creates an own API key for one of your services or devices; requires a session, a sign-in token or an own API key
+/// with the scope `keys:write`.
 ///
 /// Next, store `key`, which is returned only this once.
 ///
@@ -182,7 +183,7 @@ pub async fn create(
 
 /// Get one of my API keys
 ///
-/// Returns one of your own API keys; requires a sign-in token or an own API key with the scope `keys:read`.
+/// Returns one of your own API keys; requires a session, a sign-in token or an own API key with the scope `keys:read`.
 ///
 /// Change it with `PATCH`, or replace its secret with `POST /me/keys/{id}/rotate`.
 #[api_v2_operation(operation_id = "readKey", tags("My API keys"))]
@@ -196,8 +197,8 @@ pub async fn read(
 
 /// Change one of my API keys
 ///
-/// Changes the given fields of one of your own API keys; requires a sign-in token or an own API key with the scope
-/// `keys:write`.
+/// Changes the given fields of one of your own API keys; requires a session, a sign-in token or an own API key with the
+/// scope `keys:write`.
 ///
 /// The next request of the key has the new scopes.
 #[api_v2_operation(operation_id = "editKey", tags("My API keys"))]
@@ -214,8 +215,8 @@ pub async fn edit(
 
 /// Rotate one of my API keys
 ///
-/// Replaces the secret of one of your own API keys; requires a sign-in token or an own API key with the scope
-/// `keys:write`.
+/// Replaces the secret of one of your own API keys; requires a session, a sign-in token or an own API key with the
+/// scope `keys:write`.
 ///
 /// Next, store `key`, which is returned only this once.
 ///
@@ -236,8 +237,8 @@ pub async fn rotate(
 
 /// Revoke one of my API keys
 ///
-/// Revokes one of your own API keys from the next request on; requires a sign-in token or an own API key with the scope
-/// `keys:write`.
+/// Revokes one of your own API keys from the next request on; requires a session, a sign-in token or an own API key
+/// with the scope `keys:write`.
 ///
 /// Create another one with `POST /me/keys` if you need it.
 #[api_v2_operation(operation_id = "revokeKey", tags("My API keys"))]

@@ -26,15 +26,17 @@ pub enum AccountEnd {
 /// The number of objects of one kind.
 #[derive(Debug)]
 pub struct OwnedCount {
+    /// In the plural, which ends in `s`.
     kind: &'static str,
     count: usize,
 }
 
-/// Formats as `2 pages`.
+/// Formats as `2 pages` or `1 page`.
 impl Display for OwnedCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at_least = if self.count >= COUNT_MAX { "at least " } else { "" };
-        write!(f, "{at_least}{} {}", self.count, self.kind)
+        let kind = if self.count == 1 { self.kind.trim_end_matches('s') } else { self.kind };
+        write!(f, "{at_least}{} {kind}", self.count)
     }
 }
 

@@ -84,7 +84,7 @@ impl Period {
         check_year("to", end)?;
         let default_start = || Timestamp::start_of_hour(step.hour_after(end) - step.default_steps() * step.hours());
         let start = from.unwrap_or_else(default_start);
-        check_year("from", start)?;
+        check_year(if from.is_some() { "from" } else { "to" }, start)?;
         if start >= end {
             let message = if to.is_some() { "Use a time before `to`." } else { "Use a time in the past, or set `to`." };
             return Err(FieldError::new("from", "range", message).into());
@@ -182,7 +182,7 @@ mod tests {
                 "from",
                 "Use a time in the years 1970 to 9999.",
             ),
-            (Step::Hour, "", "1970-01-01T12:00:00Z", "from", "Use a time in the years 1970 to 9999."),
+            (Step::Hour, "", "1970-01-01T12:00:00Z", "to", "Use a time in the years 1970 to 9999."),
             (Step::Hour, "", "9999-12-31T23:59:59-14:00", "to", "Use a time in the years 1970 to 9999."),
         ] {
             let Err(AppError::Invalid(errors)) = period(step, from, to) else { panic!("{from} {to} is rejected") };

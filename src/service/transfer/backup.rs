@@ -28,9 +28,10 @@ pub fn create(
         return Err(failed(format!("{} belongs to the database: name another file", file.display())));
     }
     require_free(file)?;
+    let mut source = open_source(source)?;
     let part = DatabasePart::create(file)?;
-    let manifest = in_background(part.file(), || write(source, &part, now, progress))
-        .map_err(|error| cannot_write(file, &error))?;
+    let manifest = in_background(part.file(), || write(&mut source, &part, now, progress))
+        .map_err(|error| cannot_write(file, OTHER_DISK, &error))?;
     require_free(file)?;
     part.publish()?;
     Ok(manifest)
@@ -50,10 +51,11 @@ pub fn stream(
     now: Timestamp,
     progress: OnProgress<'_>,
 ) -> Result<Manifest, AppError> {
+    let mut source = open_source(source)?;
     let name = std::env::temp_dir().join(format!("latchkey-backup-{}", std::process::id()));
     let part = DatabasePart::create(&name)?;
-    let manifest = in_background(part.file(), || write(source, &part, now, progress))
-        .map_err(|error| cannot_write(part.path(), &error))?;
+    let manifest = in_background(part.file(), || write(&mut source, &part, now, progress))
+        .map_err(|error| cannot_write(part.path(), OTHER_TEMPORARY_DISK, &error))?;
     let sent = File::open(part.path()).and_then(|mut file| {
         // A process that is killed while it sends leaves no file behind.
         drop(part);
@@ -77,6 +79,11 @@ pub struct Verified {
 /// Verifies that a backup is complete and unchanged.
 pub fn verify(file: &Path, progress: OnProgress<'_>) -> Result<Verified, AppError> {
     let name = file.display();
+    if file == Path::new("-") || file.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Err(failed(
+            "a backup is not read from standard input or a pipe: write it to a file, and name the file",
+        ));
+    }
     if !file.is_file() {
         return Err(failed(format!("there is no file {name}: name a backup that `latchkey backup create` made")));
     }
@@ -107,21 +114,26 @@ pub fn verify(file: &Path, progress: OnProgress<'_>) -> Result<Verified, AppErro
     };
     objects::require_own(session.conn()).map_err(|error| changed(&error.to_string()))?;
     if pending.is_empty() {
-        let found = tables::summarize(session.conn(), progress)?;
+        let found = tables::summarize(session.conn(), "verify", progress)?;
         tables::require_equal(&manifest.summaries()?, &found).map_err(|error| changed(&error.to_string()))?;
     }
     Ok(Verified { manifest, pending })
 }
 
+/// Opens the database to be backed up, whose schema must be that of this program.
+fn open_source(source: &DatabaseUrl) -> Result<Session, AppError> {
+    let mut session = Session::open(source)?;
+    require_current(&mut session)?;
+    Ok(session)
+}
+
 fn write(
-    source: &DatabaseUrl,
+    source: &mut Session,
     part: &DatabasePart,
     now: Timestamp,
     progress: OnProgress<'_>,
 ) -> Result<Manifest, AppError> {
-    let mut session = Session::open(source)?;
-    require_current(&mut session)?;
-    let tables = write_rows(&mut session, part, progress)?;
+    let tables = write_rows(source, part, progress)?;
     let mut file = Session::open_any(&part.url())?;
     files::without_wal(file.conn())?;
     manifest::write(file.conn(), &new_manifest(&tables, now)?)?;
@@ -146,11 +158,11 @@ pub(super) fn write_rows(
     let foreign =
         |error: AppError| failed(format!("the source cannot be copied: {error}. Correct them, and try again"));
     objects::require_own(source.conn()).map_err(foreign)?;
-    files::vacuum_into(source.conn(), part.path())?;
+    files::vacuum_into(source.conn(), part.path(), progress)?;
     let mut file = Session::open_read_only(part.path())?;
     check_texts(file.conn(), true)?;
     files::check_foreign_keys(file.conn())?;
-    tables::summarize(file.conn(), progress)
+    tables::summarize(file.conn(), "digest", progress)
 }
 
 fn new_manifest(tables: &[TableSummary], now: Timestamp) -> Result<Manifest, AppError> {
@@ -169,12 +181,17 @@ fn new_manifest(tables: &[TableSummary], now: Timestamp) -> Result<Manifest, App
     })
 }
 
+/// What to do besides freeing space, if the disk of a file is full.
+pub(super) const OTHER_DISK: &str = "name a file on another disk";
+/// What to do besides freeing space, if the disk of temporary files is full.
+pub(super) const OTHER_TEMPORARY_DISK: &str = "set TMPDIR to a directory on another disk";
+
 /// The error of a file that cannot be written. The file is removed.
-pub(super) fn cannot_write(file: &Path, error: &AppError) -> AppError {
+pub(super) fn cannot_write(file: &Path, other_disk: &str, error: &AppError) -> AppError {
     let file = file.display();
     match error {
         AppError::NotReady(reason) if reason.code == "disk_full" => {
-            failed(format!("cannot write {file}, because the disk is full: free space, or name a file on another disk"))
+            failed(format!("cannot write {file}, because the disk is full: free space, or {other_disk}"))
         }
         error => failed(format!("cannot write {file}: {error}")),
     }

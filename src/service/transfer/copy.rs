@@ -1,6 +1,6 @@
 //! Copies the database to another one, of the same or of the other kind.
 
-use super::backup::{cannot_write, write_rows};
+use super::backup::{OTHER_DISK, cannot_write, write_rows};
 use super::part::DatabasePart;
 use super::target::{load_postgres, open_postgres, record, take_file};
 use super::{OnProgress, TableSummary, failed, require_current};
@@ -56,7 +56,7 @@ pub fn copy(
                 files::check(file.conn())?;
                 Ok(tables)
             });
-            let tables = written.map_err(|error| cannot_write(path, &error))?;
+            let tables = written.map_err(|error| cannot_write(path, OTHER_DISK, &error))?;
             part.publish()?;
             drop(old);
             tables

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::backup::{Verified, cannot_write, verify};
+use super::backup::{OTHER_DISK, OTHER_TEMPORARY_DISK, Verified, cannot_write, verify};
 use super::part::DatabasePart;
 use super::target::{load_postgres, open_postgres, record, take_file};
 use super::{Manifest, OnProgress, failed};
@@ -75,7 +75,7 @@ fn restore_file(
         let (tokens, sessions, keys) = session.write(|conn| finish(conn, &verified.manifest, options, now))?;
         Ok(Restored { manifest: verified.manifest, tokens, sessions, keys, migrations })
     });
-    let restored = restored.map_err(|error| cannot_write(target, &error))?;
+    let restored = restored.map_err(|error| cannot_write(target, OTHER_DISK, &error))?;
     part.publish()?;
     drop(old);
     Ok(restored)
@@ -100,7 +100,9 @@ fn restore_postgres(
     let part = if pending.is_empty() { None } else { Some(DatabasePart::create(&copy)?) };
     let (mut source, migrations) = match &part {
         None => (Session::open_read_only(file)?, Vec::new()),
-        Some(part) => migrated_copy(file, part).map_err(|error| cannot_write(part.path(), &error))?,
+        Some(part) => {
+            migrated_copy(file, part).map_err(|error| cannot_write(part.path(), OTHER_TEMPORARY_DISK, &error))?
+        }
     };
     check_texts(source.conn(), false)?;
     let mut target = open_postgres(target, options.replace)?;
@@ -137,12 +139,16 @@ fn finish(
     if options.revoke_tokens {
         (tokens, ended_sessions) = (access_tokens::delete_all(conn)?, sessions::delete_all(conn)?);
         secrets::delete_all(conn)?;
-        let ended = Event::of(Action::RevokeToken).on(Target::AllTokens);
-        record(conn, now, &ended.detail(format!("{tokens} tokens, {ended_sessions} sessions, at a restore")))?;
+        if tokens + ended_sessions > 0 {
+            let ended = Event::of(Action::RevokeToken).on(Target::AllTokens);
+            record(conn, now, &ended.detail(format!("{tokens} tokens, {ended_sessions} sessions, at a restore")))?;
+        }
     }
     if options.revoke_keys {
         keys = api_keys::end_all(conn, now)?;
-        record(conn, now, &Event::of(Action::RevokeKey).detail(format!("{keys} keys, at a restore")))?;
+        if keys > 0 {
+            record(conn, now, &Event::of(Action::RevokeKey).detail(format!("{keys} keys, at a restore")))?;
+        }
     }
     Ok((tokens, ended_sessions, keys))
 }

@@ -70,7 +70,7 @@ pub(super) fn load_postgres<T>(
         target.write(|conn| {
             target::prepare_postgres(conn)?;
             let copied = tables::copy(source, conn, progress)?;
-            tables::require_equal(&copied, &tables::summarize(conn, progress)?)?;
+            tables::require_equal(&copied, &tables::summarize(conn, "digest", progress)?)?;
             let finished = finish(conn, &copied)?;
             Ok((copied, finished))
         })
@@ -90,7 +90,7 @@ pub(super) fn load_file(
 ) -> Result<Vec<TableSummary>, AppError> {
     file.migrate_up()?;
     let copied = source.read(|source| file.write(|target| tables::copy(source, target, progress)))?;
-    tables::require_equal(&copied, &tables::summarize(file.conn(), progress)?)?;
+    tables::require_equal(&copied, &tables::summarize(file.conn(), "digest", progress)?)?;
     Ok(copied)
 }
 

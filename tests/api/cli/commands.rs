@@ -233,9 +233,9 @@ specify_database! {
         for (arguments, state) in [(["--keep-keys"].as_slice(), "issued"), (&[], "revoked")] {
             let set = [&["user", "set-password", "shop@example.org"], arguments].concat();
             let changed = with_input(&mut command(&set), "another long password");
-            let (keys, hint) = if state == "issued" { ("", "") } else { (", 1 issued keys", "; --keep-keys keeps the keys") };
+            let (keys, hint) = if state == "issued" { ("", "") } else { (", 1 issued key", "; --keep-keys keeps the keys") };
             let before = String::from_utf8_lossy(&changed.stderr);
-            let expected = format!("latchkey: a new password of shop@example.org revokes the sign-in token, all sessions{keys}{hint}\n");
+            let expected = format!("latchkey: a new password of shop@example.org will revoke the sign-in token, all sessions{keys}{hint}\n");
             assert!(before.contains(&expected), "{before}");
             let expected = format!("changed the password of shop@example.org, and revoked the sign-in token, all sessions{keys}\n");
             assert_eq!(out(&changed), expected);
@@ -311,11 +311,11 @@ specify_database! {
                 break failure(&output);
             }
         };
-        assert!(refused.contains(known_networks) && refused.contains("column sign_in_failures.first_at (1 rows)"), "{refused}");
+        assert!(refused.contains(known_networks) && refused.contains("column sign_in_failures.first_at (1 row)"), "{refused}");
         assert!(!refused.contains("known_networks (") && refused.contains("--yes"), "an empty table is no loss: {refused}");
         assert_eq!(database.number("SELECT count(*) FROM sign_in_failures WHERE first_at IS NULL").await, 1, "nothing was changed");
         let reverted = out(&down(&["--yes"]));
-        assert_eq!(reverted, format!("reverted {known_networks}\ndropped table known_networks (0 rows)\ndropped column sign_in_failures.first_at (1 rows)\n"));
+        assert_eq!(reverted, format!("reverted {known_networks}\ndropped table known_networks (0 rows)\ndropped column sign_in_failures.first_at (1 row)\n"));
         let migrations = db.migration_status().await.unwrap();
         assert!(migrations.iter().any(|migration| migration.name == known_networks && !migration.applied));
     }

@@ -221,6 +221,6 @@ async fn invalid_cookies_count_as_invalid_tokens_of_the_client() {
     app.get("/me", &unknown).await.assert_error(401, "invalid_token");
     assert_eq!(app.delete("/session", &unknown).await.status, 204);
     app.get("/me", &unknown).await.assert_error(429, "too_many_requests");
-    app.delete("/session", &unknown).await.assert_error(429, "too_many_requests");
+    assert_eq!(app.delete("/session", &unknown).await.status, 204, "a browser drops a cookie that has ended");
     assert_eq!(app.get("/me", &session).await.status, 200);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use latchkey::config::Settings;
 use latchkey::domain::audit::RequestContext;
 use latchkey::domain::id::UserId;
@@ -61,6 +62,14 @@ specify! {
         let ended = app.trail(&root, "action=session.end").await;
         assert_eq!(ended.len(), 1, "{ended:?}");
         assert_eq!((&ended[0]["credential"], &ended[0]["target"]), (&json!("session:1"), &json!("session:1")));
+    }
+
+    async fn signing_out_succeeds_also_while_the_session_ends_otherwise(app: App) {
+        let (_, [session, _], _) = sessions_of(&app, "ada@example.org").await;
+        let answers = join_all((0..8).map(|_| app.delete("/session", &session))).await;
+        for answer in answers {
+            assert_eq!((answer.status, answer.header("set-cookie").is_empty()), (204, false), "{answer:?}");
+        }
     }
 
     async fn everything_that_ends_the_token_ends_the_sessions(app: App) {

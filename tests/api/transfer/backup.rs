@@ -46,11 +46,22 @@ async fn streams(backend: Backend) {
     let streamed = run(source.command(&["backup", "create", "-", "--json"]).env("TMPDIR", temporary.path()));
     assert!(streamed.status.success(), "{streamed:?}");
     let progress = String::from_utf8(streamed.stderr).unwrap();
+    let mut ended = Vec::new();
     for line in progress.lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-        assert!(line["table"].is_string() && line["done"].as_i64() <= line["total"].as_i64(), "{line}");
+        let (done, total) = (line["done"].as_i64().unwrap(), line["total"].as_i64().unwrap());
+        assert!(done <= total, "{line}");
+        if done == total {
+            ended.push(format!("{} {}", line["step"].as_str().unwrap(), line["table"].as_str().unwrap()));
+        }
     }
-    assert!(progress.contains("\"users\""), "{progress}");
+    let first = if backend == Backend::Sqlite { "copy all tables" } else { "copy users" };
+    assert_eq!(ended.first().map(String::as_str), Some(first), "{progress}");
+    assert!(ended.contains(&"verify users".to_owned()), "{progress}");
+    let count = ended.len();
+    ended.sort_unstable();
+    ended.dedup();
+    assert_eq!(ended.len(), count, "each table ends once in each step: {progress}");
     let file = source.file("streamed");
     std::fs::write(&file, streamed.stdout).unwrap();
     out(&run(&mut source.command(&["backup", "verify", &file])));
@@ -91,6 +102,19 @@ async fn a_server_accepts_changes_during_a_backup() {
 }
 
 #[tokio::test]
+async fn on_a_terminal_the_progress_is_a_line_that_the_result_replaces() {
+    let Some(source) = Filled::create(Backend::Sqlite).await else { return };
+    let program = env!("CARGO_BIN_EXE_latchkey");
+    // `script` runs a command on a terminal, and prints what the terminal receives.
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &format!("{program} backup create made"), "/dev/null"]);
+    let shown = out(&run(terminal.current_dir(source.home.path()).env("DATABASE_URL", source.url())));
+    assert!(shown.contains("\r\x1b[Kverify users "), "{shown:?}");
+    let line = shown.rsplit_once("\r\x1b[K").unwrap().1;
+    assert!(line.starts_with("made made: "), "{shown:?}");
+}
+
+#[tokio::test]
 async fn wrong_files_are_named_with_what_to_do() {
     let Some(source) = Filled::create(Backend::Sqlite).await else { return };
     let text = source.file("text");
@@ -106,6 +130,8 @@ async fn wrong_files_are_named_with_what_to_do() {
         (&["backup", "create", database][..], "belongs to the database: name another file"),
         (&["backup", "create", &journal], "belongs to the database: name another file"),
         (&["backup", "verify", "missing"], "there is no file missing: name a backup"),
+        (&["backup", "verify", "-"], "not read from standard input or a pipe: write it to a file"),
+        (&["backup", "verify", "/dev/null"], "not read from standard input or a pipe: write it to a file"),
         (&["backup", "verify", &text], "is no backup, or it is damaged"),
         (&["backup", "verify", database], "is no backup, or it is damaged"),
         (&["backup", "create", "missing/backup"], "cannot write missing/backup: No such file or directory"),
@@ -130,7 +156,7 @@ async fn invalid_texts_prevent_a_backup_and_nul_characters_do_not() {
         assert!(refused.contains("pages \"1\" has a NUL character"), "{refused}");
         assert_eq!(postgres.tables().await, [""; 0], "no table was created");
     }
-    source.database.execute("UPDATE pages SET body = CAST(x'ff' AS TEXT) WHERE id = 1").await;
+    source.database.execute("UPDATE pages SET body = CAST(x'ff00' AS TEXT) WHERE id = 1").await;
     let refused = failure(&run(&mut source.command(&["backup", "create", "other"])));
     assert!(refused.contains("pages \"1\" has invalid UTF-8"), "{refused}");
     assert!(!source.home.path().join("other").exists() && !source.home.path().join(".other.part").exists());

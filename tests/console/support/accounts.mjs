@@ -43,7 +43,8 @@ export async function createAccounts(server) {
 }
 
 /**
- * Creates accounts with keys, issued keys, pages and entries of all outcomes, so that no page of the console is empty.
+ * Creates accounts with keys, sessions, issued keys, pages and entries of all outcomes, so that no page of the console is
+ * empty.
  * Returns the ids that routes need.
  */
 export async function populate(server) {
@@ -67,6 +68,8 @@ export async function populate(server) {
     await request(server, 'POST', '/me/keys', { token, json: { name: 'Laptop', scopes: ['pages:read', 'keys:read'] } });
   }
   await request(server, 'GET', '/me', { token: keys[ada].key });
+  const firefox = 'Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0';
+  for (const headers of [{ 'User-Agent': firefox }, {}]) await signIn(server, MEMBER, { headers });
 
   const issue = (json) => request(server, 'POST', '/keys', { token: admin, json });
   const issued = await issue({

@@ -1,4 +1,5 @@
-// Every page and every dialog of the console, and pages in other states than the first one.
+// Every page and every dialog of the console, and pages in other states than the first one. sources.test.mjs compares
+// these lists with the sources of the console.
 
 import { ADMIN, MEMBER } from './accounts.mjs';
 
@@ -32,26 +33,69 @@ export function pages(ids) {
 
 const button = (name) => (page) => page.getByRole('main').getByRole('button', { name, exact: true }).first().click();
 
-/** Each dialog: the page that it belongs to, and how it is opened there. */
+const submit = (name) => (page) => page.getByRole('dialog').getByRole('button', { name, exact: true }).click();
+
+/** Shows the warning: the server says once, when the console reads the session after a change, that its end is near. */
+async function nearEnd(page) {
+  await page.route(
+    '**/session',
+    async (route) => {
+      // Playwright sends this request itself, without the headers of the browser.
+      const headers = { ...route.request().headers(), 'sec-fetch-site': 'same-origin' };
+      const response = await route.fetch({ headers });
+      await route.fulfill({ response, json: { ...(await response.json()), idle_seconds: 115 } });
+    },
+    { times: 1 },
+  );
+  await button('Save')(page);
+}
+
+const files = {
+  key: 'pages/account/key.tsx',
+  keys: 'pages/account/keys.tsx',
+  profile: 'pages/account/profile.tsx',
+  sessions: 'pages/account/sessions.tsx',
+  user: 'pages/admin/user.tsx',
+  role: 'pages/admin/role-dialog.tsx',
+  issue: 'pages/admin/issue-dialog.tsx',
+  issued: 'pages/admin/issued-key.tsx',
+  watch: 'components/session-watch.tsx',
+};
+
+/**
+ * Each dialog: the page that it belongs to, and how it is opened there. `title` is its heading, with `#` for a number,
+ * and `file` is its source.
+ */
 export function dialogs(ids) {
-  const key = `#/keys/${ids.key}`;
-  const user = `#/users/${ids.member}`;
+  const member = (route, file) => ({ user: MEMBER, route, file });
+  const admin = (route, file) => ({ user: ADMIN, route, file });
+  const key = member(`#/keys/${ids.key}`, files.key);
+  const sessions = member('#/sessions', files.sessions);
+  const profile = member('#/profile', files.profile);
+  const user = admin(`#/users/${ids.member}`, files.user);
+  const issued = admin(`#/issued-keys/${ids.issued}`, files.issued);
   return [
-    { name: 'key-create', user: MEMBER, route: '#/keys', open: button('Create key') },
-    { name: 'key-rotate', user: MEMBER, route: key, open: button('Rotate key') },
-    { name: 'key-revoke', user: MEMBER, route: key, open: button('Revoke key') },
-    { name: 'account-delete', user: MEMBER, route: '#/profile', open: button('Delete your account') },
-    { name: 'user-role', user: ADMIN, route: user, open: button('Change role') },
-    { name: 'user-sign-in', user: ADMIN, route: user, open: button('End sign-in') },
-    { name: 'user-disable', user: ADMIN, route: user, open: button('Disable account') },
-    { name: 'user-delete', user: ADMIN, route: user, open: button('Delete account') },
-    { name: 'issue-key', user: ADMIN, route: '#/issued-keys', open: button('Issue a key') },
-    { name: 'issued-key-revoke', user: ADMIN, route: `#/issued-keys/${ids.issued}`, open: button('Revoke key') },
+    { name: 'key-create', ...member('#/keys', files.keys), title: 'Create a key', open: button('Create key') },
+    { name: 'key-rotate', ...key, title: 'Rotate this key', open: button('Rotate key') },
+    { name: 'key-revoke', ...key, title: 'Revoke this key?', open: button('Revoke key') },
+    { name: 'session-end', ...sessions, title: 'End this session?', open: button('End') },
+    { name: 'sessions-end', ...sessions, title: 'End # sessions?', open: button('End all others') },
+    { name: 'session-warning', ...profile, file: files.watch, title: 'Your session is about to end', open: nearEnd },
+    { name: 'account-delete', ...profile, title: 'Delete your account?', open: button('Delete your account') },
+    { name: 'user-role', ...user, file: files.role, title: 'Change the role', open: button('Change role') },
+    { name: 'user-sign-in', ...user, title: 'End the sign-in of this user?', open: button('End sign-in') },
+    { name: 'user-disable', ...user, title: 'Disable this account?', open: button('Disable account') },
+    { name: 'user-delete', ...user, title: 'Delete this account?', open: button('Delete account') },
+    { name: 'issue-key', ...admin('#/issued-keys', files.issue), title: 'Issue a key', open: button('Issue a key') },
+    { name: 'issued-key-revoke', ...issued, title: 'Revoke this key?', open: button('Revoke key') },
   ];
 }
 
-/** Pages after `open` did something: errors, secrets, outages. They have the properties of dialogs. */
-export function states() {
+/**
+ * Pages after `open` did something: errors, secrets, outages. They have the properties of dialogs, but a `title` and a
+ * `file` only where they are dialogs.
+ */
+export function states(ids) {
   return [
     {
       name: 'sign-in-errors',
@@ -97,15 +141,43 @@ export function states() {
       },
     },
     {
+      name: 'key-secret',
+      user: MEMBER,
+      route: '#/keys',
+      file: files.keys,
+      title: 'The key is created',
+      open: async (page) => {
+        await button('Create key')(page);
+        await page.getByRole('dialog').getByLabel('Name').fill('Laptop');
+        await page.getByRole('dialog').getByLabel('pages:read').check();
+        await submit('Create key')(page);
+        await page.getByRole('dialog').getByText(/^lkk_/).waitFor();
+      },
+    },
+    {
+      name: 'key-new-secret',
+      user: MEMBER,
+      route: `#/keys/${ids.key}`,
+      file: files.key,
+      title: 'The key has a new secret',
+      open: async (page) => {
+        await button('Rotate key')(page);
+        await submit('Rotate key')(page);
+        await page.getByText('The old secret is valid until').waitFor();
+      },
+    },
+    {
       name: 'issued-key-secret',
       user: ADMIN,
       route: '#/issued-keys',
+      file: files.issue,
+      title: 'The key is issued',
       open: async (page) => {
         await button('Issue a key')(page);
         await page.getByRole('dialog').getByLabel('Name').fill('Gift');
         await page.getByRole('dialog').getByLabel('Scopes').fill('translate:use');
-        await page.getByRole('button', { name: 'Issue key', exact: true }).click();
-        await page.getByText(/^lkk_/).waitFor();
+        await submit('Issue key')(page);
+        await page.getByRole('dialog').getByText(/^lkk_/).waitFor();
       },
     },
     {

@@ -77,7 +77,11 @@ export function SessionsPage() {
           onConfirm={end}
           onClose={() => setChosen([])}
         >
-          <p>The browser is signed out at its next request.</p>
+          <p>
+            {chosen.length === 1
+              ? "The browser is signed out at its next request."
+              : "The browsers are signed out at their next requests."}
+          </p>
         </ConfirmDialog>
       )}
     </Page>
