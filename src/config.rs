@@ -8,9 +8,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 mod audit;
+mod auth;
 mod authz;
 mod choice;
 mod database;
@@ -29,6 +30,7 @@ mod tls;
 mod values;
 
 pub use self::audit::AuditSettings;
+pub use self::auth::{AuthSettings, StaticKey};
 pub use self::authz::{AuthzSettings, ForwardAudit};
 use self::choice::choice;
 pub use self::database::{DatabaseSettings, DatabaseTls, DatabaseUrl, PostgresUri, SQLITE_SIDE_FILES};
@@ -42,7 +44,6 @@ pub use self::sources::Places;
 use self::sources::Sources;
 pub use self::stats::StatsSettings;
 pub use self::tls::TlsSettings;
-use crate::domain::password::checksum::MAX_LANES;
 
 /// The default settings with their documentation: the text of `config/default.toml`.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -153,35 +154,6 @@ choice! {
     }
 }
 
-/// `[auth]`: passwords and tokens.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuthSettings {
-    /// Lifetime of a sign-in token in seconds.
-    pub token_ttl: i64,
-    /// bcrypt cost of new password hashes.
-    pub bcrypt_cost: u32,
-    /// Threads that hash passwords. 0 means one per processor core.
-    pub hash_threads: usize,
-    /// Hashes that each thread computes at the same time.
-    pub hash_lanes: usize,
-    /// Maximum number of hashes that wait for a thread.
-    pub hash_queue: usize,
-    /// Minimum length of a new password in characters.
-    pub password_min_length: usize,
-    /// Maximum length of a new password in characters.
-    pub password_max_length: usize,
-    /// Whether a sign-in requires a verified e-mail address.
-    pub require_verified_email: bool,
-    /// Maximum number of tokens, sessions and API keys in the cache. 0 disables the cache.
-    pub cache_size: usize,
-    /// Seconds for which cached credentials are accepted for reads while the database does not answer.
-    pub serve_stale_seconds: u64,
-    /// The static key. Empty if there is none.
-    #[serde(default)]
-    pub api_key_token: StaticKey,
-}
-
 /// `[console]`: the web console.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -247,36 +219,6 @@ choice! {
     }
 }
 
-/// The static key (`auth.api_key_token`). It prints as `***`. An empty value means no key.
-#[derive(Clone, Default, Deserialize)]
-#[serde(transparent)]
-pub struct StaticKey(String);
-
-impl StaticKey {
-    /// The key, if one is set.
-    pub fn get(&self) -> Option<&str> {
-        (!self.0.is_empty()).then_some(self.0.as_str())
-    }
-}
-
-impl From<&str> for StaticKey {
-    fn from(key: &str) -> Self {
-        Self(key.to_owned())
-    }
-}
-
-impl fmt::Debug for StaticKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "" } else { "***" })
-    }
-}
-
-impl Serialize for StaticKey {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{self:?}"))
-    }
-}
-
 /// An error in the settings.
 #[derive(Debug, thiserror::Error)]
 #[error("settings: {subject}: {message}")]
@@ -321,7 +263,6 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let auth = &self.auth;
         within("server.workers", self.server.workers, 0, 512)?;
         within("server.connections", self.server.connections, 16, 1_000_000)?;
         within("server.connections_per_client", self.server.connections_per_client, 1, self.server.connections)?;
@@ -331,20 +272,7 @@ impl Settings {
         let longest_delay = self.server.shutdown_timeout.saturating_sub(MIN_DRAIN_SECONDS);
         within("server.shutdown_delay", self.server.shutdown_delay, 0, longest_delay)?;
         self.tls.check()?;
-        within("auth.token_ttl", auth.token_ttl, 1, 31_536_000)?;
-        within("auth.bcrypt_cost", auth.bcrypt_cost, 10, 31)?;
-        within("auth.hash_threads", auth.hash_threads, 0, 256)?;
-        within("auth.hash_lanes", auth.hash_lanes, 1, MAX_LANES)?;
-        within("auth.hash_queue", auth.hash_queue, 1, 100_000)?;
-        within("auth.password_min_length", auth.password_min_length, 8, 512)?;
-        within("auth.password_max_length", auth.password_max_length, auth.password_min_length, 512)?;
-        within("auth.cache_size", auth.cache_size, 0, 10_000_000)?;
-        within("auth.serve_stale_seconds", auth.serve_stale_seconds, 0, 3_600)?;
-        if auth.serve_stale_seconds > 0 && auth.cache_size == 0 {
-            let rule =
-                "This serves cached credentials, but auth.cache_size is 0. Set auth.cache_size, or set this to 0.";
-            return Err(ConfigError::new("auth.serve_stale_seconds", rule));
-        }
+        self.auth.check()?;
         self.session.check()?;
         self.registration.check()?;
         self.links.check()?;
@@ -355,11 +283,6 @@ impl Settings {
         self.stats.check()?;
         self.limits.check()?;
         within("log.access_every", self.log.access_every, 0, 1_000_000)?;
-        let key = auth.api_key_token.get().unwrap_or("unset");
-        if key.len() > 512 || !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
-            let rule = "Use 1 to 512 visible ASCII characters, without a comma.";
-            return Err(ConfigError::new("auth.api_key_token", rule));
-        }
         if self.metrics.listen.address().is_some_and(|address| overlap(address, self.server.listen)) {
             return Err(ConfigError::new(
                 "metrics.listen",

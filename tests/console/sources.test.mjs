@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { readFile, readdir } from 'node:fs/promises';
 import { before, describe, test } from 'node:test';
 
-import { dialogs, pages, states } from './support/pages.mjs';
+import { LINKS, dialogs, pages, states } from './support/pages.mjs';
 
 const SOURCES = new URL('../../console/src/', import.meta.url);
 /** What `populate` returns, in which every id is 1. */
@@ -36,6 +36,11 @@ describe('the lists of pages and dialogs', () => {
     assert.ok(routes.length >= 15, routes.join(', '));
     const listed = pages(IDS).map(({ route }) => route.slice(2).split('?')[0].replace(/\/1(?=\/|$)/g, '/:id'));
     assert.deepEqual(routes.filter((route) => !listed.includes(route)), []);
+  });
+
+  test('every kind of link in a mail has a page', () => {
+    const [, table] = /const PAGES = \{\n([^}]+)\}/.exec(sources.find(({ name }) => name === 'pages/links.tsx').text);
+    assert.deepEqual([...table.matchAll(/^ *"?([a-z-]+)"?: /gm)].map(([, purpose]) => purpose), LINKS);
   });
 
   test('every dialog of the console is opened', () => {

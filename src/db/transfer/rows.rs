@@ -9,7 +9,7 @@ use diesel::sql_types::Text;
 use sha2::{Digest, Sha256};
 
 use crate::db::engine::connection::Conn;
-use crate::db::schema::for_each_copied_table;
+use crate::db::schema::{for_each_copied_mail_table, for_each_copied_table};
 use crate::error::AppError;
 
 /// A row of a table that is copied.
@@ -150,3 +150,4 @@ macro_rules! rows {
 }
 
 for_each_copied_table!(rows);
+for_each_copied_mail_table!(rows);

@@ -7,9 +7,9 @@ use latchkey::db::engine::migrate::SchemaState;
 
 use crate::support::{Backend, specify_database};
 
-const SCHEMA: &str = include_str!("../../../src/db/schema.rs");
+const SCHEMA: &str = concat!(include_str!("../../../src/db/schema.rs"), include_str!("../../../src/db/schema/mail.rs"));
 
-/// Diesel types by `table.column`, from the text of `src/db/schema.rs`.
+/// Diesel types by `table.column`, from the texts of `src/db/schema.rs` and `src/db/schema/mail.rs`.
 fn declared() -> BTreeMap<String, String> {
     let mut columns = BTreeMap::new();
     let mut table = "";

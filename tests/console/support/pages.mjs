@@ -3,11 +3,16 @@
 
 import { ADMIN, MEMBER } from './accounts.mjs';
 
+/** The first parts of the paths of links in mails. */
+export const LINKS = ['password-reset', 'email-verification', 'registration', 'email-change', 'email-undo', 'invitation'];
+
 /** Each page: its name, who opens it (`null`: nobody is signed in), and its route. `ids` are those of `populate`. */
 export function pages(ids) {
   return [
     { name: 'sign-in', user: null, route: '#/sign-in' },
     { name: 'register', user: null, route: '#/register' },
+    { name: 'forgotten-password', user: null, route: '#/forgotten-password' },
+    ...LINKS.map((purpose) => ({ name: `link-${purpose}`, user: null, route: `#/${purpose}/lkm_0` })),
     { name: 'profile', user: MEMBER, route: '#/profile' },
     { name: 'password', user: MEMBER, route: '#/password' },
     { name: 'sessions', user: MEMBER, route: '#/sessions' },
@@ -113,6 +118,15 @@ export function states(ids) {
       open: async (page) => {
         await page.getByRole('main').getByRole('button', { name: 'Register' }).click();
         await page.locator('[aria-invalid=true]').first().waitFor();
+      },
+    },
+    {
+      name: 'link-error',
+      user: null,
+      route: '#/email-change/lkm_0',
+      open: async (page) => {
+        await button('Use this address')(page);
+        await page.getByRole('alert').waitFor();
       },
     },
     {

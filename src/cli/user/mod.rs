@@ -1,5 +1,7 @@
 //! The commands `latchkey user …`.
 
+mod links;
+
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
@@ -16,12 +18,10 @@ use crate::error::AppError;
 use crate::http::account::users::UserResponse;
 use crate::server::open_service;
 use crate::service::Service;
-use crate::service::account::invitations::InvitationDelivery;
 use crate::service::account::owned::AccountEnd;
 use crate::service::account::registration::Registration;
 use crate::service::account::user_search::{LIMIT_MAX, UserQuery};
 use crate::service::account::users::Administration;
-use crate::service::mail::links::Link;
 
 #[derive(Subcommand)]
 pub(super) enum UserCommand {
@@ -142,9 +142,11 @@ pub(super) async fn user(settings: &Settings, command: UserCommand, output: Outp
             administer(service, &email, set, output).await
         }
         UserCommand::SetPassword { email, keep_keys } => set_password(service, &email, !keep_keys, output).await,
-        UserCommand::ResetLink(EmailArg { email }) => reset_link(service, &email, output).await,
-        UserCommand::VerifyEmail(EmailArg { email }) => verify_email(service, &email, output).await,
-        UserCommand::Invite { email, role, print_link } => invite(service, &email, &role, print_link, output).await,
+        UserCommand::ResetLink(EmailArg { email }) => links::reset_link(service, &email, output).await,
+        UserCommand::VerifyEmail(EmailArg { email }) => links::verify_email(service, &email, output).await,
+        UserCommand::Invite { email, role, print_link } => {
+            links::invite(service, &email, &role, print_link, output).await
+        }
         UserCommand::Disable { email, yes } => {
             if !yes {
                 confirm(service, &email, AccountEnd::Disabled).await?;
@@ -312,42 +314,6 @@ async fn set_password(service: &Service, email: &str, revoke_keys: bool, output:
         .map_err(explain)?;
     report_cleanup(service, user.id).await;
     output.show(&UserResponse::from(changed), format_args!("changed the password of {email}, and revoked {ended}"))
-}
-
-async fn reset_link(service: &Service, email: &str, output: Output) -> Outcome {
-    let user = user_by_email(service, email).await?;
-    let link = service.create_reset_link(RequestContext::command_line(), user.id).await.map_err(explain)?;
-    let valid_seconds = link.valid_seconds;
-    eprintln!("latchkey: the link is valid for {} minutes, and works once", valid_seconds / 60);
-    let link = link.reveal();
-    output.show(&json!({ "link": link, "valid_seconds": valid_seconds }), &link)
-}
-
-async fn verify_email(service: &Service, email: &str, output: Output) -> Outcome {
-    let user = user_by_email(service, email).await?;
-    let changed = service.mark_email_verified(RequestContext::command_line(), user.id).await.map_err(explain)?;
-    let line = if changed { format!("verified {email}") } else { format!("{email} is verified already") };
-    output.show(&json!({ "id": user.id.0, "verified": changed }), line)
-}
-
-async fn invite(service: &Service, email: &str, role: &str, print_link: bool, output: Output) -> Outcome {
-    let delivery = match service.sends_mail() && !print_link {
-        true => InvitationDelivery::Mail,
-        false => InvitationDelivery::Link,
-    };
-    let invited = service.invite(RequestContext::command_line(), email, Some(role), delivery).await;
-    let (invitation, link) = invited.map_err(explain)?;
-    let (id, expires_at) = (invitation.id.0, invitation.expires_at);
-    match link.map(Link::reveal) {
-        Some(link) => {
-            eprintln!("latchkey: the link is valid until {expires_at}, and works once");
-            output.show(&json!({ "id": id, "expires_at": expires_at, "link": link }), &link)
-        }
-        None => {
-            let line = format!("invited {email} until {expires_at}; a running server sends the mail");
-            output.show(&json!({ "id": id, "expires_at": expires_at }), line)
-        }
-    }
 }
 
 async fn delete(service: &Service, email: &str, output: Output) -> Outcome {
