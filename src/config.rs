@@ -19,7 +19,6 @@ mod files;
 mod limits;
 mod log_filter;
 mod mail;
-mod names;
 mod proxies;
 mod registration;
 mod roles;

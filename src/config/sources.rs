@@ -1,5 +1,7 @@
 //! Sources of settings: the defaults, a file and environment variables. Records where each setting was set.
 
+mod names;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
@@ -7,7 +9,7 @@ use std::path::Path;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::names::{self, Names, SECRETS};
+use self::names::{Names, SECRETS};
 use super::{ConfigError, DEFAULTS, Settings, files, roles, values};
 
 /// The setting without a default in `config/default.toml`.

@@ -21,7 +21,7 @@ const OWNED_OTHERWISE: [&str; 2] = ["api_keys", "issue_requests"];
 /// The names of the tables of `src/db/schema.rs` and `src/db/schema/mail.rs`, and whether each has a column `owner_id`.
 fn tables() -> Vec<(String, bool)> {
     let mut tables = Vec::new();
-    let text = read("src/db/schema.rs") + &read("src/db/schema/mail.rs");
+    let text = [read("src/db/schema.rs"), read("src/db/schema/mail.rs")].concat();
     for line in text.lines().map(str::trim) {
         if let Some((name, _)) = line.split_once(" (").filter(|_| line.ends_with(") {")) {
             tables.push((name.to_owned(), false));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::roles;
+use crate::config::roles;
 
 /// Variables whose value can be read from a file that `<variable>_FILE` names, with their settings. Later ones override
 /// earlier ones.
