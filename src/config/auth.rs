@@ -49,7 +49,7 @@ impl AuthSettings {
         within("auth.serve_stale_seconds", self.serve_stale_seconds, 0, 3_600)?;
         if self.serve_stale_seconds > 0 && self.cache_size == 0 {
             let rule =
-                "This serves cached credentials, but auth.cache_size is 0. Set self.cache_size, or set this to 0.";
+                "This serves cached credentials, but auth.cache_size is 0. Set auth.cache_size, or set this to 0.";
             return Err(ConfigError::new("auth.serve_stale_seconds", rule));
         }
         let key = self.api_key_token.get().unwrap_or("unset");
