@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{NEW_PASSWORD, RESET, confirm_reset, mailing, post, settle, verified_user};
+use super::{NEW_PASSWORD, RESET, all_sent, confirm_reset, mailing, post, verified_user};
 use crate::support::app::PASSWORD;
 use crate::support::{Answer, App, Credential};
 
@@ -91,7 +91,7 @@ async fn a_taken_address_gets_the_same_answer_and_its_owner_is_told() {
         let taken = change(&app, &ada, "eve@example.org").await;
         assert_eq!((taken.status, &taken.body["pending_email"]), (202, &json!("eve@example.org")));
         smtp.wait_for_mail("eve@example.org", "You already have an account").await;
-        settle(&app).await;
+        all_sent(&app).await;
         assert!(smtp.mails().iter().all(|mail| mail.subject != CONFIRM));
     }
 }

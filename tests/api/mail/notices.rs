@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{NEW_PASSWORD, mailing, settle, verified_user};
+use super::{NEW_PASSWORD, all_sent, mailing, verified_user};
 use crate::support::app::PASSWORD;
 use crate::support::{App, Credential};
 
@@ -25,12 +25,11 @@ async fn a_new_password_and_a_new_key_are_noticed_once_an_hour() {
             app.key_of(&ada, &[]).await;
         }
         smtp.wait_for_mail("ada@example.org", "An API key was created").await;
-        settle(&app).await;
+        all_sent(&app).await;
         assert_eq!(count(&smtp, "An API key was created"), 1);
         app.clock.advance(3_601);
         app.key_of(&ada, &[]).await;
-        settle(&app).await;
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        all_sent(&app).await;
         assert_eq!(count(&smtp, "An API key was created"), 2);
         let body = json!({ "current_password": PASSWORD, "new_password": NEW_PASSWORD });
         assert_eq!(app.put("/me/password", &ada, &body).await.status, 204);
@@ -49,7 +48,7 @@ async fn sign_ins_after_failures_and_from_new_networks_are_noticed_unless_the_us
         let (network, failures) = ("A sign-in from a new network", "A sign-in after several failed ones");
         assert_eq!(sign_in_from(&app, "192.0.2.1", PASSWORD).await, 200);
         assert_eq!(sign_in_from(&app, "192.0.2.200", PASSWORD).await, 200, "the same place");
-        settle(&app).await;
+        all_sent(&app).await;
         assert_eq!(count(&smtp, network), 0, "the first place is no news");
         assert_eq!(sign_in_from(&app, "198.51.100.1", PASSWORD).await, 200);
         smtp.wait_for_mail("ada@example.org", network).await;
@@ -65,9 +64,10 @@ async fn sign_ins_after_failures_and_from_new_networks_are_noticed_unless_the_us
         let ada = Credential::Token(app.new_token_of("ada@example.org").await);
         let off = app.patch("/me", &ada, &json!({ "sign_in_notices": false })).await;
         assert_eq!(off.body["sign_in_notices"], false);
+        all_sent(&app).await;
         let before = count(&smtp, network);
         assert_eq!(sign_in_from(&app, "203.0.113.1", PASSWORD).await, 200);
-        settle(&app).await;
+        all_sent(&app).await;
         assert_eq!(count(&smtp, network), before);
     }
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 
-use super::{RESET, advance, mailing, request_reset, reset_secret, settle};
+use super::{RESET, advance, all_sent, mailing, request_reset, reset_secret, settle, wait_until_none};
 use crate::support::app::{LINK_PAGE, PASSWORD};
 use crate::support::program::{failure, latchkey, out, run};
 use crate::support::smtp::{Behaviour, SmtpServer};
@@ -57,15 +57,15 @@ async fn the_language_of_mails_is_that_of_the_browser_at_registration_and_can_be
 async fn no_request_waits_for_a_silent_server_and_the_mail_leaves_later() {
     for (app, smtp) in mailing(|_| ()).await {
         app.register("ada@example.org").await;
-        settle(&app).await;
+        all_sent(&app).await;
         smtp.behave(Behaviour::Silent);
         let began = Instant::now();
         for email in ["ada@example.org", "nobody@example.org"] {
             assert_eq!(request_reset(&app, email).await.status, 202);
         }
         assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
-        // The attempt times out, and others pause.
-        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        // The attempt times out.
+        settle(&app).await;
         smtp.behave(Behaviour::Accept);
         advance(&app, 60).await;
         smtp.wait_for_mail("ada@example.org", RESET).await;
@@ -78,33 +78,27 @@ async fn a_temporary_refusal_is_tried_again_with_another_secret_and_a_permanent_
     for (app, smtp) in mailing(|_| ()).await {
         let root = app.admin("root@example.org").await;
         app.register("ada@example.org").await;
-        settle(&app).await;
+        all_sent(&app).await;
         smtp.behave(Behaviour::Reply("450 4.2.1 try later"));
         request_reset(&app, "ada@example.org").await;
         settle(&app).await;
         assert_eq!(app.database.number("SELECT count(*) FROM mail_secrets WHERE purpose = 'password_reset'").await, 1);
         smtp.behave(Behaviour::ReplyToData("451 4.3.0 later"));
         advance(&app, 31).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        wait_until_none(&app, "done_at IS NULL AND attempts < 2").await;
+        settle(&app).await;
         smtp.behave(Behaviour::Accept);
         advance(&app, 120).await;
         smtp.wait_for_mail("ada@example.org", RESET).await;
         let attempts = app.database.number("SELECT attempts FROM outbox WHERE kind = 'password_reset'").await;
-        assert!((2..=3).contains(&attempts), "{attempts}");
+        assert_eq!(attempts, 3);
 
         smtp.behave(Behaviour::Reply("550 5.1.1 <ada@example.org>: no such user"));
         app.clock.advance(61);
         request_reset(&app, "ada@example.org").await;
-        settle(&app).await;
-        let entries = loop {
-            let entries = app.trail(&root, "action=mail.send&outcome=failure").await;
-            if !entries.is_empty() {
-                break entries;
-            }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        };
+        all_sent(&app).await;
+        let entries = app.trail(&root, "action=mail.send&outcome=failure").await;
         assert_eq!((&entries[0]["target"], &entries[0]["detail"]), (&json!("user:2"), &json!("password_reset")));
-        assert_eq!(app.database.number("SELECT count(*) FROM outbox WHERE done_at IS NULL").await, 0, "it is final");
         let sent = app.trail(&root, "action=mail.send&outcome=success").await;
         assert_eq!((&sent[0]["actor"], &sent[0]["target"]), (&json!("server"), &json!("user:2")));
     }
@@ -114,22 +108,16 @@ async fn a_temporary_refusal_is_tried_again_with_another_secret_and_a_permanent_
 async fn a_connection_that_is_cut_leads_to_another_attempt() {
     for (app, smtp) in mailing(|_| ()).await {
         app.register("ada@example.org").await;
-        settle(&app).await;
+        all_sent(&app).await;
         for (behaviour, copies) in [(Behaviour::CutInData, 0), (Behaviour::CutAfterData, 1)] {
             app.clock.advance(3_700);
             let before = super::resets(&smtp, "ada@example.org");
             smtp.behave(behaviour);
             request_reset(&app, "ada@example.org").await;
             settle(&app).await;
-            tokio::time::sleep(Duration::from_millis(300)).await;
             smtp.behave(Behaviour::Accept);
             advance(&app, 61).await;
-            for _ in 0..200 {
-                if super::resets(&smtp, "ada@example.org") > before + copies {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(25)).await;
-            }
+            all_sent(&app).await;
             assert_eq!(super::resets(&smtp, "ada@example.org"), before + copies + 1);
         }
     }
@@ -160,9 +148,7 @@ async fn workers_in_parallel_send_each_mail_once() {
         }
         let runs = (0..8).map(|_| app.service.mail_delivery().run_once());
         futures_util::future::join_all(runs).await;
-        smtp.wait_for(5).await;
-        settle(&app).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        all_sent(&app).await;
         assert_eq!(smtp.mails().len(), 5, "{:#?}", smtp.mails());
     }
 }
@@ -184,9 +170,7 @@ async fn two_servers_on_one_database_send_each_mail_once() {
         app.register(&format!("user{number}@example.org")).await;
         service.mail_delivery().wake();
     }
-    smtp.wait_for(10).await;
-    settle(&app).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    all_sent(&app).await;
     assert_eq!(smtp.mails().len(), 10);
     drop(handle.stop(false));
 }
@@ -195,14 +179,13 @@ async fn two_servers_on_one_database_send_each_mail_once() {
 async fn an_address_gets_a_limited_number_of_mails_and_the_answers_do_not_change() {
     for (app, smtp) in mailing(|_| ()).await {
         app.register("ada@example.org").await;
-        settle(&app).await;
+        all_sent(&app).await;
         let mut sent = 0;
         for (wait, expected) in [(0, 1), (0, 0), (59, 0), (2, 1), (61, 1), (61, 1), (61, 1), (61, 0), (3_600, 1)] {
             app.clock.advance(wait);
             assert_eq!(request_reset(&app, "ada@example.org").await.status, 202);
-            settle(&app).await;
+            all_sent(&app).await;
             sent += expected;
-            tokio::time::sleep(Duration::from_millis(100)).await;
             assert_eq!(super::resets(&smtp, "ada@example.org"), sent, "after {wait} s");
         }
         let live = "SELECT count(*) FROM mail_secrets WHERE purpose = 'password_reset'";
@@ -243,7 +226,6 @@ async fn a_connection_is_encrypted_with_starttls_or_no_mail_is_sent() {
         let app = App::start_with(Backend::Sqlite, Profile::Fastapi, settings).await.unwrap();
         app.register("ada@example.org").await;
         settle(&app).await;
-        tokio::time::sleep(Duration::from_millis(500)).await;
         let expected = usize::from(is_offered && trusted);
         assert_eq!(smtp.mails().len(), expected, "offered: {is_offered}, trusted: {trusted}");
         assert!(smtp.mails().iter().all(|mail| mail.encrypted));

@@ -3,7 +3,7 @@
 use latchkey::config::{RegistrationMode, Settings};
 use serde_json::json;
 
-use super::{NEW_PASSWORD, VERIFY, mailing, post, settle, verified_user};
+use super::{NEW_PASSWORD, VERIFY, all_sent, mailing, post, verified_user};
 use crate::support::app::{PASSWORD, registration};
 use crate::support::{App, Credential};
 
@@ -41,11 +41,11 @@ async fn a_link_verifies_the_address() {
 async fn a_verified_address_gets_no_further_link() {
     for (app, smtp) in mailing(|_| ()).await {
         verified_user(&app, "ada@example.org").await;
-        settle(&app).await;
+        all_sent(&app).await;
         let before = smtp.mails().len();
         app.clock.advance(61);
         assert_eq!(post(&app, "/email-verification", &json!({ "email": "ada@example.org" })).await.status, 202);
-        settle(&app).await;
+        all_sent(&app).await;
         assert_eq!(smtp.mails().len(), before);
     }
 }
@@ -60,7 +60,7 @@ async fn a_sign_in_can_require_a_verified_address() {
         assert_eq!(wrong.status, app.expected.bad_password, "only the right password learns more: {wrong:?}");
         app.sign_in("ada@example.org", PASSWORD).await.assert_error(400, "email_not_verified");
         app.begin_session("ada@example.org", PASSWORD).await.assert_error(403, "email_not_verified");
-        settle(&app).await;
+        all_sent(&app).await;
         let mails = smtp.wait_for(2).await;
         assert_eq!(mails.len(), 2, "the link is sent again, once in a minute");
         let body = json!({ "secret": mails[1].secret() });
@@ -96,7 +96,7 @@ async fn a_registration_of_a_stranger_does_not_get_the_account() {
         let of_eve = smtp.wait_for_mail("ada@example.org", COMPLETE).await;
         app.clock.advance(61);
         assert_eq!(app.register("ada@example.org").await.status, 202);
-        settle(&app).await;
+        all_sent(&app).await;
         let mails = smtp.wait_for(2).await;
         confirm_registration(&app, of_eve.secret(), PASSWORD).await.assert_error(403, "wrong_password");
         assert_eq!(confirm_registration(&app, mails[1].secret(), PASSWORD).await.status, 204);
@@ -140,7 +140,7 @@ async fn a_registration_is_sent_again_on_request_and_at_most_three_wait_for_one_
             app.clock.advance(61);
         }
         assert_eq!(app.database.number("SELECT count(*) FROM registrations").await, 3);
-        settle(&app).await;
+        all_sent(&app).await;
         app.clock.advance(3_600);
         let before = smtp.mails().len();
         assert_eq!(post(&app, "/email-verification", &json!({ "email": "ada@example.org" })).await.status, 202);
