@@ -11,7 +11,7 @@ import requests
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult
 
-from conftest import PASSWORD
+from conftest import PASSWORD, free_port
 
 USER, SMTP_PASSWORD = "latchkey@example.org", "p:w/d@1"
 
@@ -65,10 +65,10 @@ def test_aiosmtpd_receives_mails_and_their_links_work(start, tmp_path):
                 self.handler, tls_context=context, require_starttls=True, authenticator=authenticate, auth_required=True
             )
 
-    controller = WithStarttls(mailbox, hostname="localhost", port=0)
+    port = free_port()
+    controller = WithStarttls(mailbox, hostname="localhost", port=port)
     controller.start()
     try:
-        port = controller.server.sockets[0].getsockname()[1]
         latchkey = start(
             f"""
             [mail]
@@ -84,7 +84,9 @@ def test_aiosmtpd_receives_mails_and_their_links_work(start, tmp_path):
         mail = mailbox.wait("Set a new password")
         assert mail["To"] == "grace@example.org" and mail["Auto-Submitted"] == "auto-generated"
         assert [part.get_content_type() for part in mail.iter_parts()] == ["text/plain", "text/html"]
-        link = re.search(rf"^{latchkey.url}/console/#/password-reset/(lkm_\w+)$", mail.get_body(("plain",)).get_content(), re.M)
+        text = mail.get_body(("plain",)).get_content()
+        link = re.search(rf"^{latchkey.url}/console/#/password-reset/(lkm_\w+)\r?$", text, re.M)
+        assert link, text
         body = {"secret": link[1], "new_password": PASSWORD}
         answer = requests.post(f"{latchkey.url}/password-reset/confirm", json=body, timeout=10)
         assert answer.status_code == 204, answer.text

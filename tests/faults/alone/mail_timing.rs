@@ -2,10 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use latchkey::config::{RegistrationMode, Settings};
+use latchkey::domain::audit::RequestContext;
+use latchkey::domain::password::Password;
+use latchkey::service::account::registration::Registration;
 use serde_json::json;
 
 use super::timing::{median, probability_above};
 use crate::cycles;
+use crate::support::app::{PASSWORD, registration};
 use crate::support::smtp::{Behaviour, SmtpServer};
 use crate::support::{App, Backend, Credential, Profile};
 
@@ -14,35 +19,36 @@ fn rounds() -> usize {
     if cycles() > 3 { 2_000 } else { 1_000 }
 }
 
-const ADDRESSES: [&str; 4] =
-    ["known@example.org", "verified@example.org", "disabled@example.org", "unknown@example.org"];
+/// The number is prime, so that each address can follow each other one equally often.
+const ADDRESSES: [&str; 5] =
+    ["known@example.org", "verified@example.org", "disabled@example.org", "unknown@example.org", "other@example.org"];
+
+/// The requests for mails whose response must not show whether an address is known, with the mode of registration.
+const REQUESTS: [(&str, RegistrationMode); 3] = [
+    ("/password-reset", RegistrationMode::Open),
+    ("/email-verification", RegistrationMode::Open),
+    ("/register", RegistrationMode::Verified),
+];
 
 async fn addresses_are_indistinguishable(backend: Backend) {
-    let smtp = SmtpServer::start().await;
-    let Some(app) = App::start_with(backend, Profile::Fastapi, |settings| smtp.configure(settings)).await else {
-        return;
-    };
-    for address in &ADDRESSES[..3] {
-        app.register(address).await;
-    }
-    app.database.execute("UPDATE users SET disabled_at = created_at WHERE email = 'disabled@example.org'").await;
-    app.database.execute("UPDATE users SET email_verified_at = created_at WHERE email = 'verified@example.org'").await;
-    for behaviour in [Behaviour::Accept, Behaviour::Reply("450 later"), Behaviour::Silent] {
-        for path in ["/password-reset", "/email-verification"] {
+    for (path, mode) in REQUESTS {
+        let smtp = SmtpServer::start().await;
+        let settings = |settings: &mut Settings| {
+            smtp.configure(settings);
+            settings.registration.mode = mode;
+        };
+        let Some(app) = App::start_with(backend, Profile::Fastapi, settings).await else { return };
+        for address in &ADDRESSES[..3] {
+            create_user(&app, address).await;
+        }
+        let set = |column: &str, name: &str| {
+            format!("UPDATE users SET {column} = created_at WHERE email = '{name}@example.org'")
+        };
+        app.database.execute(set("disabled_at", "disabled")).await;
+        app.database.execute(set("email_verified_at", "verified")).await;
+        for behaviour in [Behaviour::Accept, Behaviour::Reply("450 later"), Behaviour::Silent] {
             smtp.behave(behaviour.clone());
-            let mut took = ADDRESSES.map(|_| Vec::<Duration>::with_capacity(rounds()));
-            for round in 0..rounds() {
-                for position in 0..ADDRESSES.len() {
-                    // Varies the order, so that no address always follows the same other one.
-                    let at = (position * (1 + round % 3) + round) % ADDRESSES.len();
-                    let sent = Instant::now();
-                    let answer = app.post(path, &Credential::None, &json!({ "email": ADDRESSES[at] })).await;
-                    took[at].push(sent.elapsed());
-                    assert_eq!(answer.status, 202, "{answer:?}");
-                }
-                // New mails leave now and then.
-                app.clock.advance(61);
-            }
+            let took = requests(&app, path).await;
             for (address, times) in ADDRESSES.iter().zip(&took) {
                 let above = probability_above(times, &took[3]);
                 let [median, unknown] = [times, &took[3]].map(|times| median(times));
@@ -53,6 +59,39 @@ async fn addresses_are_indistinguishable(backend: Backend) {
             }
         }
     }
+}
+
+/// Creates a user in every mode of registration.
+async fn create_user(app: &App, email: &str) {
+    let registration = Registration {
+        name: "Adaline".to_owned(),
+        surname: String::new(),
+        email: email.to_owned(),
+        website: String::new(),
+        password: Password::new(PASSWORD.to_owned()),
+    };
+    app.service.create_user(RequestContext::command_line(), registration, None).await.unwrap();
+}
+
+/// Sends `rounds` requests for each address. Returns the times.
+async fn requests(app: &App, path: &str) -> [Vec<Duration>; ADDRESSES.len()] {
+    let mut took = ADDRESSES.map(|_| Vec::with_capacity(rounds()));
+    for round in 0..rounds() {
+        for position in 0..ADDRESSES.len() {
+            let at = (position * (1 + round % (ADDRESSES.len() - 1)) + round) % ADDRESSES.len();
+            let body = match path {
+                "/register" => registration(ADDRESSES[at]),
+                _ => json!({ "email": ADDRESSES[at] }),
+            };
+            let sent = Instant::now();
+            let answer = app.post(path, &Credential::None, &body).await;
+            took[at].push(sent.elapsed());
+            assert_eq!(answer.status, 202, "{answer:?}");
+        }
+        // New mails leave now and then.
+        app.clock.advance(61);
+    }
+    took
 }
 
 #[tokio::test]
