@@ -26,7 +26,8 @@ pub struct Identity {
     pub user_id: UserId,
     /// The name of the user, or of an issued key.
     pub name: String,
-    /// The canonical e-mail address of the user. `None` for an issued key, because its holder must not learn who the owner is.
+    /// The canonical e-mail address of the user. `None` for an issued key, because its holder must not learn who the
+    /// owner is.
     pub email: Option<String>,
     /// Whether the user proved to receive mails at this address.
     pub email_verified: bool,

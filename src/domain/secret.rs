@@ -1,5 +1,5 @@
-//! Secrets: tokens, API keys, claim codes, and those of browser sessions and links in mails. They are random, and the database stores only
-//! their digests.
+//! Secrets: tokens, API keys, claim codes, and those of browser sessions and links in mails. They are random, and the
+//! database stores only their digests.
 //!
 //! A secret is `<prefix>_` + 43 base62 characters (32 random bytes) + 6 base62 characters (CRC-32 of everything
 //! before). A double click selects the whole secret, and secret scanners find it by its prefix. The checksum rejects

@@ -55,7 +55,8 @@ pub(super) enum UserCommand {
     ResetLink(EmailArg),
     /// State that a user receives mails at the address of the account
     VerifyEmail(EmailArg),
-    /// Invite a person to create an account, by a mail. Without an SMTP server, print the link to deliver; it is a secret
+    /// Invite a person to create an account, by a mail. Without an SMTP server, print the link to deliver; it is a
+    /// secret
     Invite {
         /// E-mail address
         email: String,

@@ -27,8 +27,8 @@ const LOG_BATCH_SIZE: i64 = 5_000;
 const LOG_RETENTION: Duration = Duration::from_secs(300);
 /// Pause between two transactions, so that other writers are not blocked.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Seconds for which an expired token, session or link is kept: 1 day. So a clock that is wrong for less than a day does not end
-/// valid ones permanently.
+/// Seconds for which an expired token, session or link is kept: 1 day. So a clock that is wrong for less than a day
+/// does not end valid ones permanently.
 const TOKEN_RETENTION: i64 = 86_400;
 /// Seconds for which the failed sign-ins of an account are kept if they did not stop it: 1 day.
 const FAILURES_RETENTION: i64 = 86_400;
@@ -39,8 +39,8 @@ const STOPPED_RETENTION: i64 = 30 * 86_400;
 const NETWORK_RETENTION: i64 = 90 * 86_400;
 /// Seconds for which an expired claim code is kept: 30 days. During this time a claim fails with 410 instead of 404.
 const CLAIM_RETENTION: i64 = 30 * 86_400;
-/// Seconds for which a mail is kept after it was requested: 25 hours. Within a day it is sent or given up, and counts for
-/// the limits of its address.
+/// Seconds for which a mail is kept after it was requested: 25 hours. Within a day it is sent or given up, and counts
+/// for the limits of its address.
 const MAIL_RETENTION: i64 = 25 * 3_600;
 /// Seconds for which an expired invitation is kept: 30 days. It can be sent again.
 const INVITATION_RETENTION: i64 = 30 * 86_400;

@@ -184,8 +184,7 @@ pub(crate) struct CountedFailure {
 }
 
 /// Counts a failure, unless the attempt is rejected by a delay or stop; other attempts may have failed since it began.
-/// The work is the same in both cases, so its time
-/// reveals nothing.
+/// The work is the same in both cases, so its time reveals nothing.
 pub(crate) fn count_failure(
     conn: &mut Conn,
     policy: LockoutPolicy,

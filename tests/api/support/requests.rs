@@ -37,8 +37,9 @@ pub enum Body {
 /// object of the request, or an empty text; and the body.
 ///
 /// The path and the body can contain members of the created object: `{id}`, `{key}`, `{claim}`. Other placeholders are
-/// `{unique}` (a new number), `{link:PURPOSE}` (the secret of a new link with this purpose), `{email}` ([`Callers::email`]), `{member}` (the e-mail address of [`Callers::member`]) and
-/// `{password}` (the password of every user).
+/// `{unique}` (a new number), `{link:PURPOSE}` (the secret of a new link with this purpose), `{email}`
+/// ([`Callers::email`]), `{member}` (the e-mail address of [`Callers::member`]) and `{password}` (the password of every
+/// user).
 pub type Entry = (&'static str, CallerKind, &'static str, Body);
 
 #[rustfmt::skip]
