@@ -218,18 +218,18 @@ async fn stop_on_signal(
     }
 }
 
-/// Shuts down in phases. During the delay, the server is not ready and still accepts connections. It then accepts only
-/// those that are established, and closes the socket. After half of the drain time it no longer waits for request
-/// bodies. At the end of the drain time, requests that are still in progress are dropped.
+/// Shuts down in phases. During the delay, the server is not ready and still accepts connections. It then refuses new
+/// ones, accepts those that are established, and closes the socket. After half of the drain time it no longer waits for
+/// request bodies. At the end of the drain time, requests that are still in progress are dropped.
 async fn stop(service: &Service, socket: ListeningSocket, handle: &http::ServerHandle, settings: &ServerSettings) {
     let delay = Duration::from_secs(settings.shutdown_delay);
     let timeout = Duration::from_secs(settings.shutdown_timeout);
     let drain_time = timeout.saturating_sub(delay).saturating_sub(LAST_ACCEPTS + LAST_WRITES_TIMEOUT);
     service.lifecycle().shutdown().begin_drain();
     tokio::time::sleep(delay).await;
-    match socket.ignore_new_connections() {
+    match socket.refuse_new_connections() {
         Ok(()) => wait_for_last_accepts(LAST_ACCEPTS.min(timeout.saturating_sub(delay))).await,
-        Err(error) => log::warn!("new connections cannot be ignored, so some may be reset: {error}"),
+        Err(error) => log::warn!("new connections cannot be refused, so some may be reset: {error}"),
     }
     drop(socket);
     let finished = handle.stop(true);

@@ -118,7 +118,7 @@ describe('outages', () => {
     const released = new Promise((resolve) => { release = resolve; });
     const answered = new Promise((resolve) => {
       return second.route('**/session', async (route) => {
-        const response = await route.fetch();
+        const response = await route.fetch({ maxRetries: 1 });
         resolve();
         await released;
         await route.fulfill({ response });

@@ -188,7 +188,7 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       const end = new Date(Date.now() + 180_000).toISOString();
       await profile.context.route('**/session', async (route) => {
         const headers = { ...route.request().headers(), 'sec-fetch-site': 'same-origin' };
-        const response = await route.fetch({ headers });
+        const response = await route.fetch({ headers, maxRetries: 1 });
         await route.fulfill({ response, json: { ...(await response.json()), expires_at: end } });
       });
       const page = await profile.tab('#/profile');

@@ -1,12 +1,12 @@
 //! Accepts connections, and limits their number by client and their idle time.
 
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
+#[cfg(target_os = "linux")]
+use std::num::{NonZeroI32, NonZeroU32};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::rt::net::TcpStream;
-#[cfg(target_os = "linux")]
-use socket2::SockFilter;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio_rustls::TlsAcceptor;
 
@@ -59,31 +59,19 @@ impl BoundSocket {
 /// A handle to the socket on which the server listens. The socket stays open until this is dropped.
 pub struct ListeningSocket(Socket);
 
-/// A program for the kernel's packet filter (classic BPF). It drops the first packet of a connection, which has the TCP
-/// flag SYN and not ACK, and accepts all others.
+/// The index of a network interface that does not exist: the largest one, and Linux counts them from 1.
 #[cfg(target_os = "linux")]
-const DROP_CONNECTION_REQUESTS: [SockFilter; 5] = [
-    // Load the flags, which are byte 13 of the TCP header.
-    SockFilter::new(0x30, 0, 0, 13),
-    // Keep SYN and ACK.
-    SockFilter::new(0x54, 0, 0, 0x12),
-    // If only SYN is set, continue with the next line, otherwise skip it.
-    SockFilter::new(0x15, 0, 1, 0x02),
-    // Drop the packet.
-    SockFilter::new(0x06, 0, 0, 0),
-    // Accept all bytes.
-    SockFilter::new(0x06, 0, 0, u32::MAX),
-];
+const NO_INTERFACE: NonZeroU32 = NonZeroI32::MAX.unsigned_abs();
 
 impl ListeningSocket {
-    /// Ignores clients that begin to connect from now on. Their system tries again after a second. The connections that
-    /// are established can still be accepted. Without this, clients connect until the socket closes, and the kernel then
-    /// resets the connections that are not accepted.
+    /// Refuses clients that begin to connect from now on, as if nothing listened: the socket is bound to a network
+    /// interface that does not exist. The connections that are established can still be accepted. Without this, clients
+    /// connect until the socket closes, and the kernel then resets the connections that are not accepted.
     ///
-    /// Has no effect on systems other than Linux. Errors: the kernel has no packet filter.
-    pub fn ignore_new_connections(&self) -> std::io::Result<()> {
+    /// Has no effect on systems other than Linux. Errors: Linux before 5.7 requires the capability NET_RAW.
+    pub fn refuse_new_connections(&self) -> std::io::Result<()> {
         #[cfg(target_os = "linux")]
-        self.0.attach_filter(&DROP_CONNECTION_REQUESTS)?;
+        self.0.bind_device_by_index_v4(Some(NO_INTERFACE))?;
         Ok(())
     }
 }

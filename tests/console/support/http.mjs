@@ -22,7 +22,9 @@ export function send(server, method, path, options = {}) {
   if (options.token) headers.Authorization = `Bearer ${options.token}`;
   if (body !== undefined) headers['Content-Length'] = Buffer.byteLength(body);
   return new Promise((resolve, reject) => {
-    const request = http.request({ host: '127.0.0.1', port: server.port, method, path, headers }, (response) => {
+    // Without an agent, each request has a connection of its own: the server closes idle ones after 5 s.
+    const to = { host: '127.0.0.1', port: server.port, agent: false };
+    const request = http.request({ ...to, method, path, headers }, (response) => {
       const parts = [];
       response.on('data', (part) => parts.push(part));
       response.on('error', reject);

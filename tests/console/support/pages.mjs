@@ -47,7 +47,7 @@ async function nearEnd(page) {
     async (route) => {
       // Playwright sends this request itself, without the headers of the browser.
       const headers = { ...route.request().headers(), 'sec-fetch-site': 'same-origin' };
-      const response = await route.fetch({ headers });
+      const response = await route.fetch({ headers, maxRetries: 1 });
       await route.fulfill({ response, json: { ...(await response.json()), idle_seconds: 115 } });
     },
     { times: 1 },
