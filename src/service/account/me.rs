@@ -75,8 +75,8 @@ impl Service {
     }
 
     /// Changes the caller's own data. A new e-mail requires the current password, and one of
-    /// `registration.email_domains`. If mails are sent, it changes when its owner has confirmed it; until then it is
-    /// the pending e-mail of the returned user. The present one as the new one ends a change that is pending.
+    /// `registration.email_domains`. If mails are sent, it changes when its owner has confirmed it; until then it is the
+    /// pending e-mail of the returned user. The present one as the new one ends a change that is pending.
     ///
     /// Errors: [`AppError::Invalid`] names each bad field, [`AppError::Conflict`] an e-mail that is taken,
     /// [`AppError::Forbidden`] a wrong password.

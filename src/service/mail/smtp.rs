@@ -163,24 +163,18 @@ fn classify(error: &lettre::transport::smtp::Error) -> SendError {
     }
 }
 
-/// The message of an error with those of its causes, each once and on one line, for the log. Servers repeat addresses in
-/// their replies; these are left out.
+/// The message of an error with those of its causes, on one line, for the log. Servers repeat addresses in their
+/// replies; these are left out.
 fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut messages = vec![error.to_string()];
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        messages.push(cause.to_string());
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
         source = cause.source();
     }
-    // Some messages end with that of their cause.
-    let text = messages.join(": ");
-    let mut parts: Vec<&str> = Vec::new();
-    for part in text.split(": ") {
-        if !parts.contains(&part) {
-            parts.push(part);
-        }
-    }
-    let text = parts.join(": ");
     let words = text.split(|character: char| character.is_whitespace() || character.is_control());
     let words: Vec<&str> = words.map(|word| if word.contains('@') { "***" } else { word }).collect();
     words.join(" ").chars().take(300).collect()
