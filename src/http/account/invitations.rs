@@ -203,7 +203,7 @@ pub async fn revoke(
 /// Next, sign in with `POST /token`.
 ///
 /// The address of the invitation is that of the account, and is verified. A link that has expired, was used or revoked,
-/// whose address has an account, or whose sender could not give the role any more, returns 410 `link_invalid`.
+/// or whose address has an account, returns 410 `link_invalid`.
 #[api_v2_operation(operation_id = "acceptInvitation", tags("Invitations"))]
 pub async fn accept(
     service: web::Data<Service>,

@@ -11,7 +11,6 @@ use crate::domain::mail::{LinkPurpose, MailKind};
 use crate::domain::password::Password;
 use crate::domain::principal::Level;
 use crate::domain::role::BuiltInRole;
-use crate::domain::scope::Scope;
 use crate::domain::user::User;
 use crate::error::{AppError, FieldError};
 use crate::metrics::hourly::CountedEvent;
@@ -180,8 +179,7 @@ impl Service {
     /// Creates the account of an invitation, with the secret of its link. The address is verified.
     ///
     /// Errors: [`AppError::Invalid`] names each bad field; [`AppError::Gone`] for every link that is not valid, also if
-    /// the address has an account by now or the user who invited could not invite any more; [`AppError::TooMany`] for
-    /// too many invalid ones.
+    /// the address has an account by now; [`AppError::TooMany`] for too many invalid ones.
     pub async fn accept_invitation(
         &self,
         context: RequestContext,
@@ -212,9 +210,6 @@ impl Service {
             let found = invitations::lock(change.conn, id)?.filter(|found| change.now < found.expires_at);
             let found = found.ok_or_else(link_invalid)?;
             secrets::find(change.conn, purpose, digest, change.now)?.ok_or_else(link_invalid)?;
-            if !is_supported(change, &found)? {
-                return Err(link_invalid());
-            }
             let now = change.now.naive();
             let new = NewUser {
                 name: &name,
@@ -242,20 +237,6 @@ impl Service {
         self.metrics.hourly().add(CountedEvent::Registration);
         Ok(user.into_domain(&self.roles, false))
     }
-}
-
-/// Whether the user who invited could do it now: an invitation must not outlast the access of its sender. The command
-/// line can always invite.
-fn is_supported(change: &mut Change<'_>, invitation: &invitations::Invitation) -> Result<bool, AppError> {
-    let Some(inviter) = invitation.inviter() else {
-        return Ok(true);
-    };
-    let Some(inviter) = users::find(change.conn, inviter)?.filter(|user| user.disabled_at.is_none()) else {
-        return Ok(false);
-    };
-    let [held, given, member] = [&inviter.role, &invitation.role, BuiltInRole::Member.name()]
-        .map(|name| change.roles.get(name).scopes().clone());
-    Ok(held.contains(Scope::UsersWrite) && given.without(&member).without(&held).is_empty())
 }
 
 /// Sends a mail with the link of an invitation, or makes the link.

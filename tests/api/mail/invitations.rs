@@ -105,28 +105,6 @@ async fn of_parallel_acceptances_one_succeeds() {
 }
 
 #[tokio::test]
-async fn an_invitation_does_not_outlast_the_access_of_the_user_who_sent_it() {
-    for (app, smtp) in mailing(|_| ()).await {
-        let root = root(&app).await;
-        let eve = app.admin("eve@example.org").await;
-        let invited =
-            app.post("/users/invitations", &eve, &json!({ "email": "ada@example.org", "role": "admin" })).await;
-        assert_eq!(invited.status, 201, "{invited:?}");
-        let mail = smtp.wait_for_mail("ada@example.org", INVITATION).await;
-        let eve = format!("/users/{}", invited.body["invited_by"]);
-        for (lost, restored) in [
-            (json!({ "role": "auditor" }), json!({ "role": "admin" })),
-            (json!({ "disabled": true }), json!({ "disabled": false })),
-        ] {
-            assert_eq!(app.patch(&eve, &root, &lost).await.status, 200);
-            accept(&app, mail.secret()).await.assert_error(410, "link_invalid");
-            assert_eq!(app.patch(&eve, &root, &restored).await.status, 200);
-        }
-        assert_eq!(accept(&app, mail.secret()).await.status, 201);
-    }
-}
-
-#[tokio::test]
 async fn a_caller_cannot_invite_to_a_role_that_it_cannot_give() {
     for (app, _smtp) in mailing(|_| ()).await {
         let root = root(&app).await;
