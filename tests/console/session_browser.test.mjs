@@ -85,6 +85,8 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await page.goto('/console/#/profile');
       await page.reload();
       await heading(page, 'Sign in').waitFor();
+      // The pages are empty at once, and the server ends the session after that.
+      await page.waitForFunction(() => sessionStorage.getItem('sign-out') === null);
       assert.deepEqual((await profile.context.cookies()).filter(({ name }) => name === COOKIE), []);
       await profile.close();
     });
