@@ -88,6 +88,7 @@ function headline(error: unknown): string {
   if (error.status === 429) return "Too many attempts";
   if (error.isTemporary) return error.status === 504 ? "The outcome is unknown" : "The server is busy";
   if (error.status >= 500) return "The server failed";
+  if (error.code === "not_configured") return "Not available on this server";
   if (error.status === 404) return "Not found";
   return "This did not work";
 }
