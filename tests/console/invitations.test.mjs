@@ -137,6 +137,7 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await go(page, '#/invitations');
       const revoke = row(email).getByRole('button', { name: `Revoke the invitation of ${email}` });
       await revoke.click();
+      await page.waitForFunction(() => document.activeElement.closest('dialog'));
       await page.keyboard.press('Enter');
       await dialog().waitFor({ state: 'detached' });
       assert.ok(await find(email), 'Enter cancels');

@@ -177,22 +177,6 @@ export function states(ids) {
       },
     },
     {
-      name: 'invitations-without-mail',
-      user: ADMIN,
-      route: '#/invitations',
-      open: async (page) => {
-        const body = { title: 'Not Found', status: 404, code: 'not_configured', detail: 'mail.url is not set.', request_id: '5f0c' };
-        await page.route(
-          '**/users/invitations/*/resend',
-          (route) => route.fulfill({ status: 404, contentType: 'application/problem+json', body: JSON.stringify(body) }),
-          { times: 1 },
-        );
-        await act(/Resend/, 'dorothy@')(page);
-        await page.getByRole('button', { name: 'Send again' }).click();
-        await page.getByText('This server sends no mails').waitFor();
-      },
-    },
-    {
       name: 'key-secret',
       user: MEMBER,
       route: '#/keys',
@@ -230,6 +214,22 @@ export function states(ids) {
         await page.getByRole('dialog').getByLabel('Scopes').fill('translate:use');
         await submit('Issue key')(page);
         await page.getByRole('dialog').getByText(/^lkk_/).waitFor();
+      },
+    },
+    {
+      name: 'invitations-without-mail',
+      user: ADMIN,
+      route: '#/invitations',
+      open: async (page) => {
+        const body = { title: 'Not Found', status: 404, code: 'not_configured', detail: 'mail.url is not set.', request_id: '5f0c' };
+        await page.route(
+          '**/users/invitations/*/resend',
+          (route) => route.fulfill({ status: 404, contentType: 'application/problem+json', body: JSON.stringify(body) }),
+          { times: 1 },
+        );
+        await act(/Resend/, 'dorothy@')(page);
+        await page.getByRole('button', { name: 'Send again' }).click();
+        await page.getByText('This server sends no mails').waitFor();
       },
     },
     {

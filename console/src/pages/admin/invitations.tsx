@@ -23,10 +23,8 @@ type InvitationState = (typeof STATES)[number];
 const COLUMNS: Column<Invitation>[] = [
   { label: "E-mail", cell: ({ email }) => <UserText value={email} /> },
   { label: "Role", cell: ({ role }) => role, kind: "tight" },
-  { label: "State", cell: (invitation) => <StateBadge invitation={invitation} />, kind: "tight" },
-  { label: "Invited by", cell: ({ invited_by: id }) => <Inviter id={id} />, kind: "tight" },
-  { label: "Invited", cell: ({ created_at }) => <Time value={created_at} />, kind: "tight" },
-  { label: "Ends", cell: ({ expires_at }) => <Time value={expires_at} />, kind: "tight" },
+  { label: "State", cell: (invitation) => <StateAndEnd invitation={invitation} />, kind: "tight" },
+  { label: "Invited", cell: (invitation) => <Invited invitation={invitation} />, kind: "tight" },
 ];
 
 type Open = { is: "invite" } | { is: "resend" | "revoke"; invitation: Invitation };
@@ -127,13 +125,27 @@ function stateOf({ expires_at }: Invitation): InvitationState {
   return Date.parse(expires_at) <= Date.now() ? "expired" : "pending";
 }
 
-function StateBadge({ invitation }: { invitation: Invitation }) {
+function StateAndEnd({ invitation }: { invitation: Invitation }) {
   const state = stateOf(invitation);
-  return <Badge kind={state === "expired" ? "warning" : "neutral"}>{state}</Badge>;
+  const isExpired = state === "expired";
+  return (
+    <>
+      <Badge kind={isExpired ? "warning" : "neutral"}>{state}</Badge>
+      <span class="second-line">
+        {isExpired ? "ended" : "ends"} <Time value={invitation.expires_at} />
+      </span>
+    </>
+  );
 }
 
-function Inviter({ id }: { id: number | null }) {
-  return id === null ? <>command line</> : <Reference value={`user:${id}`} />;
+/** When, and by whom. */
+function Invited({ invitation: { created_at, invited_by: id } }: { invitation: Invitation }) {
+  return (
+    <>
+      <Time value={created_at} />
+      <span class="second-line">by {id === null ? "the command line" : <Reference value={`user:${id}`} />}</span>
+    </>
+  );
 }
 
 /** The next part of the list that has an invitation in this state. The API has no filter, so others are skipped here. */
