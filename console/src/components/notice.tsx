@@ -1,6 +1,6 @@
 // Messages: what was done, and what failed.
 import type { ComponentChildren } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, OfflineError } from "../api";
 import { location } from "../lib/router";
 import { Store, useStore } from "../lib/store";
@@ -43,6 +43,17 @@ export function NoticeRegion() {
 export function Notice({ kind = "info", children }: { kind?: "info" | "success" | "warning" | "error"; children: ComponentChildren }) {
   return (
     <div class={`notice ${kind}`} role={kind === "error" ? "alert" : "status"}>
+      <div>{children}</div>
+    </div>
+  );
+}
+
+/** A message of success in place of a form. It gets the focus, which was in the form, so that it is also read out. */
+export function DoneNotice({ children }: { children: ComponentChildren }) {
+  const element = useRef<HTMLDivElement>(null);
+  useEffect(() => element.current?.focus(), []);
+  return (
+    <div ref={element} tabIndex={-1} class="notice success">
       <div>{children}</div>
     </div>
   );
