@@ -28,10 +28,13 @@ export function App() {
   if (link) {
     // For signed-in users, too: the link may be that of another account.
     return (
-      <main class="narrow">
-        <Brand />
-        <LinkPage key={link.secret} {...link} />
-      </main>
+      <>
+        <main class="narrow">
+          <Brand />
+          <LinkPage key={link.secret} {...link} />
+        </main>
+        <Waiting />
+      </>
     );
   }
   return (

@@ -7,6 +7,7 @@ import { ADMIN, MEMBER, populate, register, request, tokenOf } from './support/a
 import { NARROW, Profile, go, launch, settled } from './support/browser.mjs';
 import { dialogs, pages } from './support/pages.mjs';
 import { CONFIGURATIONS, PASSWORD, Server } from './support/server.mjs';
+import { Smtp } from './support/smtp.mjs';
 
 /** Presses Tab until the control that `isWanted` describes has the focus. */
 async function tabTo(page, role, name) {
@@ -66,17 +67,20 @@ async function walk(page) {
 }
 
 describe('keyboard', () => {
+  let smtp;
   let server;
   let browser;
   let ids;
 
   before(async () => {
-    [server, browser] = await Promise.all([Server.start(CONFIGURATIONS[0]), launch()]);
+    smtp = await Smtp.start();
+    [server, browser] = await Promise.all([Server.start(CONFIGURATIONS[0], smtp.settings), launch()]);
     ids = await populate(server);
   });
   after(async () => {
     await browser?.close();
     await server?.stop();
+    smtp?.stop();
   });
 
   for (const viewport of [undefined, NARROW]) {

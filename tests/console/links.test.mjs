@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
 import { register } from './support/accounts.mjs';
-import { Profile, launch, settled } from './support/browser.mjs';
+import { Profile, go, launch, settled } from './support/browser.mjs';
 import { send } from './support/http.mjs';
 import { CONFIGURATIONS, PASSWORD, Server } from './support/server.mjs';
 import { Smtp } from './support/smtp.mjs';
@@ -58,6 +58,8 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await page.getByLabel('New password', { exact: true }).fill(PASSWORD);
       await press(page, 'Set the password');
       await page.getByText('The link is not valid').waitFor();
+      await go(page, link);
+      await page.waitForFunction(() => location.hash === '#/password-reset');
       await profile.close();
     });
 
@@ -67,8 +69,13 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       const link = await smtp.link(email, 'email-verification');
       const profile = await Profile.open(browser, server);
       const page = await profile.tab(link);
-      await press(page, 'Verify the address');
+      await page.getByRole('button', { name: 'Verify the address' }).focus();
+      await page.keyboard.press('Enter');
       await page.getByText('Your e-mail address is verified').waitFor();
+      // The message has the focus, so that screen readers read it, and the keyboard goes on from there.
+      await page.waitForFunction(() => document.activeElement.textContent === 'Your e-mail address is verified.');
+      await page.keyboard.press('Tab');
+      assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Sign in');
       await profile.close();
     });
 
@@ -91,6 +98,48 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await page.getByText('Your e-mail address is restored').waitFor();
       assert.equal(await signIn(old, PASSWORD), 200);
       await profile.close();
+    });
+
+    test('a link that waits for a busy server says so', async () => {
+      const email = 'busy@example.org';
+      await register(server, email);
+      const profile = await Profile.open(browser, server);
+      const page = await profile.tab(await smtp.link(email, 'email-verification'));
+      const body = JSON.stringify({ title: 'Busy', status: 503, code: 'busy', detail: 'The server is busy.' });
+      const busy = { status: 503, headers: { 'Retry-After': '1' }, contentType: 'application/problem+json', body };
+      await page.route('**/email-verification/confirm', (route) => route.fulfill(busy), { times: 1 });
+      await press(page, 'Verify the address');
+      await page.getByText('The server is busy. The console tries again').waitFor();
+      await page.getByText('Your e-mail address is verified').waitFor();
+      await profile.close();
+    });
+
+    test('a registration is completed with the link and the password', async () => {
+      const settings = { ...smtp.settings, LATCHKEY__REGISTRATION__MODE: 'verified' };
+      const verifying = await Server.start(configuration, settings);
+      const profile = await Profile.open(browser, verifying);
+      const email = 'katherine@example.org';
+      let page = await profile.tab('#/register');
+      await page.getByLabel('First name').fill('Katherine');
+      await page.getByLabel('E-mail address').fill(email);
+      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+      await press(page, 'Register');
+      await page.getByText('You get a mail').waitFor();
+      await page.waitForFunction(() => document.activeElement.textContent.startsWith('You get a mail'));
+      page = await profile.tab(await smtp.link(email, 'registration'));
+      await page.getByLabel('Password', { exact: true }).fill(NEW_PASSWORD);
+      await press(page, 'Create the account');
+      await page.locator('[aria-invalid=true]').waitFor();
+      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+      await press(page, 'Create the account');
+      await page.getByText('Your account is created').waitFor();
+      await page.getByRole('link', { name: 'Sign in' }).click();
+      await page.getByLabel('E-mail address').fill(email);
+      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+      await press(page, 'Sign in');
+      await page.getByRole('heading', { name: 'Profile', level: 1 }).waitFor();
+      await profile.close();
+      await verifying.stop();
     });
 
     test('an invited person creates an account', async () => {

@@ -26,8 +26,11 @@ describe('roles', () => {
 
   for (const [user, links] of [
     [MEMBER, [...ACCOUNT, 'API keys', 'Activity', 'Pages']],
-    [AUDITOR, [...ACCOUNT, 'Activity', 'Pages', 'Users', 'Audit trail', 'Statistics']],
-    [ADMIN, [...ACCOUNT, 'API keys', 'Activity', 'Pages', 'Users', 'Issued keys', 'Audit trail', 'Statistics']],
+    [AUDITOR, [...ACCOUNT, 'Activity', 'Pages', 'Users', 'Invitations', 'Audit trail', 'Statistics']],
+    [
+      ADMIN,
+      [...ACCOUNT, 'API keys', 'Activity', 'Pages', 'Users', 'Invitations', 'Issued keys', 'Audit trail', 'Statistics'],
+    ],
   ]) {
     test(`the navigation of a user with the role ${user.role}`, async () => {
       const profile = await Profile.open(browser, server);
@@ -55,12 +58,16 @@ describe('roles', () => {
     await profile.close();
   });
 
-  test('an auditor reads users and changes none', async () => {
+  test('an auditor reads users and invitations and changes none', async () => {
     const profile = await Profile.open(browser, server);
     await profile.signIn(AUDITOR);
     const page = await profile.tab(`#/users/${ids.member}`);
     await page.getByRole('heading', { name: 'Account', exact: true }).waitFor();
     assert.equal(await page.getByRole('main').getByRole('button').count(), 0);
+    await go(page, '#/invitations');
+    await page.getByText('dorothy@example.org').waitFor();
+    assert.equal(await page.getByRole('main').getByRole('button').count(), 0);
+    assert.equal(await page.getByText('mail.url').count(), 0, 'what to do without mails is for those who invite');
     await profile.close();
   });
 });

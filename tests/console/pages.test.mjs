@@ -10,6 +10,7 @@ import { checkAccessibility } from './support/axe.mjs';
 import { NARROW, Profile, WIDE, go, launch, settled } from './support/browser.mjs';
 import { dialogs, pages, states } from './support/pages.mjs';
 import { CONFIGURATIONS, Server } from './support/server.mjs';
+import { Smtp } from './support/smtp.mjs';
 import { fillStatistics } from './support/statistics.mjs';
 
 const PICTURES = process.env.CONSOLE_PICTURES;
@@ -18,19 +19,22 @@ const PICTURES = process.env.CONSOLE_PICTURES;
 const [configuration] = CONFIGURATIONS;
 
 describe('pages', () => {
+  let smtp;
   let server;
   let browser;
   let ids;
 
   before(async () => {
     await mkdir(PICTURES, { recursive: true });
-    [server, browser] = await Promise.all([Server.start(configuration), launch()]);
+    smtp = await Smtp.start();
+    [server, browser] = await Promise.all([Server.start(configuration, smtp.settings), launch()]);
     ids = await populate(server);
     await fillStatistics(server);
   });
   after(async () => {
     await browser?.close();
     await server?.stop();
+    smtp?.stop();
   });
 
   /** Calls `visit` with each page or dialog, open in a tab of a profile in which its user is signed in. */

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
-import { ADMIN, createAccounts, register, request, tokenOf } from './support/accounts.mjs';
+import { ADMIN, createAccounts, register, request, storeInvitations, tokenOf } from './support/accounts.mjs';
 import { NARROW, Profile, WIDE, go, launch } from './support/browser.mjs';
 import { send } from './support/http.mjs';
 import { CONFIGURATIONS, Server } from './support/server.mjs';
@@ -39,12 +39,14 @@ describe('texts of users', () => {
     const scope = `scope:${'x'.repeat(120)}`;
     const json = { name: text, scopes: [scope], order: text, metadata: { text } };
     const issued = await request(server, 'POST', '/keys', { token: admin, json });
+    await storeInvitations(server, [text]);
     await send(server, 'GET', `/users?search=${encodeURIComponent(text)}`, { token });
     const own = ['#/profile', '#/keys', `#/keys/${key.id}`, '#/activity', '#/sessions', '#/pages'];
     const others = [
       '#/users',
       `#/users/${user.id}`,
       `#/users?search=${encodeURIComponent(text)}`,
+      '#/invitations',
       '#/issued-keys',
       `#/issued-keys?order=${encodeURIComponent(text)}`,
       `#/issued-keys/${issued.id}`,

@@ -25,6 +25,10 @@ export function Dialog({ title, onClose, isDismissible = true, role = "dialog", 
       dialog?.close();
       // The browser returns the focus only while the dialog is still in the document.
       if (opener instanceof HTMLElement && opener.isConnected) opener.focus();
+      // The opener may leave with what the act removed, and the keyboard continues at the page then.
+      setTimeout(() => {
+        if (document.activeElement === document.body) document.querySelector("main")?.focus({ preventScroll: true });
+      });
     };
   }, []);
   const cancel = (event: Event) => {
@@ -46,14 +50,17 @@ interface ConfirmProps {
   /** What happens, and whether it can be undone. */
   children: ComponentChildren;
   confirmLabel: string;
+  /** `primary` for an act that destroys nothing. */
+  kind?: "danger" | "primary";
   /** The user must type this text. */
   typed?: string;
   onConfirm: () => Promise<unknown>;
   onClose: () => void;
 }
 
-/** Asks before an act that destroys something. Errors of the act appear in the dialog, which stays open. */
-export function ConfirmDialog({ title, children, confirmLabel, typed, onConfirm, onClose }: ConfirmProps) {
+/** Asks before an act that destroys something or sends a mail. Errors of the act appear in the dialog, which stays open. */
+export function ConfirmDialog(props: ConfirmProps) {
+  const { title, children, confirmLabel, kind = "danger", typed, onConfirm, onClose } = props;
   const [text, setText] = useState("");
   const [mismatch, setMismatch] = useState(false);
   const [error, setError] = useState<unknown>();
@@ -106,10 +113,10 @@ export function ConfirmDialog({ title, children, confirmLabel, typed, onConfirm,
         )}
         <ErrorBox error={error} />
         <div class="form-actions">
-          <Button kind="danger" type="submit" isPending={isPending}>
+          <Button kind={kind} type="submit" isPending={isPending}>
             {confirmLabel}
           </Button>
-          {/* Enter must not destroy anything before it was read. */}
+          {/* Enter must not do anything before it was read. */}
           <Button onClick={onClose} autofocus={typed === undefined}>
             Cancel
           </Button>

@@ -1,6 +1,6 @@
 // Messages: what was done, and what failed.
 import type { ComponentChildren } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, OfflineError } from "../api";
 import { location } from "../lib/router";
 import { Store, useStore } from "../lib/store";
@@ -48,6 +48,17 @@ export function Notice({ kind = "info", children }: { kind?: "info" | "success" 
   );
 }
 
+/** A message of success in place of a form. It gets the focus, which was in the form, so that it is also read out. */
+export function DoneNotice({ children }: { children: ComponentChildren }) {
+  const element = useRef<HTMLDivElement>(null);
+  useEffect(() => element.current?.focus(), []);
+  return (
+    <div ref={element} tabIndex={-1} class="notice success">
+      <div>{children}</div>
+    </div>
+  );
+}
+
 interface ErrorProps {
   error: unknown;
   /** Without it, there is no button. */
@@ -88,6 +99,7 @@ function headline(error: unknown): string {
   if (error.status === 429) return "Too many attempts";
   if (error.isTemporary) return error.status === 504 ? "The outcome is unknown" : "The server is busy";
   if (error.status >= 500) return "The server failed";
+  if (error.code === "not_configured") return "Not available on this server";
   if (error.status === 404) return "Not found";
   return "This did not work";
 }

@@ -5,7 +5,7 @@ import { useEffect, useState } from "preact/hooks";
 import { call } from "../api";
 import { Form, PasswordField, TextField, useForm } from "../components/form";
 import { Button } from "../components/button";
-import { ErrorBox, Notice } from "../components/notice";
+import { DoneNotice, ErrorBox } from "../components/notice";
 import { Page } from "../components/page";
 import { useSettings } from "../settings";
 import { NewPasswordField, lengthError } from "./account/new-password";
@@ -35,9 +35,9 @@ export function linkIn(path: string): { purpose: Purpose; secret: string } | und
 
 export function LinkPage({ purpose, secret }: { purpose: Purpose; secret: string }) {
   useEffect(() => {
-    // The secret must not stay in the address bar, nor in the history of the browser.
+    // The secret must not stay in the address bar, nor in the history of the browser. The same link can come again.
     history.replaceState(null, "", `#/${purpose}`);
-  }, [purpose]);
+  });
   const Content = PAGES[purpose];
   return <Content secret={secret} />;
 }
@@ -50,7 +50,7 @@ function Steps({ title, intro, done, children }: { title: string; intro: string;
         <div class="card">{children}</div>
       ) : (
         <>
-          <Notice kind="success">{done}</Notice>
+          <DoneNotice>{done}</DoneNotice>
           <p>
             <a href="#/sign-in">Sign in</a>
           </p>

@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { call } from "../api";
 import { Form, TextField, useForm } from "../components/form";
-import { Loading, Notice } from "../components/notice";
+import { DoneNotice, Loading, Notice } from "../components/notice";
 import { Page } from "../components/page";
 import { navigate } from "../lib/router";
 import { clear, signIn } from "../session";
@@ -41,7 +41,7 @@ export function RegisterPage() {
   return (
     <Page title="Register">
       {isSent ? (
-        <Notice kind="success">You get a mail. Open its link to complete the registration.</Notice>
+        <DoneNotice>You get a mail. Open its link to complete the registration.</DoneNotice>
       ) : settings.value?.registration === "closed" || settings.value?.registration === "invited" ? (
         <Notice>Registration is closed. Ask an administrator for an account.</Notice>
       ) : settings.value === undefined && settings.isLoading ? (

@@ -36,6 +36,17 @@ export async function signIn(server, { email }, options = {}) {
   return answer;
 }
 
+/** Stores invitations by the admin that end after `hours`, and sends no mail. */
+export async function storeInvitations(server, emails, { role = 'member', hours = 72 } = {}) {
+  const at = (offset) => new Date(Date.now() + offset * 3_600_000).toISOString().slice(0, 19).replace('T', ' ');
+  const texts = emails.map((email) => `'${email.replaceAll("'", "''")}'`);
+  const statements = texts.map((text) => `
+    INSERT INTO invitations (email, email_key, role, locale, invited_by, created_at, expires_at)
+    SELECT ${text}, ${text}, '${role}', 'en', id, '${at(hours - 72)}', '${at(hours)}'
+    FROM users WHERE email_key = '${ADMIN.email}';`);
+  await server.sql(statements.join(''));
+}
+
 /** Creates the admin and a member, and nothing else. Returns the member. */
 export async function createAccounts(server) {
   await server.createUser(ADMIN.email, ADMIN.name, 'admin');
@@ -43,8 +54,8 @@ export async function createAccounts(server) {
 }
 
 /**
- * Creates accounts with keys, sessions, issued keys, pages and entries of all outcomes, so that no page of the console is
- * empty.
+ * Creates accounts with keys, sessions, issued keys, invitations, pages and entries of all outcomes, so that no page of
+ * the console is empty.
  * Returns the ids that routes need.
  */
 export async function populate(server) {
@@ -81,6 +92,8 @@ export async function populate(server) {
   await issue({ name: 'Gift', scopes: ['translate:use'], order: 'order-1043', delivery: 'claim' });
   const revoked = await issue({ name: 'Refunded', scopes: ['translate:use'], order: 'order-1044' });
   await request(server, 'DELETE', `/keys/${revoked.id}`, { token: admin });
+  await storeInvitations(server, ['dorothy@example.org']);
+  await storeInvitations(server, ['mary@example.org'], { role: 'auditor', hours: -24 });
 
   const page = await request(server, 'POST', '/page/', { token: ada, json: { title: 'Notes', body: 'First text' } });
   await request(server, 'PATCH', `/page/${page.id}`, { token: ada, json: { body: 'Second text' } });

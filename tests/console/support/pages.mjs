@@ -25,6 +25,8 @@ export function pages(ids) {
     { name: 'users', user: ADMIN, route: '#/users' },
     { name: 'user', user: ADMIN, route: `#/users/${ids.member}` },
     { name: 'user-disabled', user: ADMIN, route: `#/users/${ids.disabled}` },
+    { name: 'invitations', user: ADMIN, route: '#/invitations' },
+    { name: 'invitations-expired', user: ADMIN, route: '#/invitations?state=expired' },
     { name: 'issued-keys', user: ADMIN, route: '#/issued-keys' },
     { name: 'issued-key', user: ADMIN, route: `#/issued-keys/${ids.issued}` },
     { name: 'audit', user: ADMIN, route: '#/audit' },
@@ -37,6 +39,8 @@ export function pages(ids) {
 }
 
 const button = (name) => (page) => page.getByRole('main').getByRole('button', { name, exact: true }).first().click();
+
+const act = (name, email) => (page) => page.getByRole('row').filter({ hasText: email }).getByRole('button', { name }).click();
 
 const submit = (name) => (page) => page.getByRole('dialog').getByRole('button', { name, exact: true }).click();
 
@@ -62,6 +66,8 @@ const files = {
   sessions: 'pages/account/sessions.tsx',
   user: 'pages/admin/user.tsx',
   role: 'pages/admin/role-dialog.tsx',
+  invite: 'pages/admin/invite-dialog.tsx',
+  invitation: 'pages/admin/invitation-acts.tsx',
   issue: 'pages/admin/issue-dialog.tsx',
   issued: 'pages/admin/issued-key.tsx',
   watch: 'components/session-watch.tsx',
@@ -79,6 +85,8 @@ export function dialogs(ids) {
   const profile = member('#/profile', files.profile);
   const user = admin(`#/users/${ids.member}`, files.user);
   const issued = admin(`#/issued-keys/${ids.issued}`, files.issued);
+  const invite = admin('#/invitations', files.invite);
+  const invitation = admin('#/invitations', files.invitation);
   return [
     { name: 'key-create', ...member('#/keys', files.keys), title: 'Create a key', open: button('Create key') },
     { name: 'key-rotate', ...key, title: 'Rotate this key', open: button('Rotate key') },
@@ -91,6 +99,9 @@ export function dialogs(ids) {
     { name: 'user-sign-in', ...user, title: 'End the sign-in of this user?', open: button('End sign-in') },
     { name: 'user-disable', ...user, title: 'Disable this account?', open: button('Disable account') },
     { name: 'user-delete', ...user, title: 'Delete this account?', open: button('Delete account') },
+    { name: 'invite', ...invite, title: 'Invite a user', open: button('Invite user') },
+    { name: 'invitation-resend', ...invitation, title: 'Send this invitation again?', open: act(/Resend/, 'dorothy@') },
+    { name: 'invitation-revoke', ...invitation, title: 'Revoke this invitation?', open: act(/Revoke/, 'dorothy@') },
     { name: 'issue-key', ...admin('#/issued-keys', files.issue), title: 'Issue a key', open: button('Issue a key') },
     { name: 'issued-key-revoke', ...issued, title: 'Revoke this key?', open: button('Revoke key') },
   ];
@@ -155,6 +166,17 @@ export function states(ids) {
       },
     },
     {
+      name: 'invite-errors',
+      user: ADMIN,
+      route: '#/invitations',
+      open: async (page) => {
+        await button('Invite user')(page);
+        await page.getByRole('dialog').getByLabel('E-mail address').fill(MEMBER.email);
+        await submit('Send invitation')(page);
+        await page.getByText('A user with this e-mail already exists').waitFor();
+      },
+    },
+    {
       name: 'key-secret',
       user: MEMBER,
       route: '#/keys',
@@ -192,6 +214,22 @@ export function states(ids) {
         await page.getByRole('dialog').getByLabel('Scopes').fill('translate:use');
         await submit('Issue key')(page);
         await page.getByRole('dialog').getByText(/^lkk_/).waitFor();
+      },
+    },
+    {
+      name: 'invitations-without-mail',
+      user: ADMIN,
+      route: '#/invitations',
+      open: async (page) => {
+        const body = { title: 'Not Found', status: 404, code: 'not_configured', detail: 'mail.url is not set.', request_id: '5f0c' };
+        await page.route(
+          '**/users/invitations/*/resend',
+          (route) => route.fulfill({ status: 404, contentType: 'application/problem+json', body: JSON.stringify(body) }),
+          { times: 1 },
+        );
+        await act(/Resend/, 'dorothy@')(page);
+        await page.getByRole('button', { name: 'Send again' }).click();
+        await page.getByText('This server sends no mails').waitFor();
       },
     },
     {

@@ -1,5 +1,5 @@
 // The keys that the signed-in user issued to others.
-import { useId, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { call, type IssuedKey } from "../../api";
 import { Button } from "../../components/button";
 import { Page } from "../../components/page";
@@ -12,6 +12,7 @@ import { IssueDialog } from "./issue-dialog";
 import { IssuedStateBadge, STATES, stateOf, type IssuedState } from "./issued-state";
 import { Search } from "./search";
 import { skipEmpty } from "./skip-empty";
+import { StateFilter } from "./state-filter";
 
 const COLUMNS: Column<IssuedKey>[] = [
   {
@@ -55,7 +56,11 @@ export function IssuedKeysPage({ query }: PageProps) {
           value={order}
           onSearch={(text) => navigate(href("issued-keys", { order: text, state }))}
         />
-        <StateFilter state={state} onChange={(next) => navigate(href("issued-keys", { order, state: next }))} />
+        <StateFilter
+          states={STATES}
+          state={state}
+          onChange={(next) => navigate(href("issued-keys", { order, state: next }))}
+        />
       </div>
       <ListTable
         caption="Issued keys by id"
@@ -70,23 +75,6 @@ export function IssuedKeysPage({ query }: PageProps) {
       />
       {isOpen && <IssueDialog onClose={close} />}
     </Page>
-  );
-}
-
-function StateFilter({ state, onChange }: { state: string | undefined; onChange: (state: string) => void }) {
-  const id = useId();
-  return (
-    <div class="filter">
-      <label for={id}>State</label>
-      <select id={id} class="input" value={state ?? ""} onChange={(event) => onChange(event.currentTarget.value)}>
-        <option value="">all</option>
-        {STATES.map((name) => (
-          <option key={name} value={name}>
-            {name}
-          </option>
-        ))}
-      </select>
-    </div>
   );
 }
 

@@ -1,12 +1,13 @@
 // Chooses the role of a user.
 import { useEffect } from "preact/hooks";
-import { call, send, type User } from "../../api";
+import { call, type User } from "../../api";
 import { Button } from "../../components/button";
 import { Dialog } from "../../components/dialog";
 import { Form, SelectField, useForm } from "../../components/form";
 import { notify } from "../../components/notice";
 import { useData } from "../../lib/data";
 import { Loaded } from "../../components/loaded";
+import { loadRoles } from "./role-names";
 
 interface Props {
   user: User;
@@ -48,13 +49,4 @@ function RoleForm({ user, roles, onChange, onClose }: Props & { roles: string[] 
       />
     </Form>
   );
-}
-
-/** The roles of the settings. The API names them only in its own description. */
-async function loadRoles(signal: AbortSignal): Promise<string[]> {
-  const response = await send("get", "/openapi.json", { signal });
-  const document = (await response.json()) as {
-    components: { schemas: { UserPatch: { properties: { role: { enum: string[] } } } } };
-  };
-  return document.components.schemas.UserPatch.properties.role.enum;
 }
