@@ -61,18 +61,22 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.close();
     });
 
-    test('an address is verified with a click', async () => {
+    test('an address is verified with a click and the password', async () => {
       const email = 'verify@example.org';
       await register(server, email);
       const link = await smtp.link(email, 'email-verification');
       const profile = await Profile.open(browser, server);
       const page = await profile.tab(link);
+      await page.getByLabel('Password', { exact: true }).fill(NEW_PASSWORD);
+      await press(page, 'Verify the address');
+      await page.getByText('The current password is wrong').waitFor();
+      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
       await press(page, 'Verify the address');
       await page.getByText('Your e-mail address is verified').waitFor();
       await profile.close();
     });
 
-    test('a new address is confirmed at it, and restored at the old one', async () => {
+    test('a new address is confirmed at it, and restored at the old one with a new password', async () => {
       const [old, other] = ['old@example.org', 'new@example.org'];
       const user = { email: old, ...(await register(server, old)) };
       const profile = await Profile.open(browser, server);
@@ -83,13 +87,18 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await press(page, 'Change e-mail address');
       await page.getByText('Until then, your present address stays').waitFor();
       page = await profile.tab(await smtp.link(other, 'email-change'));
+      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
       await press(page, 'Use this address');
       await page.getByText('Your e-mail address is changed').waitFor();
       assert.equal(await signIn(other, PASSWORD), 200);
       page = await profile.tab(await smtp.link(old, 'email-undo'));
       await press(page, 'Restore the address');
       await page.getByText('Your e-mail address is restored').waitFor();
-      assert.equal(await signIn(old, PASSWORD), 200);
+      assert.notEqual(await signIn(old, PASSWORD), 200);
+      await page.getByLabel('New password', { exact: true }).fill(NEW_PASSWORD);
+      await press(page, 'Set the password');
+      await page.getByText('Your password is changed').waitFor();
+      assert.equal(await signIn(old, NEW_PASSWORD), 200);
       await profile.close();
     });
 

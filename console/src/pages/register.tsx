@@ -41,7 +41,7 @@ export function RegisterPage() {
   return (
     <Page title="Register">
       {isSent ? (
-        <Notice kind="success">You get a mail. Open its link to complete the registration.</Notice>
+        <Notice kind="success">You get a mail. Open its link to enter your name and your password again: only your address is kept until then.</Notice>
       ) : settings.value?.registration === "closed" || settings.value?.registration === "invited" ? (
         <Notice>Registration is closed. Ask an administrator for an account.</Notice>
       ) : settings.value === undefined && settings.isLoading ? (

@@ -157,7 +157,7 @@ pub(crate) enum LinksEnd {
 
 impl LinksEnd {
     /// The links that end, apart from those that undo a change of the address.
-    const fn purposes(self) -> &'static [LinkPurpose] {
+    fn purposes(self) -> &'static [LinkPurpose] {
         match self {
             Self::Verified => &[LinkPurpose::EmailVerification],
             Self::ChangeCancelled => &[LinkPurpose::EmailChange],

@@ -137,7 +137,7 @@ async fn a_reset_on_an_account_that_was_never_verified_leaves_no_settings_of_a_s
         let change = smtp.wait_for_mail("eve@evil.example", "Neue E-Mail-Adresse bestätigen").await;
         assert_ne!(app.database.number("SELECT count(*) FROM known_networks").await, 0);
         request_reset(&app, "ada@example.org").await;
-        let mail = smtp.wait_for_mail("ada@example.org", "Neues Passwort festlegen").await;
+        let mail = smtp.wait_for_mail("ada@example.org", "Neues Passwort setzen").await;
         assert_eq!(confirm_reset(&app, mail.secret(), NEW_PASSWORD).await.status, 204);
         assert_eq!(app.database.number("SELECT count(*) FROM known_networks").await, 0);
         let ada = Credential::Token(app.sign_in("ada@example.org", NEW_PASSWORD).await.text_of("access_token"));
