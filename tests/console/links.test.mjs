@@ -102,6 +102,32 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.close();
     });
 
+    test('a registration with a verified address is completed by the holder of the link', async () => {
+      const verified = await Server.start(configuration, { ...smtp.settings, LATCHKEY__REGISTRATION__MODE: 'verified' });
+      try {
+        const email = 'complete@example.org';
+        const profile = await Profile.open(browser, verified);
+        let page = await profile.tab('#/register');
+        const fill = async (name, password) => {
+          await page.getByLabel('First name').fill(name);
+          await page.getByLabel('Password', { exact: true }).fill(password);
+        };
+        await fill('Stranger', NEW_PASSWORD);
+        await page.getByLabel('E-mail address').fill(email);
+        await page.getByRole('main').getByRole('button', { name: 'Register' }).click();
+        await page.getByText('You get a mail').waitFor();
+        page = await profile.tab(await smtp.link(email, 'registration'));
+        await fill('Grace', PASSWORD);
+        await press(page, 'Create the account');
+        await page.getByText('Your account is created').waitFor();
+        const form = { grant_type: 'password', username: email, password: PASSWORD };
+        assert.equal((await send(verified, 'POST', '/token', { form })).status, 200);
+        await profile.close();
+      } finally {
+        await verified.stop();
+      }
+    });
+
     test('an invited person creates an account', async () => {
       await server.createUser('root@example.org', 'Augusta', 'admin');
       const form = { grant_type: 'password', username: 'root@example.org', password: PASSWORD };

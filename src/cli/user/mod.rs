@@ -182,7 +182,7 @@ async fn create(service: &Service, user: Create, output: Output) -> Outcome {
     let registration = Registration { person, email: user.email.clone() };
     let created = match service.create_user(RequestContext::command_line(), registration, Some(&user.role)).await {
         // Another process has created the user in the meantime.
-        Err(AppError::Conflict { .. }) if user.if_absent => {
+        Err(AppError::Conflict { .. }) if user.if_absent && user_exists(service, &user.email).await? => {
             return compare(&user, user_by_email(service, &user.email).await?, output);
         }
         created => created.map_err(explain)?,

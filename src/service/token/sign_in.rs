@@ -6,7 +6,7 @@ use crate::domain::audit::{Action, Actor, Event, RequestContext, Target};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
 use crate::domain::mail::MailKind;
-use crate::domain::password::{Password, PasswordHash};
+use crate::domain::password::Password;
 use crate::domain::principal::Level;
 use crate::domain::roles::Role;
 use crate::domain::scope::Grant;

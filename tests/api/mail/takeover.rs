@@ -80,7 +80,7 @@ async fn a_new_password_ends_a_change_of_the_address_that_is_pending() {
             let body = json!({ "secret": mail.secret(), "password": NEW_PASSWORD });
             post(&app, "/email-change/confirm", &body).await.assert_error(410, "link_invalid");
             assert_eq!(me(&app).await["email"], ADA, "{way:?}");
-            let changes = "SELECT count(*) FROM audit_entries WHERE changed = 'password,pending_email'";
+            let changes = "SELECT count(*) FROM audit_entries WHERE changed = 'password pending_email'";
             assert_eq!(app.database.number(changes).await, 1, "{way:?}");
         }
     }
