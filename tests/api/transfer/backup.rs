@@ -12,7 +12,7 @@ async fn creates(backend: Backend) {
     let made = out(&run(&mut source.command(&["backup", "create", &file, "--json"])));
     let made: Value = serde_json::from_str(&made).unwrap();
     let tables = made["tables"].as_array().unwrap();
-    assert_eq!(tables.len(), 15, "{made}");
+    assert_eq!(tables.len(), 16, "{made}");
     assert!(tables.iter().all(|table| table["rows"].as_i64().unwrap() > 0), "{made}");
     let head = source.database.number("SELECT max(id) FROM audit_entries").await;
     assert_eq!(made["audit_head"], head);
