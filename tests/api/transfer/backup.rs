@@ -27,7 +27,7 @@ async fn creates(backend: Backend) {
     assert!(out(&verified).contains("is complete: ") && out(&verified).contains(&format!("last audit entry {head}")));
     let again = failure(&run(&mut source.command(&["backup", "create", &file])));
     assert!(again.contains("exists: name a file that does not exist yet"), "{again}");
-    assert_eq!(super::tables(source.home.path(), source.url()).len(), 14);
+    assert_eq!(super::tables(source.home.path(), source.url()).len(), 15);
 }
 
 #[tokio::test]
