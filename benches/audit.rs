@@ -53,7 +53,6 @@ fn write_page(conn: &mut Conn, owner: UserId, token: Digest, clock: &Clock, reco
         let client = ClientInfo {
             client: Some([127, 0, 0, 1].into()),
             request_id: Some("8b3cca5ccdbae27e3ac175b808b2e3a4".into()),
-            language: None,
         };
         audit_entries::insert(conn, now, &actor, &event, Outcome::Success, &client)?;
     }

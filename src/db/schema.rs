@@ -4,7 +4,7 @@
 mod mail;
 
 pub(crate) use self::mail::for_each_copied_mail_table;
-pub(crate) use self::mail::{invitations, mail_secrets, outbox, registrations};
+pub(crate) use self::mail::{invitations, mail_secrets, outbox, registrations, replaced_emails};
 
 diesel::table! {
     users (id) {
@@ -202,6 +202,7 @@ macro_rules! for_each_table {
             hourly_counts: "SELECT, INSERT, UPDATE, DELETE",
             registrations: "SELECT, INSERT, UPDATE, DELETE",
             invitations: "SELECT, INSERT, UPDATE, DELETE",
+            replaced_emails: "SELECT, INSERT, UPDATE, DELETE",
             outbox: "SELECT, INSERT, UPDATE, DELETE",
             mail_secrets: "SELECT, INSERT, UPDATE, DELETE",
             audit_entries: "SELECT, INSERT",

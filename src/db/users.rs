@@ -274,13 +274,19 @@ pub fn end_email_change(conn: &mut Conn, id: UserId) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Sets the e-mail address of a user, which is verified, and ends a change that is pending. Returns the new row; `None`
-/// if the address is in use.
+/// Sets the e-mail address of a user, which is verified. Returns the new row; `None` if the address is in use.
 pub fn set_email(conn: &mut Conn, id: UserId, email: &EmailAddress, now: Timestamp) -> Result<Option<User>, AppError> {
     set_verified(conn, id, Some(now))?;
-    end_email_change(conn, id)?;
     let (email, email_key) = (Some(email.as_given()), Some(email.key()));
     update(conn, id, &UserChange { email, email_key, ..UserChange::none(now) })
+}
+
+/// Sets the language of mails, and turns all notices on.
+pub fn reset_preferences(conn: &mut Conn, id: UserId, locale: &str) -> Result<(), AppError> {
+    diesel::update(users::table.find(id.0))
+        .set((users::locale.eq(locale), users::sign_in_notices.eq(true)))
+        .execute(conn)?;
+    Ok(())
 }
 
 /// Sets when the user proved to receive mails at the address.

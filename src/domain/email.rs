@@ -54,6 +54,18 @@ impl EmailAddress {
         &self.key
     }
 
+    /// The address for a mail: with the local part in canonical form if only that is ASCII. A spelling that SMTP cannot
+    /// transport must not keep mails from their receiver.
+    #[must_use]
+    pub fn for_smtp(self) -> Self {
+        match (self.given.rsplit_once('@'), self.key.rsplit_once('@')) {
+            (Some((given, domain)), Some((local, _))) if local.is_ascii() && !given.is_ascii() => {
+                Self { given: format!("{local}@{domain}"), key: self.key }
+            }
+            _ => self,
+        }
+    }
+
     /// The domain in canonical form.
     pub fn domain(&self) -> &str {
         self.key.rsplit_once('@').map_or("", |(_, domain)| domain)
@@ -144,6 +156,18 @@ mod tests {
         }
         assert!(key(&format!("{}@example.org", "a".repeat(64))).is_some());
         assert_eq!(EmailAddress::parse(" Ada@example.org ").unwrap().as_given(), "Ada@example.org");
+    }
+
+    #[test]
+    fn mails_go_to_the_canonical_local_part_if_only_that_is_ascii() {
+        for (given, sent_to) in [
+            ("\u{212a}ate@example.org", "kate@example.org"),
+            ("Ada@b\u{fc}cher.example", "Ada@b\u{fc}cher.example"),
+            ("Ada@example.org", "Ada@example.org"),
+            ("Zo\u{eb}@example.org", "Zo\u{eb}@example.org"),
+        ] {
+            assert_eq!(EmailAddress::parse(given).unwrap().for_smtp().as_given(), sent_to);
+        }
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use actix_web_httpauth::middleware::HttpAuthentication;
 use paperclip::actix::web::{self, ServiceConfig};
 
 use crate::config::Settings;
-use crate::http::account::{email_change, invitations, me, password_reset, users, verification};
+use crate::http::account::{acceptance, email_change, invitations, me, password_reset, users, verification};
 use crate::http::forward_auth::authz;
 use crate::http::key::{issued, own};
 use crate::http::openapi::Document;
@@ -73,7 +73,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(web::resource("/email-verification/confirm").route(web::post().to(verification::confirm)))
         .service(web::resource("/email-change/confirm").route(web::post().to(email_change::confirm)))
         .service(web::resource("/email-change/undo").route(web::post().to(email_change::undo)))
-        .service(web::resource("/registration/confirm").route(web::post().to(verification::confirm_registration)))
+        .service(web::resource("/registration/confirm").route(web::post().to(acceptance::confirm_registration)))
         .service(web::resource("/revoke").wrap(client_or_anonymous()).route(web::post().to(revoke::revoke)))
         .service(web::resource("/introspect").wrap(client()).route(web::post().to(introspect::introspect)))
         // Proxies may use any method; the document shows GET only.
@@ -124,7 +124,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
                 .route(web::get().to(users::list))
                 .route(web::post().to(users::create)),
         )
-        .service(web::resource("/invitations/accept").route(web::post().to(invitations::accept)))
+        .service(web::resource("/invitations/accept").route(web::post().to(acceptance::accept_invitation)))
         .service(
             web::resource("/users/invitations")
                 .wrap(guard())

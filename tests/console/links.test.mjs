@@ -63,14 +63,17 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.close();
     });
 
-    test('an address is verified with a click', async () => {
+    test('an address is verified with a click and the password', async () => {
       const email = 'verify@example.org';
       await register(server, email);
       const link = await smtp.link(email, 'email-verification');
       const profile = await Profile.open(browser, server);
       const page = await profile.tab(link);
-      await page.getByRole('button', { name: 'Verify the address' }).focus();
-      await page.keyboard.press('Enter');
+      await page.getByLabel('Password', { exact: true }).fill(NEW_PASSWORD);
+      await press(page, 'Verify the address');
+      await page.getByText('The current password is wrong').waitFor();
+      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+      await press(page, 'Verify the address');
       await page.getByText('Your e-mail address is verified').waitFor();
       // The message has the focus, so that screen readers read it, and the keyboard goes on from there.
       await page.waitForFunction(() => document.activeElement.textContent === 'Your e-mail address is verified.');
@@ -79,7 +82,7 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.close();
     });
 
-    test('a new address is confirmed at it, and restored at the old one', async () => {
+    test('a new address is confirmed at it, and restored at the old one with a new password', async () => {
       const [old, other] = ['old@example.org', 'new@example.org'];
       const user = { email: old, ...(await register(server, old)) };
       const profile = await Profile.open(browser, server);
@@ -90,13 +93,18 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await press(page, 'Change e-mail address');
       await page.getByText('Until then, your present address stays').waitFor();
       page = await profile.tab(await smtp.link(other, 'email-change'));
+      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
       await press(page, 'Use this address');
       await page.getByText('Your e-mail address is changed').waitFor();
       assert.equal(await signIn(other, PASSWORD), 200);
       page = await profile.tab(await smtp.link(old, 'email-undo'));
       await press(page, 'Restore the address');
       await page.getByText('Your e-mail address is restored').waitFor();
-      assert.equal(await signIn(old, PASSWORD), 200);
+      assert.notEqual(await signIn(old, PASSWORD), 200);
+      await page.getByLabel('New password', { exact: true }).fill(NEW_PASSWORD);
+      await press(page, 'Set the password');
+      await page.getByText('Your password is changed').waitFor();
+      assert.equal(await signIn(old, NEW_PASSWORD), 200);
       await profile.close();
     });
 
@@ -108,38 +116,38 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       const body = JSON.stringify({ title: 'Busy', status: 503, code: 'busy', detail: 'The server is busy.' });
       const busy = { status: 503, headers: { 'Retry-After': '1' }, contentType: 'application/problem+json', body };
       await page.route('**/email-verification/confirm', (route) => route.fulfill(busy), { times: 1 });
+      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
       await press(page, 'Verify the address');
       await page.getByText('The server is busy. The console tries again').waitFor();
       await page.getByText('Your e-mail address is verified').waitFor();
       await profile.close();
     });
 
-    test('a registration is completed with the link and the password', async () => {
-      const settings = { ...smtp.settings, LATCHKEY__REGISTRATION__MODE: 'verified' };
-      const verifying = await Server.start(configuration, settings);
-      const profile = await Profile.open(browser, verifying);
-      const email = 'katherine@example.org';
-      let page = await profile.tab('#/register');
-      await page.getByLabel('First name').fill('Katherine');
-      await page.getByLabel('E-mail address').fill(email);
-      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
-      await press(page, 'Register');
-      await page.getByText('You get a mail').waitFor();
-      await page.waitForFunction(() => document.activeElement.textContent.startsWith('You get a mail'));
-      page = await profile.tab(await smtp.link(email, 'registration'));
-      await page.getByLabel('Password', { exact: true }).fill(NEW_PASSWORD);
-      await press(page, 'Create the account');
-      await page.locator('[aria-invalid=true]').waitFor();
-      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
-      await press(page, 'Create the account');
-      await page.getByText('Your account is created').waitFor();
-      await page.getByRole('link', { name: 'Sign in' }).click();
-      await page.getByLabel('E-mail address').fill(email);
-      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
-      await press(page, 'Sign in');
-      await page.getByRole('heading', { name: 'Profile', level: 1 }).waitFor();
-      await profile.close();
-      await verifying.stop();
+    test('a registration with a verified address is completed by the holder of the link', async () => {
+      const verified = await Server.start(configuration, { ...smtp.settings, LATCHKEY__REGISTRATION__MODE: 'verified' });
+      try {
+        const email = 'complete@example.org';
+        const profile = await Profile.open(browser, verified);
+        let page = await profile.tab('#/register');
+        const fill = async (name, password) => {
+          await page.getByLabel('First name').fill(name);
+          await page.getByLabel('Password', { exact: true }).fill(password);
+        };
+        await fill('Stranger', NEW_PASSWORD);
+        await page.getByLabel('E-mail address').fill(email);
+        await page.getByRole('main').getByRole('button', { name: 'Register' }).click();
+        await page.getByText('You get a mail').waitFor();
+        await page.waitForFunction(() => document.activeElement.textContent.startsWith('You get a mail'));
+        page = await profile.tab(await smtp.link(email, 'registration'));
+        await fill('Grace', PASSWORD);
+        await press(page, 'Create the account');
+        await page.getByText('Your account is created').waitFor();
+        const form = { grant_type: 'password', username: email, password: PASSWORD };
+        assert.equal((await send(verified, 'POST', '/token', { form })).status, 200);
+        await profile.close();
+      } finally {
+        await verified.stop();
+      }
     });
 
     test('an invited person creates an account', async () => {

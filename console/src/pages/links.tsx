@@ -60,31 +60,37 @@ function Steps({ title, intro, done, children }: { title: string; intro: string;
   );
 }
 
-/** A page with one button. */
-function Click({ title, intro, label, done, act }: { title: string; intro: string; label: string; done: string; act: () => Promise<unknown> }) {
+/** A form that asks for the password of the account, without which a link of a stranger's request would do. */
+function Confirmation({ title, intro, label, done, act }: { title: string; intro: string; label: string; done: string; act: (password: string) => Promise<unknown> }) {
   const [isDone, setDone] = useState(false);
-  const [error, setError] = useState<unknown>();
-  const run = async () => {
-    try {
-      await act();
+  const form = useForm({
+    initial: { password: "" },
+    check: ({ password }) => (password === "" ? { password: "Enter the password of your account." } : {}),
+    submit: async ({ password }) => {
+      await act(password);
       setDone(true);
-    } catch (failure) {
-      setError(failure);
-    }
-  };
+    },
+    fieldOf: { wrong_password: "password" },
+  });
   return (
     <Steps title={title} intro={intro} done={isDone ? done : undefined}>
-      <ErrorBox error={error} />
-      <div class="form-actions">
-        <Button kind="primary" onClick={run}>
-          {label}
-        </Button>
-      </div>
+      <Form form={form} submitLabel={label}>
+        <PasswordField form={form} name="password" label="Password" autoComplete="current-password" />
+      </Form>
+      {!isDone && (
+        <p>
+          <a href="#/forgotten-password">Forgotten password?</a>
+        </p>
+      )}
     </Steps>
   );
 }
 
 function ResetPage({ secret }: LinkProps) {
+  return <NewPassword secret={secret} intro="This ends all sign-ins and API keys of your account." />;
+}
+
+function NewPassword({ secret, intro }: LinkProps & { intro: string }) {
   const settings = useSettings();
   const [isDone, setDone] = useState(false);
   const form = useForm({
@@ -99,11 +105,7 @@ function ResetPage({ secret }: LinkProps) {
     },
   });
   return (
-    <Steps
-      title="Set a new password"
-      intro="This ends all sign-ins and API keys of your account."
-      done={isDone ? "Your password is changed." : undefined}
-    >
+    <Steps title="Set a new password" intro={intro} done={isDone ? "Your password is changed." : undefined}>
       <Form form={form} submitLabel="Set the password">
         <NewPasswordField form={form} name="new_password" label="New password" />
       </Form>
@@ -113,69 +115,90 @@ function ResetPage({ secret }: LinkProps) {
 
 function VerificationPage({ secret }: LinkProps) {
   return (
-    <Click
+    <Confirmation
       title="Verify your e-mail address"
-      intro="This states that you receive mails at the address of your account."
+      intro="This states that you receive mails at the address of your account. If you have no account, close this page."
       label="Verify the address"
       done="Your e-mail address is verified."
-      act={() => call("post", "/email-verification/confirm", { body: { secret } })}
+      act={(password) => call("post", "/email-verification/confirm", { body: { secret, password } })}
     />
   );
 }
 
 function EmailChangePage({ secret }: LinkProps) {
   return (
-    <Click
+    <Confirmation
       title="Confirm your new e-mail address"
-      intro="You will sign in with it. All present sign-ins end, and API keys stay valid."
+      intro="You will sign in with it. All present sign-ins end, and API keys stay valid. If you did not change your address, close this page."
       label="Use this address"
       done="Your e-mail address is changed. Sign in with the new one."
-      act={() => call("post", "/email-change/confirm", { body: { secret } })}
+      act={(password) => call("post", "/email-change/confirm", { body: { secret, password } })}
     />
   );
 }
 
+/** Restores the address. Whoever changed it may know the password, so that a new one follows. */
 function EmailUndoPage({ secret }: LinkProps) {
-  return (
-    <Click
-      title="Restore your e-mail address"
-      intro="This ends all sign-ins and API keys of the account. You get a mail with a link to set a new password."
-      label="Restore the address"
-      done="Your e-mail address is restored. Open the link in the next mail to set a new password."
-      act={() => call("post", "/email-change/undo", { body: { secret } })}
-    />
-  );
-}
-
-function RegistrationPage({ secret }: LinkProps) {
-  const [isDone, setDone] = useState(false);
-  const form = useForm({
-    initial: { password: "" },
-    check: ({ password }) => (password === "" ? { password: "Enter the password of your registration." } : {}),
-    submit: async ({ password }) => {
-      await call("post", "/registration/confirm", { body: { secret, password } });
-      setDone(true);
-    },
-    fieldOf: { wrong_password: "password" },
-  });
+  const [reset, setReset] = useState<string>();
+  const [error, setError] = useState<unknown>();
+  const run = async () => {
+    try {
+      setReset((await call("post", "/email-change/undo", { body: { secret } })).secret);
+    } catch (failure) {
+      setError(failure);
+    }
+  };
+  if (reset !== undefined) {
+    return (
+      <NewPassword
+        secret={reset}
+        intro="Your e-mail address is restored. Set a new password: the old one is no longer valid. You also get a mail with a link for that."
+      />
+    );
+  }
   return (
     <Steps
-      title="Complete your registration"
-      intro="Enter the password that you chose. If you did not register, close this page."
-      done={isDone ? "Your account is created." : undefined}
+      title="Restore your e-mail address"
+      intro="This ends the password, all sign-ins and API keys of the account. Then you set a new password."
+      done={undefined}
     >
-      <Form form={form} submitLabel="Create the account">
-        <PasswordField form={form} name="password" label="Password" autoComplete="current-password" />
-      </Form>
+      <ErrorBox error={error} />
+      <div class="form-actions">
+        <Button kind="primary" onClick={run}>
+          Restore the address
+        </Button>
+      </div>
     </Steps>
   );
 }
 
+function RegistrationPage({ secret }: LinkProps) {
+  return (
+    <NewAccount
+      title="Complete your registration"
+      intro="You sign in with the e-mail address to which the link was sent. If you did not register, close this page."
+      create={(values) => call("post", "/registration/confirm", { body: { secret, ...values } })}
+    />
+  );
+}
+
 function InvitationPage({ secret }: LinkProps) {
+  return (
+    <NewAccount
+      title="Create your account"
+      intro="You sign in with the e-mail address to which the invitation was sent."
+      create={(values) => call("post", "/invitations/accept", { body: { secret, ...values } })}
+    />
+  );
+}
+
+const NOBODY = { name: "", surname: "", website: "", password: "" };
+
+function NewAccount({ title, intro, create }: { title: string; intro: string; create: (values: typeof NOBODY) => Promise<unknown> }) {
   const settings = useSettings();
   const [isDone, setDone] = useState(false);
   const form = useForm({
-    initial: { name: "", surname: "", website: "", password: "" },
+    initial: NOBODY,
     check: ({ name, password }) => {
       const length = lengthError(password, settings.value);
       return {
@@ -184,16 +207,12 @@ function InvitationPage({ secret }: LinkProps) {
       };
     },
     submit: async (values) => {
-      await call("post", "/invitations/accept", { body: { secret, ...values } });
+      await create(values);
       setDone(true);
     },
   });
   return (
-    <Steps
-      title="Create your account"
-      intro="You sign in with the e-mail address to which the invitation was sent."
-      done={isDone ? "Your account is created." : undefined}
-    >
+    <Steps title={title} intro={intro} done={isDone ? "Your account is created." : undefined}>
       <Form form={form} submitLabel="Create the account">
         <PersonFields form={form} />
         <NewPasswordField form={form} name="password" label="Password" />

@@ -41,7 +41,9 @@ export function RegisterPage() {
   return (
     <Page title="Register">
       {isSent ? (
-        <DoneNotice>You get a mail. Open its link to complete the registration.</DoneNotice>
+        <DoneNotice>
+          You get a mail. Open its link to enter your name and your password again: only your address is kept until then.
+        </DoneNotice>
       ) : settings.value?.registration === "closed" || settings.value?.registration === "invited" ? (
         <Notice>Registration is closed. Ask an administrator for an account.</Notice>
       ) : settings.value === undefined && settings.isLoading ? (

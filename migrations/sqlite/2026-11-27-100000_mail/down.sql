@@ -6,5 +6,6 @@ ALTER TABLE users DROP COLUMN email_verified_at;
 ALTER TABLE users DROP COLUMN locale;
 DROP TABLE mail_secrets;
 DROP TABLE outbox;
+DROP TABLE replaced_emails;
 DROP TABLE invitations;
 DROP TABLE registrations;

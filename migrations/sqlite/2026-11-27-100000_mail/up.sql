@@ -1,21 +1,12 @@
--- Registrations that wait for the proof of their address (registration.mode = "verified").
+-- Addresses that wait for their proof (registration.mode = "verified"). The holder of a link chooses everything else.
 CREATE TABLE registrations (
     id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
     email TEXT NOT NULL,
-    -- Not unique: a stranger's registration must not block that of the owner of the address.
-    email_key TEXT NOT NULL,
-    name TEXT NOT NULL,
-    surname TEXT NOT NULL,
-    website TEXT NOT NULL,
-    hashed_password TEXT NOT NULL,
+    email_key TEXT NOT NULL UNIQUE,
     locale TEXT NOT NULL,
-    -- Wrong passwords with the link of this registration.
-    failures BIGINT NOT NULL,
-    created_at TIMESTAMP NOT NULL,
     expires_at TIMESTAMP NOT NULL
 );
 
-CREATE INDEX registrations_email_key ON registrations (email_key, id);
 CREATE INDEX registrations_expires_at ON registrations (expires_at);
 
 -- Invitations that were not accepted.
@@ -32,6 +23,19 @@ CREATE TABLE invitations (
 );
 
 CREATE INDEX invitations_expires_at ON invitations (expires_at);
+
+-- Addresses that a change has replaced. Until they expire, their owners can undo the change, and no other account can
+-- have them.
+CREATE TABLE replaced_emails (
+    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+    user_id BIGINT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    email TEXT NOT NULL,
+    email_key TEXT NOT NULL UNIQUE,
+    expires_at TIMESTAMP NOT NULL
+);
+
+CREATE INDEX replaced_emails_user_id ON replaced_emails (user_id);
+CREATE INDEX replaced_emails_expires_at ON replaced_emails (expires_at);
 
 -- Mails to send: what they are about, never their text. The secret of a link is made when the mail is sent.
 CREATE TABLE outbox (

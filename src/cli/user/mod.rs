@@ -18,6 +18,7 @@ use crate::error::AppError;
 use crate::http::account::users::UserResponse;
 use crate::server::open_service;
 use crate::service::Service;
+use crate::service::account::creation::Person;
 use crate::service::account::owned::AccountEnd;
 use crate::service::account::registration::Registration;
 use crate::service::account::user_search::{LIMIT_MAX, UserQuery};
@@ -173,16 +174,16 @@ async fn create(service: &Service, user: Create, output: Output) -> Outcome {
         password::discard();
         return compare(&user, user_by_email(service, &user.email).await?, output);
     }
-    let registration = Registration {
+    let person = Person {
         name: user.name.clone(),
         surname: user.surname.clone(),
-        email: user.email.clone(),
         website: user.website.clone(),
         password: password::read()?,
     };
+    let registration = Registration { person, email: user.email.clone() };
     let created = match service.create_user(RequestContext::command_line(), registration, Some(&user.role)).await {
         // Another process has created the user in the meantime.
-        Err(AppError::Conflict { .. }) if user.if_absent => {
+        Err(AppError::Conflict { .. }) if user.if_absent && user_exists(service, &user.email).await? => {
             return compare(&user, user_by_email(service, &user.email).await?, output);
         }
         created => created.map_err(explain)?,

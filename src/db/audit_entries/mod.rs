@@ -65,7 +65,7 @@ pub fn find_actor(conn: &mut Conn, id: EntryId) -> Result<Option<(Actor, ClientI
         let level = row.role.as_deref().map(|role| Level { role: RoleName::from(role), scopes });
         let actor = Actor { actor: row.actor, user: row.user_id.map(UserId), credential: row.credential, level };
         let client = row.client.and_then(|client| client.parse().ok());
-        (actor, ClientInfo { client, request_id: row.request_id.map(Arc::from), language: None })
+        (actor, ClientInfo { client, request_id: row.request_id.map(Arc::from) })
     }))
 }
 

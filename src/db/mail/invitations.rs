@@ -75,6 +75,12 @@ pub fn insert(conn: &mut Conn, new: &NewInvitation<'_>) -> Result<Option<Invitat
     }
 }
 
+/// The invitation for an address.
+pub fn find_for(conn: &mut Conn, email_key: &str) -> Result<Option<Invitation>, AppError> {
+    let by_address = invitations::table.filter(invitations::email_key.eq(email_key));
+    Ok(by_address.select(Invitation::as_select()).get_result(conn).optional()?)
+}
+
 /// The invitation with this id.
 pub fn find(conn: &mut Conn, id: InvitationId) -> Result<Option<Invitation>, AppError> {
     Ok(invitations::table.find(id.0).select(Invitation::as_select()).get_result(conn).optional()?)
@@ -92,9 +98,11 @@ pub fn list(conn: &mut Conn, after: InvitationId, limit: i64) -> Result<Vec<Invi
     Ok(rows.select(Invitation::as_select()).load(conn)?)
 }
 
-/// Sets the end of an invitation.
-pub fn extend(conn: &mut Conn, id: InvitationId, until: Timestamp) -> Result<(), AppError> {
-    diesel::update(invitations::table.find(id.0)).set(invitations::expires_at.eq(until.naive())).execute(conn)?;
+/// Sets the end of an invitation, and who has sent it last.
+pub fn extend(conn: &mut Conn, id: InvitationId, by: Option<UserId>, until: Timestamp) -> Result<(), AppError> {
+    diesel::update(invitations::table.find(id.0))
+        .set((invitations::invited_by.eq(by.map(|user| user.0)), invitations::expires_at.eq(until.naive())))
+        .execute(conn)?;
     Ok(())
 }
 
@@ -103,10 +111,9 @@ pub fn delete(conn: &mut Conn, id: InvitationId) -> Result<bool, AppError> {
     Ok(diesel::delete(invitations::table.find(id.0)).execute(conn)? > 0)
 }
 
-/// Deletes the invitation for an address with its links.
-pub fn delete_for(conn: &mut Conn, email_key: &str) -> Result<(), AppError> {
-    diesel::delete(invitations::table.filter(invitations::email_key.eq(email_key))).execute(conn)?;
-    Ok(())
+/// Deletes the invitation for an address with its links. Returns whether there was one.
+pub fn delete_for(conn: &mut Conn, email_key: &str) -> Result<bool, AppError> {
+    Ok(diesel::delete(invitations::table.filter(invitations::email_key.eq(email_key))).execute(conn)? > 0)
 }
 
 /// Deletes at most `limit` invitations that expired at or before `end`, except rows that are locked. Returns the number

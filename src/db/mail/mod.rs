@@ -3,6 +3,7 @@
 pub mod invitations;
 pub mod outbox;
 pub mod registrations;
+pub mod replaced_emails;
 pub mod secrets;
 
 use crate::domain::id::{InvitationId, UserId};

@@ -170,6 +170,22 @@ pub fn delete_of(conn: &mut Conn, user: UserId, address_key: &str) -> Result<(),
     Ok(())
 }
 
+/// Records that mails of these kinds will not be sent: those to a user, and those that were requested for an address and
+/// not accepted yet.
+pub fn end_of(
+    conn: &mut Conn,
+    (user, address_key): (UserId, &str),
+    kinds: &[&str],
+    now: Timestamp,
+) -> Result<(), AppError> {
+    let done = outbox::done_at.eq(Some(now.naive()));
+    let open = || outbox::table.filter(outbox::done_at.is_null()).filter(outbox::kind.eq_any(kinds.to_vec()));
+    diesel::update(open().filter(outbox::user_id.eq(user.0))).set(done).execute(conn)?;
+    let requested = open().filter(outbox::user_id.is_null()).filter(outbox::address_key.eq(address_key));
+    diesel::update(requested).set(done).execute(conn)?;
+    Ok(())
+}
+
 /// The accepted mail that has been due for longest.
 pub fn next_due(conn: &mut Conn, now: Timestamp) -> Result<Option<Intent>, AppError> {
     let rows: Vec<Row> = due(now).order(outbox::due_at).limit(1).select(Row::as_select()).load(conn)?;

@@ -1,4 +1,4 @@
-//! The `registrations` table: registrations that wait for the proof of their address.
+//! The `registrations` table: addresses that wait for their proof.
 
 use chrono::NaiveDateTime;
 use diesel::prelude::*;
@@ -7,31 +7,18 @@ use crate::clock::Timestamp;
 use crate::db::engine::connection::Conn;
 use crate::db::engine::connection::{free_locked, on_backend, one_locked};
 use crate::db::schema::registrations;
-use crate::domain::password::PasswordHash;
 use crate::error::AppError;
 
 /// A new row of `registrations`.
-#[derive(Insertable)]
+#[derive(Insertable, AsChangeset)]
 #[diesel(table_name = registrations)]
 pub struct NewRegistration<'a> {
     /// The e-mail address as the caller wrote it.
     pub email: &'a str,
     /// The canonical e-mail address.
     pub email_key: &'a str,
-    /// First name.
-    pub name: &'a str,
-    /// Family name.
-    pub surname: &'a str,
-    /// Any text.
-    pub website: &'a str,
-    /// The hash of the password.
-    pub hashed_password: &'a str,
     /// The code of the language of mails.
     pub locale: &'a str,
-    /// 0.
-    pub failures: i64,
-    /// The current time.
-    pub created_at: NaiveDateTime,
     /// The end of the registration.
     pub expires_at: NaiveDateTime,
 }
@@ -44,43 +31,20 @@ pub struct Registration {
     pub id: i64,
     /// The e-mail address as the caller wrote it.
     pub email: String,
-    /// The canonical e-mail address.
-    pub email_key: String,
-    /// First name.
-    pub name: String,
-    /// Family name.
-    pub surname: String,
-    /// Any text.
-    pub website: String,
-    /// The hash of the password.
-    #[diesel(deserialize_as = String)]
-    pub hashed_password: PasswordHash,
     /// The code of the language of mails.
     pub locale: String,
-    /// Wrong passwords with the link of this registration.
-    pub failures: i64,
-    /// When the caller registered.
-    #[diesel(deserialize_as = NaiveDateTime)]
-    pub created_at: Timestamp,
-    /// The end of the registration.
-    #[diesel(deserialize_as = NaiveDateTime)]
-    pub expires_at: Timestamp,
 }
 
-/// Inserts a registration, and deletes the oldest ones for the same address beyond `most`. Returns its id.
-pub fn insert(conn: &mut Conn, new: &NewRegistration<'_>, most: i64) -> Result<i64, AppError> {
-    let id: i64 = on_backend!(conn => diesel::insert_into(registrations::table)
+/// Stores a registration. An earlier one for the same address becomes this one, and its links stay valid. Returns its
+/// id.
+pub fn upsert(conn: &mut Conn, new: &NewRegistration<'_>) -> Result<i64, AppError> {
+    Ok(on_backend!(conn => diesel::insert_into(registrations::table)
         .values(new)
+        .on_conflict(registrations::email_key)
+        .do_update()
+        .set(new)
         .returning(registrations::id)
-        .get_result(conn))?;
-    let same = registrations::table.filter(registrations::email_key.eq(new.email_key));
-    // SQLite allows OFFSET only after LIMIT.
-    let newest_first = same.order(registrations::id.desc()).offset(most).limit(i64::MAX);
-    let too_many: Vec<i64> = newest_first.select(registrations::id).load(conn)?;
-    if !too_many.is_empty() {
-        diesel::delete(registrations::table.filter(registrations::id.eq_any(too_many))).execute(conn)?;
-    }
-    Ok(id)
+        .get_result(conn))?)
 }
 
 /// The registration with this id, if it has not expired at `now`.
@@ -95,30 +59,17 @@ pub fn lock(conn: &mut Conn, id: i64, now: Timestamp) -> Result<Option<Registrat
     Ok(one_locked!(conn => live.select(Registration::as_select()))?)
 }
 
-/// The newest registration for an address that has not expired at `now`.
-pub fn newest(conn: &mut Conn, email_key: &str, now: Timestamp) -> Result<Option<Registration>, AppError> {
+/// The id of the registration for an address, if it has not expired at `now`.
+pub fn find_for(conn: &mut Conn, email_key: &str, now: Timestamp) -> Result<Option<i64>, AppError> {
     let live = registrations::table
         .filter(registrations::email_key.eq(email_key))
         .filter(registrations::expires_at.gt(now.naive()));
-    Ok(live.order(registrations::id.desc()).select(Registration::as_select()).get_result(conn).optional()?)
+    Ok(live.select(registrations::id).get_result(conn).optional()?)
 }
 
-/// Sets the number of wrong passwords of a registration whose row is locked.
-pub fn set_failures(conn: &mut Conn, id: i64, failures: i64) -> Result<(), AppError> {
-    diesel::update(registrations::table.find(id)).set(registrations::failures.eq(failures)).execute(conn)?;
-    Ok(())
-}
-
-/// Deletes a registration with its links.
-pub fn delete(conn: &mut Conn, id: i64) -> Result<(), AppError> {
-    diesel::delete(registrations::table.find(id)).execute(conn)?;
-    Ok(())
-}
-
-/// Deletes all registrations for an address with their links.
-pub fn delete_for(conn: &mut Conn, email_key: &str) -> Result<(), AppError> {
-    diesel::delete(registrations::table.filter(registrations::email_key.eq(email_key))).execute(conn)?;
-    Ok(())
+/// Deletes the registration for an address with its links. Returns whether there was one.
+pub fn delete_for(conn: &mut Conn, email_key: &str) -> Result<bool, AppError> {
+    Ok(diesel::delete(registrations::table.filter(registrations::email_key.eq(email_key))).execute(conn)? > 0)
 }
 
 /// Deletes at most `limit` registrations that expired at or before `end`, except rows that are locked. Returns the

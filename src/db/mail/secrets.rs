@@ -57,8 +57,8 @@ pub struct MailSecret {
     pub mailed: bool,
 }
 
-/// Inserts a link, and deletes the oldest ones of the same subject and purpose beyond `most`.
-pub fn insert(conn: &mut Conn, new: &NewMailSecret<'_>, now: Timestamp, most: i64) -> Result<(), AppError> {
+/// Inserts a link.
+pub fn insert(conn: &mut Conn, new: &NewMailSecret<'_>, now: Timestamp) -> Result<(), AppError> {
     let (user_id, registration_id, invitation_id) = new.subject.columns();
     let row = NewRow {
         purpose: new.purpose.name(),
@@ -72,13 +72,22 @@ pub fn insert(conn: &mut Conn, new: &NewMailSecret<'_>, now: Timestamp, most: i6
         expires_at: new.expires_at.naive(),
     };
     diesel::insert_into(mail_secrets::table).values(row).execute(conn)?;
-    let purpose = mail_secrets::purpose.eq(new.purpose.name());
+    Ok(())
+}
+
+/// Deletes the oldest links of a subject with this purpose that were sent to this address, beyond the newest `most`.
+pub fn delete_oldest(
+    conn: &mut Conn,
+    (subject, purpose, address): (Subject, LinkPurpose, &str),
+    most: i64,
+) -> Result<(), AppError> {
+    let same = mail_secrets::purpose.eq(purpose.name()).and(mail_secrets::address.eq(address));
     // SQLite allows OFFSET only after LIMIT.
     macro_rules! beyond {
         ($column:ident, $id:expr) => {
             mail_secrets::table
                 .filter(mail_secrets::$column.eq($id))
-                .filter(purpose)
+                .filter(same)
                 .order(mail_secrets::id.desc())
                 .offset(most)
                 .limit(i64::MAX)
@@ -86,7 +95,7 @@ pub fn insert(conn: &mut Conn, new: &NewMailSecret<'_>, now: Timestamp, most: i6
                 .load::<i64>(conn)?
         };
     }
-    let too_many = match new.subject {
+    let too_many = match subject {
         Subject::User(user) => beyond!(user_id, user.0),
         Subject::Registration(registration) => beyond!(registration_id, registration),
         Subject::Invitation(invitation) => beyond!(invitation_id, invitation.0),
@@ -129,16 +138,19 @@ pub fn delete(conn: &mut Conn, id: i64) -> Result<bool, AppError> {
     Ok(diesel::delete(mail_secrets::table.find(id)).execute(conn)? > 0)
 }
 
-/// Deletes the links of a user with this purpose.
-pub fn delete_of(conn: &mut Conn, user: UserId, purpose: LinkPurpose) -> Result<(), AppError> {
+/// Deletes the links of a user with these purposes.
+pub fn delete_of(conn: &mut Conn, user: UserId, purposes: &[LinkPurpose]) -> Result<(), AppError> {
+    let names: Vec<&str> = purposes.iter().map(|purpose| purpose.name()).collect();
     let of_user = mail_secrets::table.filter(mail_secrets::user_id.eq(user.0));
-    diesel::delete(of_user.filter(mail_secrets::purpose.eq(purpose.name()))).execute(conn)?;
+    diesel::delete(of_user.filter(mail_secrets::purpose.eq_any(names))).execute(conn)?;
     Ok(())
 }
 
-/// Deletes the links of a user.
-pub fn delete_all_of(conn: &mut Conn, user: UserId) -> Result<(), AppError> {
-    diesel::delete(mail_secrets::table.filter(mail_secrets::user_id.eq(user.0))).execute(conn)?;
+/// Deletes the links of a user with this purpose that were sent to one of these addresses.
+pub fn delete_to(conn: &mut Conn, user: UserId, purpose: LinkPurpose, addresses: &[String]) -> Result<(), AppError> {
+    let of_user = mail_secrets::table.filter(mail_secrets::user_id.eq(user.0));
+    let to = mail_secrets::address.eq_any(addresses);
+    diesel::delete(of_user.filter(mail_secrets::purpose.eq(purpose.name())).filter(to)).execute(conn)?;
     Ok(())
 }
 

@@ -5,13 +5,7 @@ diesel::table! {
         id -> BigInt,
         email -> Text,
         email_key -> Text,
-        name -> Text,
-        surname -> Text,
-        website -> Text,
-        hashed_password -> Text,
         locale -> Text,
-        failures -> BigInt,
-        created_at -> Timestamp,
         expires_at -> Timestamp,
     }
 }
@@ -25,6 +19,16 @@ diesel::table! {
         locale -> Text,
         invited_by -> Nullable<BigInt>,
         created_at -> Timestamp,
+        expires_at -> Timestamp,
+    }
+}
+
+diesel::table! {
+    replaced_emails (id) {
+        id -> BigInt,
+        user_id -> BigInt,
+        email -> Text,
+        email_key -> Text,
         expires_at -> Timestamp,
     }
 }
@@ -70,13 +74,7 @@ macro_rules! for_each_copied_mail_table {
                 id: i64,
                 email: String,
                 email_key: String,
-                name: String,
-                surname: String,
-                website: String,
-                hashed_password: String,
                 locale: String,
-                failures: i64,
-                created_at: NaiveDateTime,
                 expires_at: NaiveDateTime,
             }
             invitations by "id", postgres invitations::id, sqlite invitations::id => {
@@ -87,6 +85,13 @@ macro_rules! for_each_copied_mail_table {
                 locale: String,
                 invited_by: Option<i64>,
                 created_at: NaiveDateTime,
+                expires_at: NaiveDateTime,
+            }
+            replaced_emails by "id", postgres replaced_emails::id, sqlite replaced_emails::id => {
+                id: i64,
+                user_id: i64,
+                email: String,
+                email_key: String,
                 expires_at: NaiveDateTime,
             }
             outbox by "id", postgres outbox::id, sqlite outbox::id => {

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::domain::mail::Language;
 use crate::domain::principal::{Identity, Principal};
 use crate::domain::scope::Scope;
 use crate::error::{AppError, Denial, Reason};
@@ -37,8 +36,6 @@ pub struct ClientInfo {
     pub client: Option<IpAddr>,
     /// The id of the request in its response (`X-Request-Id`) and in the log. `None` on the command line.
     pub request_id: Option<Arc<str>>,
-    /// The language that the client prefers, if it states one that mails have. Set only where a user is created.
-    pub language: Option<Language>,
 }
 
 impl RequestContext {

@@ -7,9 +7,7 @@ use serde_json::json;
 use crate::clock::Timestamp;
 use crate::domain::email;
 use crate::domain::id::InvitationId;
-use crate::domain::password::Password;
-use crate::http::account::users::UserResponse;
-use crate::http::guard::permit::{AnyCaller, MailSender, Permit, ReadUsers, WriteUsers};
+use crate::http::guard::permit::{MailSender, Permit, ReadUsers, WriteUsers};
 use crate::http::resource::{EXAMPLE_PASSWORD, EXAMPLE_TIME, NO_NUL, Resource, example, example_secret};
 use crate::http::wire::body::{self, Json, Query};
 use crate::http::wire::error::HttpError;
@@ -17,7 +15,7 @@ use crate::http::wire::list;
 use crate::http::wire::path::PathId;
 use crate::http::wire::reply::{NoContent, Reply};
 use crate::service::Service;
-use crate::service::account::invitations::{Acceptance, Invitation, InvitationDelivery, LIMIT_DEFAULT, LIMIT_MAX};
+use crate::service::account::invitations::{Invitation, InvitationDelivery, LIMIT_DEFAULT, LIMIT_MAX};
 
 /// The entries of invitations in the OpenAPI document.
 pub(crate) fn resource() -> Resource {
@@ -31,7 +29,7 @@ pub(crate) fn resource() -> Resource {
         bodies: vec![
             ("InvitationRequest", json!({ "email": { "maxLength": email::MAX_LENGTH, "format": "email" } })),
             (
-                "InvitationAcceptRequest",
+                "AccountFromLinkRequest",
                 json!({ "secret": { "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" } }),
             ),
         ],
@@ -44,7 +42,7 @@ pub(crate) fn resource() -> Resource {
         examples: vec![
             ("InvitationRequest", json!({ "email": "dorothy@example.org", "role": "member" })),
             (
-                "InvitationAcceptRequest",
+                "AccountFromLinkRequest",
                 json!({
                     "secret": example_secret("lkm"), "name": "Dorothy", "surname": "Vaughan", "website": "",
                     "password": EXAMPLE_PASSWORD,
@@ -75,7 +73,7 @@ pub struct InvitationResponse {
     email: String,
     /// Role that the user will have
     role: String,
-    /// Id of the user who invited; null for the command line
+    /// Id of the user who sent it last; null for the command line
     invited_by: Option<i64>,
     /// Time of the invitation
     created_at: Timestamp,
@@ -108,21 +106,6 @@ pub struct InvitationListResponse {
     next: Option<i64>,
 }
 
-/// The data of a user who accepts an invitation.
-#[derive(Deserialize, Apiv2Schema)]
-pub struct InvitationAcceptRequest {
-    /// The secret of the link: the text after its last `/`
-    secret: String,
-    /// First name
-    name: String,
-    /// Family name; may be empty
-    surname: String,
-    /// One line of text
-    website: Option<String>,
-    /// Password, used exactly as sent
-    password: String,
-}
-
 /// Invite a person
 ///
 /// Sends a link with which its receiver creates an account; requires the scope `users:write`.
@@ -150,6 +133,9 @@ pub async fn create(
 /// Returns the invitations that were not accepted; requires the scope `users:read`.
 ///
 /// Get the following part with `after`.
+///
+/// Invitations that nobody can accept are left out: their inviter was deleted or disabled, or has lost the right to
+/// assign the role. A part can therefore have fewer items than `limit`.
 #[api_v2_operation(operation_id = "listInvitations", tags("Invitations"))]
 pub async fn list(
     service: web::Data<Service>,
@@ -167,7 +153,7 @@ pub async fn list(
 ///
 /// Sends another link and extends the invitation; requires the scope `users:write`.
 ///
-/// Earlier links stay valid until one of them is used.
+/// Earlier links stay valid until one of them is used. You become the inviter, and must be able to assign the role.
 ///
 /// An address gets at most one such mail in a minute, 5 in an hour and 20 in a day.
 #[api_v2_operation(operation_id = "resendInvitation", tags("Invitations"))]
@@ -194,25 +180,4 @@ pub async fn revoke(
 ) -> Result<NoContent, HttpError> {
     service.revoke_invitation(permit.0, id.0).await?;
     Ok(NoContent)
-}
-
-/// Accept an invitation
-///
-/// Creates the account of an invitation; requires no credential.
-///
-/// Next, sign in with `POST /token`.
-///
-/// The address of the invitation is that of the account, and is verified. A link that has expired, was used or revoked,
-/// or whose address has an account, returns 410 `link_invalid`.
-#[api_v2_operation(operation_id = "acceptInvitation", tags("Invitations"))]
-pub async fn accept(
-    service: web::Data<Service>,
-    caller: AnyCaller,
-    body: Json<InvitationAcceptRequest>,
-) -> Result<Reply<UserResponse, 201>, HttpError> {
-    let InvitationAcceptRequest { secret, name, surname, website, password } = body.0;
-    let website = website.unwrap_or_default();
-    let acceptance = Acceptance { name, surname, website, password: Password::new(password) };
-    let user = service.accept_invitation(caller.0, &secret, acceptance).await?;
-    Ok(Reply::new(UserResponse::from(user)).location("/me".to_owned()))
 }

@@ -1,5 +1,6 @@
 //! The endpoints for user accounts: the caller's own account, registration and administration.
 
+pub mod acceptance;
 pub mod email_change;
 pub mod invitations;
 pub mod me;

@@ -16,6 +16,7 @@ use crate::http::wire::list;
 use crate::http::wire::path::PathId;
 use crate::http::wire::reply::{CreatedOrAccepted, NoContent, Reply};
 use crate::service::Service;
+use crate::service::account::creation::Person;
 use crate::service::account::registration::Registration;
 use crate::service::account::user_search::{LIMIT_DEFAULT, UserQuery};
 use crate::service::account::users::Administration;
@@ -78,13 +79,9 @@ pub struct RegisterRequest {
 
 impl From<RegisterRequest> for Registration {
     fn from(request: RegisterRequest) -> Self {
-        Self {
-            name: request.name,
-            surname: request.surname,
-            email: request.email,
-            website: request.website.unwrap_or_default(),
-            password: Password::new(request.password),
-        }
+        let RegisterRequest { name, surname, email, website, password } = request;
+        let (website, password) = (website.unwrap_or_default(), Password::new(password));
+        Self { person: Person { name, surname, website, password }, email }
     }
 }
 
@@ -203,8 +200,8 @@ pub struct UserPatch {
 ///
 /// Next, sign in with `POST /token`.
 ///
-/// With `registration.mode = "verified"`, the response is 202 for every address, and a mail is sent. The account is
-/// created when its link is confirmed with the password (`POST /registration/confirm`).
+/// With `registration.mode = "verified"`, the response is 202 for every address, and a mail is sent. Only the address is
+/// stored: whoever opens the link states the rest again (`POST /registration/confirm`).
 ///
 /// An e-mail address that is already taken, in any spelling (case, Unicode form, IDNA domain), returns 409. If the
 /// settings close registration, the response is 403 `registration_closed`, and an admin can create users with
@@ -215,7 +212,7 @@ pub async fn register(
     caller: Registrant,
     body: Json<RegisterRequest>,
 ) -> Result<CreatedOrAccepted<UserResponse>, HttpError> {
-    Ok(match service.register(caller.0, body.0.into()).await? {
+    Ok(match service.register(caller.0, body.0.into(), caller.1).await? {
         Some(user) => CreatedOrAccepted::Created(Reply::new(UserResponse::from(user)).location("/me".to_owned())),
         None => CreatedOrAccepted::Accepted,
     })

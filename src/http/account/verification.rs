@@ -1,4 +1,4 @@
-//! The endpoints for the verification of e-mail addresses, and for registrations that wait for it.
+//! The endpoints for the verification of e-mail addresses.
 
 use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
 use serde::Deserialize;
@@ -16,25 +16,22 @@ use crate::service::Service;
 /// The entries of verifications in the OpenAPI document.
 pub(crate) fn resource() -> Resource {
     let secret = json!({ "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" });
+    let confirmation = json!({ "secret": secret, "password": secret });
+    let confirmation_example = json!({ "secret": example_secret("lkm"), "password": EXAMPLE_PASSWORD });
     Resource {
         tag: ("E-mail address", "Prove that you receive mails at your address"),
         bodies: vec![
             ("EmailVerificationRequest", json!({ "email": { "maxLength": email::MAX_LENGTH, "format": "email" } })),
-            ("EmailVerificationConfirmRequest", json!({ "secret": secret })),
-            ("EmailChangeConfirmRequest", json!({ "secret": secret })),
-            (
-                "RegistrationConfirmRequest",
-                json!({
-                    "secret": secret,
-                    "password": { "maxLength": body::SMALL, "pattern": NO_NUL, "format": "password" },
-                }),
-            ),
+            ("EmailVerificationConfirmRequest", confirmation.clone()),
+            ("EmailChangeConfirmRequest", confirmation),
+            ("EmailUndoRequest", json!({ "secret": secret })),
         ],
         examples: vec![
             ("EmailVerificationRequest", json!({ "email": EXAMPLE_EMAIL })),
-            ("EmailVerificationConfirmRequest", json!({ "secret": example_secret("lkm") })),
-            ("EmailChangeConfirmRequest", json!({ "secret": example_secret("lkm") })),
-            ("RegistrationConfirmRequest", json!({ "secret": example_secret("lkm"), "password": EXAMPLE_PASSWORD })),
+            ("EmailVerificationConfirmRequest", confirmation_example.clone()),
+            ("EmailChangeConfirmRequest", confirmation_example),
+            ("EmailUndoRequest", json!({ "secret": example_secret("lkm") })),
+            ("EmailUndoResponse", json!({ "secret": example_secret("lkm"), "expires_in": 1_800 })),
         ],
         ..Resource::default()
     }
@@ -47,19 +44,12 @@ pub struct EmailVerificationRequest {
     email: String,
 }
 
-/// The secret of a link.
+/// The secret of a link, and the password.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct EmailVerificationConfirmRequest {
     /// The secret of the link: the text after its last `/`
     secret: String,
-}
-
-/// The secret of a link, and the password of the registration.
-#[derive(Deserialize, Apiv2Schema)]
-pub struct RegistrationConfirmRequest {
-    /// The secret of the link: the text after its last `/`
-    secret: String,
-    /// The password of the registration, which proves that it was you who registered
+    /// The current password of the account
     password: String,
 }
 
@@ -88,33 +78,17 @@ pub async fn request(
 ///
 /// Next, sign in if you have not.
 ///
-/// A link that has expired, was used, or whose account has changed returns 410 `link_invalid`.
+/// The password proves that the account is yours: a stranger may have registered your address. A wrong one returns 403
+/// `wrong_password`, counts as a failed sign-in, and does not use up the link. If you do not know it, reset it with
+/// `POST /password-reset`, which verifies the address, too. A link that has expired, was used, or whose account has
+/// changed returns 410 `link_invalid`.
 #[api_v2_operation(operation_id = "confirmEmailVerification", tags("E-mail address"))]
 pub async fn confirm(
     service: web::Data<Service>,
     caller: AnyCaller,
     body: Json<EmailVerificationConfirmRequest>,
 ) -> Result<NoContent, HttpError> {
-    service.verify_email(caller.0, &body.0.secret).await?;
-    Ok(NoContent)
-}
-
-/// Complete a registration
-///
-/// Creates the account of a registration; requires no credential.
-///
-/// Next, sign in with `POST /token`.
-///
-/// This is the second step with `registration.mode = "verified"`. A wrong password returns 403 `wrong_password`; after
-/// ten of them the registration ends. A link that has expired or was used, or whose address has an account, returns 410
-/// `link_invalid`.
-#[api_v2_operation(operation_id = "confirmRegistration", tags("E-mail address"))]
-pub async fn confirm_registration(
-    service: web::Data<Service>,
-    caller: AnyCaller,
-    body: Json<RegistrationConfirmRequest>,
-) -> Result<NoContent, HttpError> {
-    let RegistrationConfirmRequest { secret, password } = body.0;
-    service.confirm_registration(caller.0, &secret, Password::new(password)).await?;
+    let EmailVerificationConfirmRequest { secret, password } = body.0;
+    service.verify_email(caller.0, &secret, Password::new(password)).await?;
     Ok(NoContent)
 }

@@ -98,8 +98,9 @@ pub struct AnyCaller(pub RequestContext);
 /// [`super::session_or_anonymous`].
 pub struct OpenSessionOrNone(pub Option<RequestContext>);
 
-/// The context of a request from any caller, if registration is open.
-pub struct Registrant(pub RequestContext);
+/// The context of a request from any caller, if registration is open, and the language of mails that the browser
+/// prefers, if it states one.
+pub struct Registrant(pub RequestContext, pub Option<Language>);
 
 /// The context of a request for a mail from any caller, if the server sends mails.
 pub struct MailRequester(pub RequestContext);
@@ -176,7 +177,7 @@ impl FromRequest for Registrant {
             Ok(()) => {
                 let language = request.headers().get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
                 let language = language.and_then(Language::preferred);
-                Ok(Self(RequestContext::anonymous(ClientInfo { language, ..client_info(request) })))
+                Ok(Self(RequestContext::anonymous(client_info(request)), language))
             }
             Err(error) => Err(error.into()),
         })

@@ -69,7 +69,7 @@ pub(crate) fn add_to_requests(document: &mut Value, settings: &Settings, resourc
         ("PasswordResetConfirmRequest", json!({ "new_password": new_password })),
         ("InvitationRequest", json!({ "role": { "enum": roles.names(), "default": BuiltInRole::Member.name() } })),
         (
-            "InvitationAcceptRequest",
+            "AccountFromLinkRequest",
             json!({ "name": name, "surname": surname, "website": website, "password": new_password }),
         ),
         ("UserPatch", json!({ "role": { "enum": roles.names() } })),

@@ -9,7 +9,7 @@ use crate::http::resource::EXAMPLE_REQUEST_ID;
 use crate::http::wire::body;
 use crate::http::wire::error::HttpError;
 use crate::http::wire::problem_answers::{ErrorResponse, error_response, invalid_client};
-use crate::service::account::{registration, users};
+use crate::service::account::{creation, users};
 
 /// The examples of the error responses with this status: one, or several by their code.
 pub(crate) fn content(is_oauth: bool, status: u16, profile: StatusProfile) -> Value {
@@ -37,7 +37,7 @@ fn problem_bodies(profile: StatusProfile) -> Vec<(u16, Value)> {
         AppError::Forbidden(Denial::scope(Scope::UsersRead)).into(),
         HttpError::CrossSite,
         AppError::NotFound("page").into(),
-        registration::email_taken().into(),
+        creation::email_taken().into(),
         users::last_admin().into(),
         gone.into(),
         AppError::Stale.into(),

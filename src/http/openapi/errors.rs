@@ -155,16 +155,13 @@ fn error_statuses(path: &str, method: &str, operation: &Value, profile: StatusPr
     match operation["operationId"].as_str().unwrap_or_default() {
         "claimKey" => statuses.extend([404, 409, 410]),
         "createInvitation" => statuses.extend([404, 409]),
-        "acceptInvitation" => {
-            statuses.insert(410);
-        }
         "requestPasswordReset" | "requestEmailVerification" => {
             statuses.insert(404);
         }
-        "confirmPasswordReset" | "confirmEmailVerification" | "confirmEmailChange" | "undoEmailChange" => {
+        "confirmPasswordReset" | "undoEmailChange" | "confirmRegistration" | "acceptInvitation" => {
             statuses.insert(410);
         }
-        "confirmRegistration" => statuses.extend([403, 410]),
+        "confirmEmailVerification" | "confirmEmailChange" => statuses.extend([403, 410]),
         "register" => statuses.extend([403, 409]),
         "createSession" => statuses.extend([401, 403]),
         "endSession" => statuses.extend([400, 403, 429]),

@@ -47,8 +47,7 @@ async fn respond<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let active_request = request.conn_data::<Rc<Activity>>().map(Activity::begin);
     let id = RequestId::of(request.headers());
-    let client_info =
-        ClientInfo { client: client(request.request()), request_id: Some(id.shared()), ..ClientInfo::default() };
+    let client_info = ClientInfo { client: client(request.request()), request_id: Some(id.shared()) };
     let mut line = AccessLine::new(&request, &client_info);
     set_caller(Caller::Anonymous(client_info.client.map(Network::of)));
     request.extensions_mut().insert(client_info);

@@ -1,26 +1,21 @@
 //! Invitations: an admin or operator invites an address, and whoever receives the link creates the account.
 
 use crate::clock::Timestamp;
+use crate::db::mail::Subject;
 use crate::db::mail::invitations::{self, NewInvitation};
-use crate::db::mail::{Subject, registrations, secrets};
-use crate::db::sign_in_failures;
-use crate::db::users::{self, NewUser};
-use crate::domain::audit::{Action, Actor, Event, RequestContext, Target};
+use crate::db::{Conn, users};
+use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::id::{InvitationId, UserId};
 use crate::domain::mail::{LinkPurpose, MailKind};
-use crate::domain::password::Password;
-use crate::domain::principal::Level;
 use crate::domain::role::BuiltInRole;
-use crate::domain::user::User;
+use crate::domain::roles::Roles;
 use crate::error::{AppError, FieldError};
-use crate::metrics::hourly::CountedEvent;
 use crate::service::Service;
-use crate::service::account::registration::{Registration, email_taken};
-use crate::service::account::users::{check_email, may_promote};
+use crate::service::account::creation::{email_taken, is_taken};
+use crate::service::account::users::{can_assign, check_email, may_promote};
 use crate::service::audit::change::Change;
-use crate::service::limits::lockout::account_of;
 use crate::service::lists::first_of;
-use crate::service::mail::links::{Link, LinkTarget, link_invalid};
+use crate::service::mail::links::{Link, LinkTarget};
 use crate::service::mail::{Mail, Recipient};
 
 /// Maximum number of invitations in one response.
@@ -51,19 +46,6 @@ impl From<invitations::Invitation> for Invitation {
         let invitations::Invitation { email, role, created_at, expires_at, .. } = row;
         Self { id, email, role, invited_by, created_at, expires_at }
     }
-}
-
-/// The data of a user who accepts an invitation.
-#[derive(Debug)]
-pub struct Acceptance {
-    /// First name.
-    pub name: String,
-    /// Family name.
-    pub surname: String,
-    /// Any text.
-    pub website: String,
-    /// The password.
-    pub password: Password,
 }
 
 /// How an invitation reaches the invited person.
@@ -97,8 +79,14 @@ impl Service {
         self.trail
             .change(context, Event::of(Action::Invite), move |change| {
                 may_promote(change, &member, &role)?;
-                if users::find_by_email(change.conn, email.key())?.is_some() {
+                if is_taken(change.conn, &email, change.now)? {
                     return Err(email_taken());
+                }
+                // An invitation that nobody can accept is not listed, so nobody can revoke it.
+                if let Some(earlier) = invitations::find_for(change.conn, email.key())?
+                    && !is_acceptable(change.conn, change.roles, &earlier)?
+                {
+                    invitations::delete(change.conn, earlier.id)?;
                 }
                 let valid_seconds = mail.links().valid_seconds(LinkPurpose::Invitation);
                 let new = NewInvitation {
@@ -122,7 +110,8 @@ impl Service {
             .await
     }
 
-    /// Returns at most `limit` invitations with ids higher than `after`, and the id after which the list continues.
+    /// Returns at most `limit` invitations with ids higher than `after`, and the id after which the list continues. It has
+    /// fewer if inviters have lost their rights: nobody can accept their invitations.
     ///
     /// Errors: [`AppError::Invalid`] for values out of range.
     pub async fn invitations(
@@ -136,28 +125,45 @@ impl Service {
         if !(1..=LIMIT_MAX).contains(&limit) {
             return Err(FieldError::new("limit", "range", format!("Use 1 to {LIMIT_MAX}.")).into());
         }
-        let rows = self.db.read(move |conn| invitations::list(conn, InvitationId(after), limit + 1)).await?;
-        let (rows, next) = first_of(rows, limit, |row| row.id);
+        let roles = self.roles.clone();
+        let found = self.db.read(move |conn| {
+            let rows = invitations::list(conn, InvitationId(after), limit + 1)?;
+            let (rows, next) = first_of(rows, limit, |row| row.id);
+            let mut inviters: Vec<UserId> = rows.iter().filter_map(invitations::Invitation::inviter).collect();
+            inviters.sort_unstable();
+            inviters.dedup();
+            let inviters = users::find_all(conn, &inviters)?;
+            Ok((rows, next, inviters))
+        });
+        let (mut rows, next, inviters) = found.await?;
+        rows.retain(|row| {
+            let of_row = |inviter: UserId| inviters.iter().find(|user| user.id == inviter);
+            row.inviter().is_none_or(|inviter| may_still_invite(&roles, of_row(inviter), row))
+        });
         Ok((rows.into_iter().map(Invitation::from).collect(), next))
     }
 
-    /// Sends an invitation again, and extends it. Earlier links stay valid until one of them is used.
+    /// Sends an invitation again, and extends it. The caller becomes the inviter. Earlier links stay valid until one of
+    /// them is used.
     ///
-    /// Errors: [`AppError::NotFound`].
+    /// Errors: [`AppError::NotFound`]; [`AppError::Invalid`] for a role that the caller cannot give.
     pub async fn resend_invitation(
         &self,
         context: RequestContext,
         id: InvitationId,
         delivery: InvitationDelivery,
     ) -> Result<(Invitation, Option<Link>), AppError> {
-        let mail = self.mail.clone();
+        let (mail, member) = (self.mail.clone(), self.roles.get(BuiltInRole::Member.name()));
         self.trail
             .change(context, Event::of(Action::Invite).on(Target::Invitation(id)), move |change| {
                 let found = invitations::lock(change.conn, id)?.ok_or(AppError::NotFound("invitation"))?;
                 let expires_at = change.now.plus_seconds(mail.links().valid_seconds(LinkPurpose::Invitation));
-                invitations::extend(change.conn, id, expires_at)?;
+                may_promote(change, &member, &change.roles.get(&found.role))?;
+                let inviter = change.caller.as_ref().map(|caller| caller.user_id);
+                invitations::extend(change.conn, id, inviter, expires_at)?;
                 change.record(|event| event.detail("sent again"))?;
-                let invitation = invitations::Invitation { expires_at, ..found };
+                let invited_by = inviter.map(|inviter| inviter.0);
+                let invitation = invitations::Invitation { invited_by, expires_at, ..found };
                 let link = deliver(change, &mail, &invitation, delivery)?;
                 Ok((invitation.into(), link))
             })
@@ -175,68 +181,25 @@ impl Service {
             })
             .await
     }
+}
 
-    /// Creates the account of an invitation, with the secret of its link. The address is verified.
-    ///
-    /// Errors: [`AppError::Invalid`] names each bad field; [`AppError::Gone`] for every link that is not valid, also if
-    /// the address has an account by now; [`AppError::TooMany`] for too many invalid ones.
-    pub async fn accept_invitation(
-        &self,
-        context: RequestContext,
-        secret: &str,
-        acceptance: Acceptance,
-    ) -> Result<User, AppError> {
-        let Acceptance { name, surname, website, password } = acceptance;
-        let mut registration = Registration { name, surname, email: String::new(), website, password };
-        let errors = self.errors_of_person(&registration);
-        if !errors.is_empty() {
-            return Err(AppError::Invalid(errors));
-        }
-        let purpose = LinkPurpose::Invitation;
-        let digest = self.live_link(&context, purpose, secret).await?;
-        let now = self.clock.now();
-        let found =
-            self.db.read(move |conn| match secrets::find(conn, purpose, digest, now)?.map(|link| link.subject) {
-                Some(Subject::Invitation(id)) => invitations::find(conn, id),
-                _ => Ok(None),
-            });
-        let invitation = found.await?.ok_or_else(link_invalid)?;
-        registration.email.clone_from(&invitation.email);
-        let email = self.check_registration(&registration, None, None)?;
-        let Registration { name, surname, website, password, .. } = registration;
-        let hash = self.passwords.create(context.client_info.client, password).await?;
-        let id = invitation.id;
-        let accepted = self.trail.change(context, Event::of(Action::Register), move |change| {
-            let found = invitations::lock(change.conn, id)?.filter(|found| change.now < found.expires_at);
-            let found = found.ok_or_else(link_invalid)?;
-            secrets::find(change.conn, purpose, digest, change.now)?.ok_or_else(link_invalid)?;
-            let now = change.now.naive();
-            let new = NewUser {
-                name: &name,
-                surname: &surname,
-                email: email.as_given(),
-                email_key: email.key(),
-                website: &website,
-                hashed_password: hash.as_str(),
-                created_at: now,
-                updated_at: now,
-                role: &found.role,
-                locale: &found.locale,
-                email_verified_at: Some(now),
-            };
-            let user = users::insert(change.conn, &new)?.ok_or_else(link_invalid)?;
-            sign_in_failures::delete(change.conn, account_of(&user))?;
-            invitations::delete(change.conn, id)?;
-            registrations::delete_for(change.conn, &user.email_key)?;
-            change.set_target(Target::User(user.id));
-            change.set_actor(Actor::link(user.id, Level::of(&change.roles.get(&user.role))));
-            change.record(|event| event.detail(format!("{}, {}", user.role, Target::Invitation(id))))?;
-            Ok(user)
-        });
-        let user = accepted.await?;
-        self.metrics.hourly().add(CountedEvent::Registration);
-        Ok(user.into_domain(&self.roles, false))
-    }
+/// Whether an invitation can be accepted now: who has sent it last must still have the right to. Rights of a time before
+/// must not create accounts. The command line has every right.
+pub(super) fn is_acceptable(
+    conn: &mut Conn,
+    roles: &Roles,
+    invitation: &invitations::Invitation,
+) -> Result<bool, AppError> {
+    let Some(inviter) = invitation.inviter() else {
+        return Ok(true);
+    };
+    let inviter = users::find(conn, inviter)?;
+    Ok(may_still_invite(roles, inviter.as_ref(), invitation))
+}
+
+fn may_still_invite(roles: &Roles, inviter: Option<&users::User>, invitation: &invitations::Invitation) -> bool {
+    let inviter = inviter.filter(|inviter| inviter.disabled_at.is_none());
+    inviter.is_some_and(|inviter| can_assign(roles, &inviter.role, &invitation.role))
 }
 
 /// Sends a mail with the link of an invitation, or makes the link.

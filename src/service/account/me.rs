@@ -4,24 +4,25 @@ use std::sync::Arc;
 
 use validator::{Validate, ValidationError};
 
-use crate::db::mail::secrets;
+use crate::db::sessions;
 use crate::db::users::{self, UserChange};
-use crate::db::{sessions, sign_in_failures};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::SessionId;
-use crate::domain::mail::{Language, LinkPurpose, MailKind};
-use crate::domain::password::{Password, PasswordHash};
+use crate::domain::mail::{Language, MailKind};
+use crate::domain::password::Password;
 use crate::domain::secret::{Secret, SecretKind};
 use crate::domain::user::User;
 use crate::error::{AppError, FieldError};
 use crate::service::Service;
+use crate::service::account::creation::{claim_address, email_taken};
 use crate::service::account::email_change::request_email_change;
-use crate::service::account::registration::{check_email_domain, email_taken};
+use crate::service::account::registration::check_email_domain;
 use crate::service::account::users::{check_email, check_not_own_name, end_credentials_after_new_password};
 use crate::service::audit::change::Change;
-use crate::service::limits::lockout::{self, AttemptedAccount, LockoutPolicy, account_of};
-use crate::service::token::sign_in::{PasswordConfirmation, wrong_password};
+use crate::service::limits::lockout;
+use crate::service::mail::links::{self, LinksEnd};
+use crate::service::token::confirmation::MatchedPassword;
 use crate::service::validation::{TEXT_MAX, readable, validation_errors};
 
 /// Changes of the caller's account. `None` leaves a field unchanged.
@@ -109,18 +110,19 @@ impl Service {
             Some(password) => Some(self.confirm_password(&context, user, password).await?),
             None => None,
         };
-        let (lockout, confirmation) = (self.limits.lockout(), confirmed.as_ref().map(PasswordConfirmation::matched));
+        let lockout = self.limits.lockout();
+        let matched = confirmed.as_ref().map(|confirmed| confirmed.matched(lockout));
         let (domains, mail) = (self.registration.email_domains.clone(), self.mail.clone());
         let changed = self.trail.change(context, Event::of(Action::EditUser).on(Target::User(user)), move |change| {
-            let before = confirmed_row(change, lockout, confirmation.as_ref())?;
+            let before = confirmed_row(change, matched.as_ref())?;
             let new = email.as_ref().filter(|email| email.key() != before.email_key);
             new.map_or(Ok(()), |email| check_email_domain(email, &domains))?;
             let pending = new.filter(|_| mail.is_configured());
             if let Some(email) = pending {
                 request_email_change(change, &mail, &before, email)?;
             } else if email.is_some() {
-                users::end_email_change(change.conn, user)?;
-                secrets::delete_of(change.conn, user, LinkPurpose::EmailChange)?;
+                let reason = if new.is_some() { LinksEnd::AddressChanged } else { LinksEnd::ChangeCancelled };
+                links::end(change, &before, reason)?;
             }
             let email = email.as_ref().filter(|_| pending.is_none());
             let after = users::update(
@@ -141,7 +143,7 @@ impl Service {
             .ok_or_else(email_taken)?;
             let is_other = before.email_key != after.email_key;
             if is_other {
-                sign_in_failures::delete(change.conn, account_of(&after))?;
+                claim_address(change, &after)?;
                 users::set_verified(change.conn, user, None)?;
             }
             let after = users::User { email_verified_at: after.email_verified_at.filter(|_| !is_other), ..after };
@@ -178,17 +180,17 @@ impl Service {
         let (user, session) = context.user().map(|caller| (caller.user_id, caller.session()))?;
         let confirmed = self.confirm_password(&context, user, current).await?;
         let hash = self.passwords.create(context.client_info.client, new.clone()).await?;
-        let (lockout, confirmation) = (self.limits.lockout(), confirmed.matched());
+        let matched = confirmed.matched(self.limits.lockout());
         let (mail, cleanups) = (self.mail.clone(), Arc::clone(self.lifecycle.cleanups()));
         let changed =
             self.trail.change(context, Event::of(Action::SetPassword).on(Target::User(user)), move |change| {
-                let row = confirmed_row(change, lockout, Some(&confirmation))?;
+                let row = confirmed_row(change, Some(&matched))?;
                 check_not_own_name("new_password", &new, [&row.email, &row.name, &row.surname])?;
                 lockout::forget_all(change.conn, &row)?;
                 users::set_password(change.conn, user, &hash, change.now)?;
                 change.after_commit(move || cleanups.wake());
                 mail.notify(change, MailKind::PasswordChanged, &row)?;
-                end_credentials_after_new_password(change, user, revoke_keys, session)?;
+                end_credentials_after_new_password(change, &row, revoke_keys, session)?;
                 session.map(|session| renew_session(change, session)).transpose()
             });
         let changed = changed.await;
@@ -210,20 +212,9 @@ fn renew_session(change: &mut Change<'_>, session: SessionId) -> Result<Secret, 
     Ok(secret)
 }
 
-/// Returns the caller's locked row. With a `confirmation`, the confirmed password must still be the current one, and
-/// the account must not have been locked out since: parallel requests therefore give no extra password guesses.
-fn confirmed_row(
-    change: &mut Change<'_>,
-    lockout: Option<LockoutPolicy>,
-    confirmation: Option<&(PasswordHash, AttemptedAccount)>,
-) -> Result<users::User, AppError> {
+/// Returns the caller's locked row. Errors: that of a wrong password, if `matched` is no longer the current one.
+fn confirmed_row(change: &mut Change<'_>, matched: Option<&MatchedPassword>) -> Result<users::User, AppError> {
     let row = change.caller_row.take().ok_or(AppError::NotFound("user"))?;
-    let Some((hash, attempted)) = confirmation else {
-        return Ok(row);
-    };
-    let state = lockout::load_state(change.conn, lockout, *attempted, change.now)?;
-    if state.reason.is_some() || *hash != row.hashed_password {
-        return Err(wrong_password());
-    }
+    matched.map_or(Ok(()), |matched| matched.check_again(change, &row))?;
     Ok(row)
 }

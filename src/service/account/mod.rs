@@ -1,7 +1,10 @@
 //! Accounts: the caller's own account, and the management of all users.
 
+mod acceptance;
+pub mod creation;
 pub mod email_change;
 pub mod invitations;
+mod links;
 pub mod me;
 pub mod owned;
 pub mod password_reset;

@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use crate::db::account_cleanups::Kind;
-use crate::db::mail::{Subject, secrets};
-use crate::db::users;
+use crate::db::mail::Subject;
+use crate::db::{known_networks, users};
 use crate::domain::audit::{Action, Actor, Event, RequestContext, Target};
 use crate::domain::id::UserId;
 use crate::domain::mail::{LinkPurpose, MailKind};
 use crate::domain::password::{Password, PasswordHash};
 use crate::domain::principal::Level;
-use crate::domain::secret::Digest;
 use crate::error::AppError;
 use crate::service::Service;
 use crate::service::account::users::{check_email, check_not_own_name};
 use crate::service::audit::change::Change;
 use crate::service::limits::lockout;
 use crate::service::limits::throttle::RateLimit;
-use crate::service::mail::links::{self, Link, LinkTarget, link_invalid};
+use crate::service::mail::links::{self, Link, LinkTarget, LinksEnd};
 use crate::service::token::end::end_credentials;
 
 impl Service {
@@ -80,12 +79,11 @@ impl Service {
         self.trail
             .change(context, Event::of(Action::ResetPassword), move |change| {
                 let (user, link) = links::redeem(change, purpose, digest)?;
-                links::require_present_address(&user, &link)?;
                 let level = Level::of(&change.roles.get(&user.role));
                 change.set_target(Target::User(user.id));
                 check_not_own_name("new_password", &new, [&user.email, &user.name, &user.surname])?;
                 change.set_actor(Actor::link(user.id, level));
-                set_password(change, &user, &hash, link.mailed)?;
+                set_password(change, &user, &hash, (link.mailed, mail.language(None).code()))?;
                 change.after_commit(move || cleanups.wake());
                 mail.notify(change, MailKind::PasswordChanged, &user)
             })
@@ -93,48 +91,35 @@ impl Service {
     }
 }
 
-impl Service {
-    /// The digest of a link that is valid now.
-    ///
-    /// Errors: [`AppError::Gone`] for every link that is not valid; [`AppError::TooMany`] for too many invalid ones,
-    /// which count like invalid tokens.
-    pub(super) async fn live_link(
-        &self,
-        context: &RequestContext,
-        purpose: LinkPurpose,
-        secret: &str,
-    ) -> Result<Digest, AppError> {
-        let (client, now) = (context.client_info.client, self.clock.now());
-        self.limits.throttle().check(RateLimit::InvalidToken, client)?;
-        if let Ok(digest) = links::digest_of(secret)
-            && self.db.read(move |conn| secrets::find(conn, purpose, digest, now)).await?.is_some()
-        {
-            return Ok(digest);
-        }
-        self.limits.throttle().count(RateLimit::InvalidToken, client)?;
-        Err(link_invalid())
-    }
-}
-
 /// Sets the password, and ends what the old one has given access to. If the address was never verified, a stranger may
-/// have registered it, so everything ends that was created before; `is_mailed` verifies the address.
+/// have registered it, so everything ends that was set before; `is_mailed` verifies the address. `locale` is then the
+/// language of mails.
 fn set_password(
     change: &mut Change<'_>,
     user: &users::User,
     hash: &PasswordHash,
-    is_mailed: bool,
+    (is_mailed, locale): (bool, &str),
 ) -> Result<(), AppError> {
     lockout::forget_all(change.conn, user)?;
     users::set_password(change.conn, user.id, hash, change.now)?;
     let is_first_proof = is_mailed && user.email_verified_at.is_none();
-    let kind = if is_first_proof { Kind::IssuedKeys } else { Kind::ActingKeys };
+    let (kind, reason) = match is_first_proof {
+        true => (Kind::IssuedKeys, LinksEnd::FirstProof),
+        false => (Kind::ActingKeys, LinksEnd::NewPassword),
+    };
     if is_first_proof {
         users::set_verified(change.conn, user.id, Some(change.now))?;
-        secrets::delete_all_of(change.conn, user.id)?;
+        users::reset_preferences(change.conn, user.id, locale)?;
+        known_networks::delete_of(change.conn, user.id)?;
     }
-    secrets::delete_of(change.conn, user.id, LinkPurpose::EmailVerification)?;
-    secrets::delete_of(change.conn, user.id, LinkPurpose::EmailChange)?;
+    links::end(change, user, reason)?;
     let ended = end_credentials(change, user.id, kind, None)?;
-    let fields = [("password", true), ("email_verified", is_first_proof)];
+    let fields = [
+        ("password", true),
+        ("email_verified", is_first_proof),
+        ("pending_email", user.pending_email.is_some()),
+        ("language", is_first_proof && user.locale != locale),
+        ("sign_in_notices", is_first_proof && !user.sign_in_notices),
+    ];
     ended.record(change, |event| event.changed_where(fields))
 }

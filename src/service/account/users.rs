@@ -5,25 +5,28 @@ use std::sync::Arc;
 use validator::Validate;
 
 use crate::db::account_cleanups::Kind;
-use crate::db::mail::{outbox, secrets};
+use crate::db::mail::outbox;
 use crate::db::users;
 use crate::db::{Conn, known_networks, sessions};
 use crate::domain::audit::{Action, Event, RequestContext, Target};
 use crate::domain::email::{self, EmailAddress};
 use crate::domain::id::{SessionId, UserId};
-use crate::domain::mail::{LinkPurpose, MailKind};
+use crate::domain::mail::MailKind;
 use crate::domain::password::Password;
 use crate::domain::role::BuiltInRole;
-use crate::domain::roles::Role;
+use crate::domain::roles::{Role, Roles};
+use crate::domain::scope::Scope;
 use crate::domain::text;
 use crate::domain::user::User;
 use crate::error::{AppError, Denial, FieldError};
 use crate::service::Service;
+use crate::service::account::creation::forget_candidates;
 use crate::service::account::user_search::{self, UserQuery};
 use crate::service::audit::change::Change;
 use crate::service::key::grant::grantable;
 use crate::service::limits::lockout;
 use crate::service::lists::{Total, first_of};
+use crate::service::mail::links::{self, LinksEnd};
 use crate::service::token::end::{end_credentials, end_sign_ins};
 pub use crate::service::validation::TEXT_MAX;
 use crate::service::validation::code_point;
@@ -150,7 +153,7 @@ impl Service {
                     let state_event = |action| move |event: Event| Event { action, ..event.changed(vec!["disabled"]) };
                     if disabled {
                         change.after_commit(move || cleanups.wake());
-                        secrets::delete_all_of(change.conn, id)?;
+                        links::end(change, &user, LinksEnd::Disabled)?;
                         end_credentials(change, id, Kind::IssuedKeys, None)?
                             .record(change, state_event(Action::Disable))?;
                     } else {
@@ -205,7 +208,7 @@ impl Service {
             users::set_password(change.conn, id, &hash, change.now)?;
             mail.notify(change, MailKind::PasswordChanged, &user)?;
             change.after_commit(move || cleanups.wake());
-            end_credentials_after_new_password(change, id, revoke_keys, None)?;
+            end_credentials_after_new_password(change, &user, revoke_keys, None)?;
             let after = users::find(change.conn, id)?.ok_or(AppError::NotFound("user"))?;
             lockout::with_stop(change.conn, policy, after, change.now)
         });
@@ -228,7 +231,8 @@ impl Service {
                 }
                 lockout::forget_all(change.conn, &user)?;
                 known_networks::delete_of(change.conn, id)?;
-                secrets::delete_all_of(change.conn, id)?;
+                links::end(change, &user, LinksEnd::Deleted)?;
+                forget_candidates(change.conn, &user.email_key)?;
                 outbox::delete_of(change.conn, id, &user.email_key)?;
                 change.after_commit(move || cleanups.wake_erasure());
                 end_credentials(change, id, Kind::Account, None)?.record(change, |event| event)
@@ -279,20 +283,22 @@ pub(crate) fn check_email(given: &str) -> Result<EmailAddress, FieldError> {
 
 /// Revokes the credentials that a new password ends, and records the change: the sign-in token, the sessions except
 /// `kept` and, if `revoke_keys`, own keys and issued keys with Latchkey's own scopes. Issued keys with external scopes
-/// only stay active for their buyers.
+/// only stay active for their buyers. Links end that the old password could have requested. The row of the user must be
+/// locked.
 pub(crate) fn end_credentials_after_new_password(
     change: &mut Change<'_>,
-    user: UserId,
+    user: &users::User,
     revoke_keys: bool,
     kept: Option<SessionId>,
 ) -> Result<(), AppError> {
-    secrets::delete_of(change.conn, user, LinkPurpose::PasswordReset)?;
+    links::end(change, user, LinksEnd::NewPassword)?;
+    let fields = [("password", true), ("pending_email", user.pending_email.is_some())];
     if revoke_keys {
-        let ended = end_credentials(change, user, Kind::ActingKeys, kept)?;
-        return ended.record(change, |event| event.changed(vec!["password"]));
+        let ended = end_credentials(change, user.id, Kind::ActingKeys, kept)?;
+        return ended.record(change, |event| event.changed_where(fields));
     }
-    end_sign_ins(change, user, kept)?;
-    change.record(|event| event.changed(vec!["password"]).detail("keys kept")).map(drop)
+    end_sign_ins(change, user.id, kept)?;
+    change.record(|event| event.changed_where(fields).detail("keys kept")).map(drop)
 }
 
 /// Rejects a narrowed credential that would change its own account: that requires a token with all scopes of the role.
@@ -321,6 +327,14 @@ pub(super) fn may_promote(change: &Change<'_>, from: &Role, to: &Role) -> Result
     };
     let message = format!("Your credential cannot give: {beyond}.{advice}");
     Err(FieldError::new("role", "scope_not_held", message).into())
+}
+
+/// Whether a user with the role `assigner` may give new users the role `to`: it holds `users:write`, and every scope that a
+/// member lacks.
+pub(super) fn can_assign(roles: &Roles, assigner: &str, to: &str) -> bool {
+    let (assigner, to, member) = (roles.get(assigner), roles.get(to), roles.get(BuiltInRole::Member.name()));
+    let beyond = to.scopes().without(member.scopes()).without(assigner.scopes());
+    assigner.scopes().contains(Scope::UsersWrite) && beyond.is_empty()
 }
 
 pub(crate) fn last_admin() -> AppError {

@@ -163,6 +163,7 @@ fn purge_batch(conn: &mut Conn, now: Timestamp, stop_after: i64, stats_end: Time
     let mails = mail::outbox::delete_old(conn, now.plus_seconds(-MAIL_RETENTION), BATCH_SIZE)?;
     let links = mail::secrets::delete_expired(conn, now.plus_seconds(-TOKEN_RETENTION), BATCH_SIZE)?;
     let registrations = mail::registrations::delete_expired(conn, now.plus_seconds(-TOKEN_RETENTION), BATCH_SIZE)?;
+    let replaced = mail::replaced_emails::delete_expired(conn, now.plus_seconds(-TOKEN_RETENTION), BATCH_SIZE)?;
     let invitations = mail::invitations::delete_expired(conn, now.plus_seconds(-INVITATION_RETENTION), BATCH_SIZE)?;
     Ok(tokens
         + ended_sessions
@@ -174,5 +175,6 @@ fn purge_batch(conn: &mut Conn, now: Timestamp, stop_after: i64, stats_end: Time
         + mails
         + links
         + registrations
+        + replaced
         + invitations)
 }

@@ -1,18 +1,19 @@
-//! The links in mails: their secrets, their addresses and their lives.
+//! The links in mails: their secrets, their addresses, their lives, and what ends them.
 
 use crate::clock::Timestamp;
 use crate::config::{LinkSettings, Settings};
-use crate::db::mail::Subject;
 use crate::db::mail::secrets::{self, MailSecret, NewMailSecret};
+use crate::db::mail::{Subject, outbox, replaced_emails};
 use crate::db::{Conn, users};
 use crate::domain::email::EmailAddress;
-use crate::domain::mail::LinkPurpose;
+use crate::domain::mail::{LinkPurpose, MailKind};
 use crate::domain::secret::{Digest, Secret, SecretKind};
 use crate::error::AppError;
 use crate::service::audit::change::Change;
 
-/// Maximum number of links with the same purpose and subject that are valid at the same time.
-const MAX_LIVE: i64 = 3;
+/// Maximum number of links with the same purpose, subject and address that are valid at the same time: as many as mails of
+/// a kind that an address gets in a day, so that requests by strangers end no link.
+const MAX_LIVE: i64 = 20;
 /// Seconds for which a link that restores the old address is valid: 7 days.
 const UNDO_SECONDS: i64 = 7 * 86_400;
 
@@ -36,7 +37,9 @@ pub(crate) struct LinkTarget<'a> {
 
 /// A new link. It contains a secret, so it prints as `***`.
 pub struct Link {
-    url: String,
+    /// The link without its secret.
+    page: String,
+    secret: Secret,
     /// Seconds for which the link is valid.
     pub valid_seconds: i64,
 }
@@ -44,7 +47,12 @@ pub struct Link {
 impl Link {
     /// The link in clear text, for the mail or the command that delivers it.
     pub fn reveal(self) -> String {
-        self.url
+        format!("{}{}", self.page, self.secret.reveal())
+    }
+
+    /// The secret in clear text, for a page that has proved to be that of the owner.
+    pub fn reveal_secret(self) -> String {
+        self.secret.reveal()
     }
 }
 
@@ -68,8 +76,9 @@ impl Links {
         let (secret, valid_seconds) = (Secret::generate(SecretKind::Mail)?, self.valid_seconds(purpose));
         let expires_at = now.plus_seconds(valid_seconds);
         let new = NewMailSecret { purpose, subject, address, mailed, digest: secret.digest(), expires_at };
-        secrets::insert(conn, &new, now, MAX_LIVE)?;
-        Ok(Link { url: format!("{base}#/{}/{}", purpose.path(), secret.reveal()), valid_seconds })
+        secrets::insert(conn, &new, now)?;
+        secrets::delete_oldest(conn, (subject, purpose, address), MAX_LIVE)?;
+        Ok(Link { page: format!("{base}#/{}/", purpose.path()), secret, valid_seconds })
     }
 
     /// Seconds for which a new link is valid.
@@ -92,10 +101,9 @@ pub(crate) fn digest_of(secret: &str) -> Result<Digest, AppError> {
     }
 }
 
-/// Uses a link that acts on a user: locks the user, and deletes all links of the user with the same purpose. Of
-/// parallel uses, one succeeds.
+/// Uses a link that acts on a user, and locks the user. Of parallel uses, one succeeds.
 ///
-/// Errors: [`link_invalid`], also for a disabled user.
+/// Errors: [`link_invalid`], also for a disabled user, and for one whose address has changed.
 pub(crate) fn redeem(
     change: &mut Change<'_>,
     purpose: LinkPurpose,
@@ -105,19 +113,92 @@ pub(crate) fn redeem(
     let Subject::User(user) = found.subject else {
         return Err(link_invalid());
     };
-    let user = users::lock(change.conn, user)?.filter(|user| user.disabled_at.is_none());
+    let user = users::lock(change.conn, user)?.filter(|user| is_applicable(purpose, &found, user));
     let user = user.ok_or_else(link_invalid)?;
     // Another use may have deleted it before the row of the user was locked.
     if !secrets::delete(change.conn, found.id)? {
         return Err(link_invalid());
     }
-    secrets::delete_of(change.conn, user.id, purpose)?;
     Ok((user, found))
 }
 
-/// Fails unless a link was sent to the present address of its user.
-pub(crate) fn require_present_address(user: &users::User, link: &MailSecret) -> Result<(), AppError> {
-    if has_key(&link.address, &user.email_key) { Ok(()) } else { Err(link_invalid()) }
+/// Whether a link can act on its user now.
+pub(crate) fn is_applicable(purpose: LinkPurpose, link: &MailSecret, user: &users::User) -> bool {
+    let sent_to = match purpose {
+        LinkPurpose::PasswordReset | LinkPurpose::EmailVerification => has_key(&link.address, &user.email_key),
+        LinkPurpose::EmailChange => {
+            user.pending_email.as_deref().is_some_and(|pending| is_same(pending, &link.address))
+        }
+        LinkPurpose::EmailUndo | LinkPurpose::Registration | LinkPurpose::Invitation => true,
+    };
+    sent_to && user.disabled_at.is_none()
+}
+
+/// Why links of a user end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinksEnd {
+    /// The address was verified.
+    Verified,
+    /// The user does not want another address any more.
+    ChangeCancelled,
+    /// The password was changed. An attacker may have requested what is pending.
+    NewPassword,
+    /// The account has another address.
+    AddressChanged,
+    /// The change with this id, and later ones, were undone.
+    Undone(i64),
+    /// The owner of the address has proved it. Everything before may be that of a stranger.
+    FirstProof,
+    /// The account was disabled. Its owner can still undo a change of the address once it is enabled.
+    Disabled,
+    /// The account is deleted.
+    Deleted,
+}
+
+impl LinksEnd {
+    /// The links that end, apart from those that undo a change of the address.
+    fn purposes(self) -> &'static [LinkPurpose] {
+        match self {
+            Self::Verified => &[LinkPurpose::EmailVerification],
+            Self::ChangeCancelled => &[LinkPurpose::EmailChange],
+            Self::NewPassword => &[LinkPurpose::PasswordReset, LinkPurpose::EmailChange],
+            Self::AddressChanged | Self::Undone(_) | Self::FirstProof | Self::Disabled | Self::Deleted => {
+                &[LinkPurpose::PasswordReset, LinkPurpose::EmailVerification, LinkPurpose::EmailChange]
+            }
+        }
+    }
+
+    /// The first change of the address that can no longer be undone.
+    const fn first_undone(self) -> Option<i64> {
+        match self {
+            Self::Undone(from) => Some(from),
+            Self::FirstProof | Self::Deleted => Some(0),
+            Self::Verified | Self::ChangeCancelled | Self::NewPassword | Self::AddressChanged | Self::Disabled => None,
+        }
+    }
+}
+
+/// Ends links of a user, and mails that would contain such a link when they are sent. If links to a pending address end,
+/// that change ends. The row of the user must be locked; `user` is that row before the change.
+pub(crate) fn end(change: &mut Change<'_>, user: &users::User, reason: LinksEnd) -> Result<(), AppError> {
+    let purposes = reason.purposes();
+    secrets::delete_of(change.conn, user.id, purposes)?;
+    let has_such_link = |kind: &&MailKind| kind.purpose().is_some_and(|purpose| purposes.contains(&purpose));
+    let kinds: Vec<&str> = MailKind::ALL.iter().filter(has_such_link).map(|kind| kind.name()).collect();
+    outbox::end_of(change.conn, (user.id, &user.email_key), &kinds, change.now)?;
+    if let Some(from) = reason.first_undone() {
+        let restorable = replaced_emails::delete_since(change.conn, user.id, from)?;
+        secrets::delete_to(change.conn, user.id, LinkPurpose::EmailUndo, &restorable)?;
+    }
+    if purposes.contains(&LinkPurpose::EmailChange) {
+        users::end_email_change(change.conn, user.id)?;
+    }
+    Ok(())
+}
+
+/// Whether two texts are spellings of one address.
+pub(crate) fn is_same(one: &str, other: &str) -> bool {
+    EmailAddress::parse(other).is_some_and(|other| has_key(one, other.key()))
 }
 
 /// Whether `key` is the canonical form of an address.

@@ -4,7 +4,7 @@ use super::links::{LinkTarget, Links, has_key};
 use super::outgoing::MailValues;
 use crate::clock::Timestamp;
 use crate::db::mail::outbox::{self, Intent};
-use crate::db::mail::{Subject, invitations, registrations};
+use crate::db::mail::{Subject, invitations, registrations, replaced_emails};
 use crate::db::{Conn, users};
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::{Language, MailKind};
@@ -62,7 +62,10 @@ fn decide(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<(Ma
     let Some(kind) = MailKind::of(&intent.kind) else {
         return Ok(None);
     };
-    let holder = users::find_by_email(conn, &intent.address_key)?.filter(|user| user.disabled_at.is_none());
+    let holder = users::find_by_email(conn, &intent.address_key)?;
+    if holder.as_ref().is_some_and(|holder| holder.disabled_at.is_some()) {
+        return Ok(None);
+    }
     let holder_subject = holder.as_ref().map(|user| Subject::User(user.id));
     Ok(match (kind, holder_subject) {
         // Whoever owns the address is told that it is taken, and the caller is not.
@@ -71,10 +74,15 @@ fn decide(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<(Ma
         {
             Some((MailKind::AccountExists, holder))
         }
-        (MailKind::EmailVerification, None) => {
-            let newest = registrations::newest(conn, &intent.address_key, now)?;
-            newest.map(|registration| (MailKind::Registration, Subject::Registration(registration.id)))
+        // The address is taken: another account can restore it.
+        (MailKind::Registration | MailKind::EmailChange | MailKind::Invitation, None)
+            if replaced_emails::find(conn, &intent.address_key, now)?
+                .is_some_and(|replaced| intent.subject != Some(Subject::User(replaced.user_id))) =>
+        {
+            None
         }
+        (MailKind::EmailVerification, None) => registrations::find_for(conn, &intent.address_key, now)?
+            .map(|id| (MailKind::Registration, Subject::Registration(id))),
         (MailKind::EmailVerification, Some(subject)) => {
             let is_verified = holder.is_some_and(|user| user.email_verified_at.is_some());
             (!is_verified).then_some((kind, subject))
@@ -128,7 +136,7 @@ pub(super) fn next(conn: &mut Conn, links: &Links, now: Timestamp) -> Result<Nex
     }
     outbox::reserve(conn, intent.id, intent.attempts + 1, now.plus_seconds(RESERVED_SECONDS))?;
     let language = Language::of(&locale).unwrap_or_default();
-    Ok(Next::Attempt(Box::new(Attempt { intent, kind, subject, to, language, values })))
+    Ok(Next::Attempt(Box::new(Attempt { intent, kind, subject, to: to.for_smtp(), language, values })))
 }
 
 /// The subject of a mail with its row locked, the address and the language; `None` if it is no longer to be sent.
@@ -140,7 +148,10 @@ fn recipient(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<
     let found = match subject {
         Subject::User(user) => {
             let user = users::lock(conn, user)?.filter(|user| user.disabled_at.is_none());
-            user.and_then(|user| Some((address_of(&user, kind, intent)?, user.locale)))
+            match user {
+                Some(user) => address_of(conn, &user, kind, intent, now)?.map(|address| (address, user.locale)),
+                None => None,
+            }
         }
         Subject::Registration(id) => {
             registrations::lock(conn, id, now)?.map(|registration| (registration.email, registration.locale))
@@ -154,14 +165,22 @@ fn recipient(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<
 }
 
 /// The address of a user to which a mail goes: always one that is stored. `None` if the account has changed so that the
-/// mail is of no use.
-fn address_of(user: &users::User, kind: MailKind, intent: &Intent) -> Option<String> {
-    match kind {
+/// mail is of no use, or its link must not be made.
+fn address_of(
+    conn: &mut Conn,
+    user: &users::User,
+    kind: MailKind,
+    intent: &Intent,
+    now: Timestamp,
+) -> Result<Option<String>, AppError> {
+    Ok(match kind {
         MailKind::EmailChange => user.pending_email.clone().filter(|pending| has_key(pending, &intent.address_key)),
-        MailKind::EmailChanged => intent.address.clone(),
+        MailKind::EmailChanged => replaced_emails::find(conn, &intent.address_key, now)?
+            .filter(|replaced| replaced.user_id == user.id)
+            .map(|replaced| replaced.email),
         _ if kind.purpose().is_none() => intent.address.clone().or_else(|| Some(user.email.clone())),
         MailKind::EmailVerification if user.email_verified_at.is_some() => None,
         MailKind::EmailVerification | MailKind::PasswordReset if user.email_key != intent.address_key => None,
         _ => Some(user.email.clone()),
-    }
+    })
 }

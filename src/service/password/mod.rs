@@ -70,6 +70,11 @@ impl Hasher {
         self.run(address, input, |reply| Task::Create(new, reply)).await
     }
 
+    /// A hash that no password matches, for an account whose owner must set a new one.
+    pub fn unusable(&self) -> PasswordHash {
+        PasswordHash::decoy(self.cost)
+    }
+
     /// Whether `password` matches `hash`. Without a hash, or with a damaged one, the result is `false` after the same
     /// time.
     ///

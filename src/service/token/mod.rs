@@ -1,5 +1,6 @@
 //! Access tokens: sign-in, sign-out, revocation and introspection.
 
+pub(crate) mod confirmation;
 pub mod end;
 pub mod introspect;
 mod notices;

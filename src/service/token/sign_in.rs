@@ -6,7 +6,7 @@ use crate::domain::audit::{Action, Actor, Event, RequestContext, Target};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
 use crate::domain::mail::MailKind;
-use crate::domain::password::{Password, PasswordHash};
+use crate::domain::password::Password;
 use crate::domain::principal::Level;
 use crate::domain::roles::Role;
 use crate::domain::scope::Grant;
@@ -94,7 +94,7 @@ impl Issue for IssueToken {
 impl Service {
     /// Records a failed sign-in and counts it, unless a lockout was in force. Returns `error`, or the error of
     /// recording.
-    async fn failed_sign_in(
+    pub(super) async fn failed_sign_in(
         &self,
         context: &RequestContext,
         attempt: Attempt,
@@ -281,51 +281,6 @@ impl Service {
             })
             .await
     }
-
-    /// Verifies the caller's current password before a change. A wrong one counts as a failed sign-in.
-    ///
-    /// Errors: [`AppError::Forbidden`] for a wrong password or a lockout.
-    pub(crate) async fn confirm_password(
-        &self,
-        context: &RequestContext,
-        user: UserId,
-        password: Password,
-    ) -> Result<PasswordConfirmation, AppError> {
-        let client = context.client_info.client;
-        self.limits.throttle().check(RateLimit::FailedSignIn, client)?;
-        self.passwords.admit(client).await?;
-        let _client_attempt = self.limits.begin_client_attempt(client).await?;
-        let found = self.db.read(move |conn| users::find(conn, user)).await?;
-        let found = found.ok_or_else(|| context.credential_ended())?;
-        let attempted = AttemptedAccount::of(&found, client);
-        let attempt = self.limits.begin_attempt(attempted).await?;
-        let hash = found.hashed_password.clone();
-        if self.passwords.verify(client, Some(hash.clone()), password).await? && attempt.reason().is_none() {
-            return Ok(PasswordConfirmation { hash, attempted, _attempt: attempt });
-        }
-        let event = Event::of(Action::SignIn).on(Target::User(user));
-        let event = attempt.reason().map_or(event.clone(), |reason| event.detail(reason.name()));
-        let address = Some(found.email_key);
-        Err(self.failed_sign_in(context, attempt, address, event, wrong_password()).await)
-    }
-}
-
-/// Proof that a caller has confirmed a change with the current password. Keep it until the change is stored.
-pub(crate) struct PasswordConfirmation {
-    hash: PasswordHash,
-    attempted: AttemptedAccount,
-    _attempt: Attempt,
-}
-
-impl PasswordConfirmation {
-    /// Returns the stored hash that the password matched, and the account, for a second check within the change.
-    pub(crate) fn matched(&self) -> (PasswordHash, AttemptedAccount) {
-        (self.hash.clone(), self.attempted)
-    }
-}
-
-pub(crate) fn wrong_password() -> AppError {
-    AppError::Forbidden(Denial::WrongPassword)
 }
 
 /// Errors: a requested scope that the role does not hold.

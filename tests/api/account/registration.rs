@@ -8,6 +8,7 @@ use latchkey::domain::password::Password;
 use latchkey::domain::role::BuiltInRole;
 use latchkey::error::AppError;
 use latchkey::server::open_service;
+use latchkey::service::account::creation::Person;
 use latchkey::service::account::registration::Registration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -22,11 +23,13 @@ async fn created_by_command(app: &App, email: &str, role: BuiltInRole) -> Creden
     settings.auth.bcrypt_cost = 4;
     let service = open_service(&settings, app.clock.clone()).await.unwrap();
     let user = Registration {
-        name: "Augusta".to_owned(),
-        surname: String::new(),
+        person: Person {
+            name: "Augusta".to_owned(),
+            surname: String::new(),
+            website: String::new(),
+            password: Password::new(PASSWORD.to_owned()),
+        },
         email: email.to_owned(),
-        website: String::new(),
-        password: Password::new(PASSWORD.to_owned()),
     };
     service.create_user(RequestContext::command_line(), user, Some(role.name())).await.unwrap();
     Credential::Token(app.new_token_of(email).await)
@@ -237,13 +240,15 @@ async fn the_use_case_itself_rejects_a_registration_that_is_closed() {
         settings.registration.mode = RegistrationMode::Closed;
         let service = open_service(&settings, app.clock.clone()).await.unwrap();
         let user = Registration {
-            name: String::new(),
-            surname: String::new(),
+            person: Person {
+                name: String::new(),
+                surname: String::new(),
+                website: String::new(),
+                password: Password::new(String::new()),
+            },
             email: String::new(),
-            website: String::new(),
-            password: Password::new(String::new()),
         };
-        let error = service.register(RequestContext::anonymous(Default::default()), user).await.unwrap_err();
+        let error = service.register(RequestContext::anonymous(Default::default()), user, None).await.unwrap_err();
         assert!(matches!(error, AppError::Forbidden(_)), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use latchkey::config::{RegistrationMode, Settings};
 use serde_json::{Value, json};
 
-use super::{mailing, post};
+use super::{all_sent, created_admin, mailing, post};
 use crate::support::app::PASSWORD;
 use crate::support::{Answer, App, Credential};
 
@@ -11,19 +11,6 @@ const INVITATION: &str = "Invitation to auth.example.org";
 
 fn invited_mode(settings: &mut Settings) {
     settings.registration.mode = RegistrationMode::Invited;
-}
-
-async fn root(app: &App) -> Credential {
-    let context = latchkey::domain::audit::RequestContext::command_line();
-    let user = latchkey::service::account::registration::Registration {
-        name: "Augusta".to_owned(),
-        surname: String::new(),
-        email: "root@example.org".to_owned(),
-        website: String::new(),
-        password: latchkey::domain::password::Password::new(PASSWORD.to_owned()),
-    };
-    app.service.create_user(context, user, Some("admin")).await.unwrap();
-    Credential::Token(app.new_token_of("root@example.org").await)
 }
 
 fn acceptance(secret: &str) -> Value {
@@ -41,7 +28,7 @@ async fn resend(app: &App, root: &Credential, id: &Value) -> Answer {
 #[tokio::test]
 async fn an_invited_person_creates_an_account_with_the_role_of_the_invitation() {
     for (app, smtp) in mailing(invited_mode).await {
-        let root = root(&app).await;
+        let root = created_admin(&app, "root@example.org").await;
         app.register("ada@example.org").await.assert_error(403, "registration_closed");
         let invited =
             app.post("/users/invitations", &root, &json!({ "email": "Ada@example.org", "role": "auditor" })).await;
@@ -66,7 +53,7 @@ async fn an_invited_person_creates_an_account_with_the_role_of_the_invitation() 
 #[tokio::test]
 async fn invitations_are_listed_sent_again_and_revoked() {
     for (app, smtp) in mailing(|_| ()).await {
-        let root = root(&app).await;
+        let root = created_admin(&app, "root@example.org").await;
         let body = json!({ "email": "ada@example.org" });
         let id = app.post("/users/invitations", &root, &body).await.body["id"].clone();
         app.post("/users/invitations", &root, &body).await.assert_error(409, "already_invited");
@@ -94,7 +81,7 @@ async fn invitations_are_listed_sent_again_and_revoked() {
 #[tokio::test]
 async fn of_parallel_acceptances_one_succeeds() {
     for (app, smtp) in mailing(|_| ()).await {
-        let root = root(&app).await;
+        let root = created_admin(&app, "root@example.org").await;
         app.post("/users/invitations", &root, &json!({ "email": "ada@example.org" })).await;
         let mail = smtp.wait_for_mail("ada@example.org", INVITATION).await;
         let statuses = futures_util::future::join_all((0..32).map(|_| accept(&app, mail.secret()))).await;
@@ -107,11 +94,100 @@ async fn of_parallel_acceptances_one_succeeds() {
 #[tokio::test]
 async fn a_caller_cannot_invite_to_a_role_that_it_cannot_give() {
     for (app, _smtp) in mailing(|_| ()).await {
-        let root = root(&app).await;
+        let root = created_admin(&app, "root@example.org").await;
         let (key, _) = app.key_of(&root, &["users:write", "users:read"]).await;
         let refused =
             app.post("/users/invitations", &key, &json!({ "email": "ada@example.org", "role": "admin" })).await;
         refused.assert_error(422, "invalid");
         assert_eq!(app.post("/users/invitations", &key, &json!({ "email": "ada@example.org" })).await.status, 201);
+    }
+}
+
+async fn invite(app: &App, by: &Credential, email: &str, role: &str) -> Value {
+    let invited = app.post("/users/invitations", by, &json!({ "email": email, "role": role })).await;
+    assert_eq!(invited.status, 201, "{invited:?}");
+    invited.body["id"].clone()
+}
+
+#[tokio::test]
+async fn an_invitation_ends_with_a_registration_of_its_address_and_with_the_deletion_of_its_account() {
+    for (app, smtp) in mailing(|_| ()).await {
+        let root = created_admin(&app, "root@example.org").await;
+        invite(&app, &root, "bob@example.org", "admin").await;
+        let mail = smtp.wait_for_mail("bob@example.org", INVITATION).await;
+        let bob = app.user("bob@example.org").await;
+        assert_eq!(app.get("/users/invitations", &root).await.body["items"], json!([]));
+        accept(&app, mail.secret()).await.assert_error(410, "link_invalid");
+        // As a request at the same time as the registration would leave it.
+        let insert = "INSERT INTO invitations (email, email_key, role, locale, created_at, expires_at) VALUES";
+        let values =
+            "('bob@example.org', 'bob@example.org', 'admin', 'en', '2020-01-01 00:00:00', '2100-01-01 00:00:00')";
+        app.database.execute(format!("{insert} {values}")).await;
+        assert_eq!(app.delete("/me", &bob).await.status, 204);
+        assert_eq!(app.database.number("SELECT count(*) FROM invitations").await, 0);
+        accept(&app, mail.secret()).await.assert_error(410, "link_invalid");
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_ends_when_an_account_changes_to_its_address() {
+    for (app, smtp) in mailing(|_| ()).await {
+        let root = created_admin(&app, "root@example.org").await;
+        super::verified_user(&app, "bob@example.org").await;
+        let bob = Credential::Token(app.new_token_of("bob@example.org").await);
+        super::change_email(&app, &bob, "bob@new.example").await;
+        let mail = smtp.wait_for_mail("bob@new.example", "Confirm your new e-mail address").await;
+        invite(&app, &root, "bob@new.example", "auditor").await;
+        let invitation = smtp.wait_for_mail("bob@new.example", INVITATION).await;
+        assert_eq!(super::confirm(&app, "/email-change/confirm", mail.secret()).await.status, 204);
+        accept(&app, invitation.secret()).await.assert_error(410, "link_invalid");
+        assert_eq!(app.database.number("SELECT count(*) FROM invitations").await, 0);
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_is_of_no_use_when_its_inviter_can_no_longer_give_the_role() {
+    for change in ["disabled", "demoted", "deleted"] {
+        for (app, smtp) in mailing(|_| ()).await {
+            let root = created_admin(&app, "root@example.org").await;
+            let inviter = created_admin(&app, "inviter@example.org").await;
+            let id = app.get("/me", &inviter).await.body["id"].clone();
+            let invitation = invite(&app, &inviter, "mallory@example.org", "admin").await;
+            let mail = smtp.wait_for_mail("mallory@example.org", INVITATION).await;
+            let path = format!("/users/{id}");
+            let status = match change {
+                "disabled" => app.patch(&path, &root, &json!({ "disabled": true })).await.status,
+                "demoted" => app.patch(&path, &root, &json!({ "role": "auditor" })).await.status,
+                _ => app.delete(&path, &root).await.status,
+            };
+            assert!([200, 204].contains(&status), "{change}");
+            accept(&app, mail.secret()).await.assert_error(410, "link_invalid");
+            let listed = app.get("/users/invitations", &root).await;
+            assert_eq!(listed.body["items"], json!([]), "{change}");
+            // Another admin can invite the address, or send the invitation again.
+            if change == "demoted" {
+                invite(&app, &root, "mallory@example.org", "member").await;
+                accept(&app, mail.secret()).await.assert_error(410, "link_invalid");
+            } else {
+                let again = resend(&app, &root, &invitation).await;
+                assert_eq!((again.status, &again.body["invited_by"]), (200, &json!(1)), "{again:?}");
+                assert_eq!(accept(&app, mail.secret()).await.status, 201);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_invitation_is_sent_again_only_by_a_caller_who_can_give_its_role() {
+    for (app, smtp) in mailing(|_| ()).await {
+        let root = created_admin(&app, "root@example.org").await;
+        let (key, _) = app.key_of(&root, &["users:write", "users:read"]).await;
+        let id = invite(&app, &root, "ada@example.org", "admin").await;
+        all_sent(&app).await;
+        app.clock.advance(61);
+        let before = smtp.mails().len();
+        resend(&app, &key, &id).await.assert_error(422, "invalid");
+        all_sent(&app).await;
+        assert_eq!(smtp.mails().len(), before);
     }
 }

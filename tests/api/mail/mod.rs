@@ -4,10 +4,16 @@ mod email_change;
 mod invitations;
 mod notices;
 mod password_reset;
+mod registration;
 mod sending;
+mod takeover;
 mod verification;
 
 use latchkey::config::Settings;
+use latchkey::domain::audit::RequestContext;
+use latchkey::domain::password::Password;
+use latchkey::service::account::creation::Person;
+use latchkey::service::account::registration::Registration;
 use serde_json::{Value, json};
 
 use crate::support::app::PASSWORD;
@@ -41,6 +47,16 @@ async fn post(app: &App, path: &str, body: &Value) -> Answer {
 
 async fn request_reset(app: &App, email: &str) -> Answer {
     post(app, "/password-reset", &json!({ "email": email })).await
+}
+
+/// Sends the secret of a link with the password of the registration.
+async fn confirm(app: &App, path: &str, secret: &str) -> Answer {
+    post(app, path, &json!({ "secret": secret, "password": PASSWORD })).await
+}
+
+/// Requests another address.
+async fn change_email(app: &App, user: &Credential, email: &str) -> Answer {
+    app.patch("/me", user, &json!({ "email": email, "current_password": PASSWORD })).await
 }
 
 async fn confirm_reset(app: &App, secret: &str, password: &str) -> Answer {
@@ -93,6 +109,19 @@ async fn wait_until_none(app: &App, condition: &str) {
 async fn advance(app: &App, seconds: u32) {
     app.clock.advance(seconds);
     app.service.mail_delivery().wake();
+}
+
+/// Creates an admin in every mode of registration.
+async fn created_admin(app: &App, email: &str) -> Credential {
+    let person = Person {
+        name: "Augusta".to_owned(),
+        surname: String::new(),
+        website: String::new(),
+        password: Password::new(PASSWORD.to_owned()),
+    };
+    let user = Registration { person, email: email.to_owned() };
+    app.service.create_user(RequestContext::command_line(), user, Some("admin")).await.unwrap();
+    Credential::Token(app.new_token_of(email).await)
 }
 
 /// Registers a user with a verified address.

@@ -73,6 +73,24 @@ async fn sign_ins_after_failures_and_from_new_networks_are_noticed_unless_the_us
 }
 
 #[tokio::test]
+async fn no_spelling_of_an_address_keeps_notices_from_its_owner() {
+    for (app, smtp) in mailing(|_| ()).await {
+        verified_user(&app, "kate@example.org").await;
+        let kate = Credential::Token(app.new_token_of("kate@example.org").await);
+        // The Kelvin sign, which is a spelling of the letter k.
+        let spelled = super::change_email(&app, &kate, "\u{212a}ate@example.org").await;
+        assert_eq!((spelled.status, &spelled.body["email"]), (200, &json!("\u{212a}ate@example.org")));
+        assert_eq!(super::change_email(&app, &kate, "eve@evil.example").await.status, 202);
+        smtp.wait_for_mail("kate@example.org", "A change of your e-mail address was requested").await;
+        let mail = smtp.wait_for_mail("eve@evil.example", "Confirm your new e-mail address").await;
+        assert_eq!(super::confirm(&app, "/email-change/confirm", mail.secret()).await.status, 204);
+        let link = smtp.wait_for_mail("kate@example.org", "Your e-mail address was changed").await;
+        let undone = super::post(&app, "/email-change/undo", &json!({ "secret": link.secret() })).await;
+        assert_eq!(undone.status, 200, "{undone:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_owner_of_a_stopped_account_is_told() {
     let settings = |settings: &mut latchkey::config::Settings| {
         settings.limits.enabled = true;

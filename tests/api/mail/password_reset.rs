@@ -127,6 +127,29 @@ async fn a_reset_on_an_account_that_was_never_verified_ends_everything_that_was_
 }
 
 #[tokio::test]
+async fn a_reset_on_an_account_that_was_never_verified_leaves_no_settings_of_a_stranger() {
+    for (app, smtp) in mailing(|settings| settings.limits.enabled = true).await {
+        let eve = app.user("ada@example.org").await;
+        let set = json!({
+            "language": "de", "sign_in_notices": false, "email": "eve@evil.example", "current_password": PASSWORD,
+        });
+        assert_eq!(app.patch("/me", &eve, &set).await.status, 202);
+        let change = smtp.wait_for_mail("eve@evil.example", "Neue E-Mail-Adresse bestätigen").await;
+        assert_ne!(app.database.number("SELECT count(*) FROM known_networks").await, 0);
+        request_reset(&app, "ada@example.org").await;
+        let mail = smtp.wait_for_mail("ada@example.org", "Neues Passwort setzen").await;
+        assert_eq!(confirm_reset(&app, mail.secret(), NEW_PASSWORD).await.status, 204);
+        assert_eq!(app.database.number("SELECT count(*) FROM known_networks").await, 0);
+        let ada = Credential::Token(app.sign_in("ada@example.org", NEW_PASSWORD).await.text_of("access_token"));
+        let me = app.get("/me", &ada).await.body;
+        assert_eq!((&me["language"], &me["sign_in_notices"]), (&json!("en"), &json!(true)));
+        assert_eq!(me["pending_email"], json!(null));
+        let body = json!({ "secret": change.secret(), "password": NEW_PASSWORD });
+        post(&app, "/email-change/confirm", &body).await.assert_error(410, "link_invalid");
+    }
+}
+
+#[tokio::test]
 async fn a_reset_frees_a_stopped_account() {
     for (app, smtp) in mailing(|settings| settings.limits.enabled = true).await {
         verified_user(&app, "ada@example.org").await;

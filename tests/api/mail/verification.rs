@@ -1,21 +1,13 @@
-//! Verification of e-mail addresses, and registrations that wait for it.
+//! Verification of e-mail addresses.
 
-use latchkey::config::{RegistrationMode, Settings};
+use latchkey::config::Settings;
 use serde_json::json;
 
-use super::{NEW_PASSWORD, VERIFY, all_sent, mailing, post, verified_user};
-use crate::support::app::{PASSWORD, registration};
-use crate::support::{App, Credential};
+use super::{NEW_PASSWORD, VERIFY, all_sent, confirm, confirm_reset, mailing, post, reset_secret, verified_user};
+use crate::support::Credential;
+use crate::support::app::PASSWORD;
 
-const COMPLETE: &str = "Complete your registration";
-
-fn verified_mode(settings: &mut Settings) {
-    settings.registration.mode = RegistrationMode::Verified;
-}
-
-async fn confirm_registration(app: &App, secret: &str, password: &str) -> crate::support::Answer {
-    post(app, "/registration/confirm", &json!({ "secret": secret, "password": password })).await
-}
+const CONFIRM: &str = "/email-verification/confirm";
 
 #[tokio::test]
 async fn a_link_verifies_the_address() {
@@ -26,14 +18,14 @@ async fn a_link_verifies_the_address() {
         let authorized = app.get("/authz", &ada).await;
         let headers = ["remote-email", "remote-email-verified"].map(|name| authorized.header(name).to_owned());
         assert_eq!(headers, ["ada@example.org", "false"], "the address is canonical");
-        let body = json!({ "secret": mail.secret() });
-        assert_eq!(post(&app, "/email-verification/confirm", &body).await.status, 204);
+        assert!(mail.text.contains("with your password"), "{}", mail.text);
+        assert_eq!(confirm(&app, CONFIRM, mail.secret()).await.status, 204);
         assert_eq!(app.get("/me", &ada).await.body["email_verified"], true);
         assert_eq!(app.get("/authz", &ada).await.header("remote-email-verified"), "true");
         let root = app.admin("root@example.org").await;
         let state = app.request("POST", "/introspect").credential(&root).form(&[("token", ada.secret())]).send().await;
         assert_eq!((&state.body["email_verified"], &state.body["username"]), (&json!(true), &json!("ada@example.org")));
-        post(&app, "/email-verification/confirm", &body).await.assert_error(410, "link_invalid");
+        confirm(&app, CONFIRM, mail.secret()).await.assert_error(410, "link_invalid");
     }
 }
 
@@ -63,91 +55,47 @@ async fn a_sign_in_can_require_a_verified_address() {
         all_sent(&app).await;
         let mails = smtp.wait_for(2).await;
         assert_eq!(mails.len(), 2, "the link is sent again, once in a minute");
-        let body = json!({ "secret": mails[1].secret() });
-        assert_eq!(post(&app, "/email-verification/confirm", &body).await.status, 204);
+        assert_eq!(confirm(&app, CONFIRM, mails[1].secret()).await.status, 204);
         assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, 200);
     }
 }
 
 #[tokio::test]
-async fn a_verified_registration_creates_the_account_with_link_and_password() {
-    for (app, smtp) in mailing(verified_mode).await {
-        let registered = app.register("ada@example.org").await;
-        assert_eq!((registered.status, registered.text.as_str()), (202, ""));
-        let mail = smtp.wait_for_mail("ada@example.org", COMPLETE).await;
-        assert!(!mail.text.contains("Adaline"), "{}", mail.text);
-        assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, app.expected.bad_password);
-        confirm_registration(&app, mail.secret(), "a wrong password").await.assert_error(403, "wrong_password");
-        assert_eq!(confirm_registration(&app, mail.secret(), PASSWORD).await.status, 204);
-        let ada = Credential::Token(app.new_token_of("ada@example.org").await);
-        let me = app.get("/me", &ada).await;
-        assert_eq!((&me.body["name"], &me.body["email_verified"]), (&json!("Adaline"), &json!(true)));
-        confirm_registration(&app, mail.secret(), PASSWORD).await.assert_error(410, "link_invalid");
+async fn a_verification_requires_the_password_of_the_account_beside_the_link() {
+    for (app, smtp) in mailing(|settings| settings.limits.enabled = true).await {
+        // Eve registers the address of Ada, who opens the link.
+        let eve = app.user("ada@example.org").await;
+        let mail = smtp.wait_for_mail("ada@example.org", VERIFY).await;
+        let by_ada = json!({ "secret": mail.secret(), "password": NEW_PASSWORD });
+        post(&app, CONFIRM, &by_ada).await.assert_error(403, "wrong_password");
+        assert_eq!(app.database.number("SELECT sum(failures) FROM sign_in_failures").await, 1, "a failed sign-in");
+        assert_eq!(app.get("/me", &eve).await.body["email_verified"], false);
+        // Ada gets the account with a reset, which verifies the address.
+        let secret = reset_secret(&app, &smtp, "ada@example.org").await;
+        assert_eq!(confirm_reset(&app, &secret, NEW_PASSWORD).await.status, 204);
+        assert_ne!(app.get("/me", &eve).await.status, 200);
+        let ada = Credential::Token(app.sign_in("ada@example.org", NEW_PASSWORD).await.text_of("access_token"));
+        assert_eq!(app.get("/me", &ada).await.body["email_verified"], true);
+        post(&app, CONFIRM, &by_ada).await.assert_error(410, "link_invalid");
     }
 }
 
 #[tokio::test]
-async fn a_registration_of_a_stranger_does_not_get_the_account() {
-    for (app, smtp) in mailing(verified_mode).await {
-        // Eve registers the address of Ada with a password of her own, and Ada registers later.
-        let mut eve = registration("ada@example.org");
-        eve["password"] = NEW_PASSWORD.into();
-        assert_eq!(post(&app, "/register", &eve).await.status, 202);
-        let of_eve = smtp.wait_for_mail("ada@example.org", COMPLETE).await;
-        app.clock.advance(61);
-        assert_eq!(app.register("ada@example.org").await.status, 202);
-        all_sent(&app).await;
-        let mails = smtp.wait_for(2).await;
-        confirm_registration(&app, of_eve.secret(), PASSWORD).await.assert_error(403, "wrong_password");
-        assert_eq!(confirm_registration(&app, mails[1].secret(), PASSWORD).await.status, 204);
-        confirm_registration(&app, of_eve.secret(), NEW_PASSWORD).await.assert_error(410, "link_invalid");
-        assert_eq!(app.sign_in("ada@example.org", NEW_PASSWORD).await.status, app.expected.bad_password);
-    }
-}
-
-#[tokio::test]
-async fn a_verified_registration_does_not_reveal_accounts_and_tells_their_owner() {
-    for (app, smtp) in mailing(verified_mode).await {
-        let email = "ada@example.org";
-        app.register(email).await;
-        let mail = smtp.wait_for_mail(email, COMPLETE).await;
-        assert_eq!(confirm_registration(&app, mail.secret(), PASSWORD).await.status, 204);
-        let [taken, new] = [app.register(email).await, app.register("new@example.org").await];
-        assert_eq!((taken.status, &taken.text, taken.headers.len()), (202, &new.text, new.headers.len()));
-        let mail = smtp.wait_for_mail(email, "You already have an account").await;
-        assert!(!mail.text.contains(crate::support::app::LINK_PAGE), "{}", mail.text);
-    }
-}
-
-#[tokio::test]
-async fn ten_wrong_passwords_end_a_registration() {
-    for (app, smtp) in mailing(verified_mode).await {
+async fn parallel_verifications_give_no_extra_password_guesses() {
+    for (app, smtp) in mailing(|settings| settings.limits.enabled = true).await {
         app.register("ada@example.org").await;
-        let mail = smtp.wait_for_mail("ada@example.org", COMPLETE).await;
-        for _ in 0..10 {
-            confirm_registration(&app, mail.secret(), "a wrong password").await.assert_error(403, "wrong_password");
-        }
-        confirm_registration(&app, mail.secret(), PASSWORD).await.assert_error(410, "link_invalid");
-        assert_eq!(app.database.number("SELECT count(*) FROM registrations").await, 0);
-    }
-}
-
-#[tokio::test]
-async fn a_registration_is_sent_again_on_request_and_at_most_three_wait_for_one_address() {
-    for (app, smtp) in mailing(verified_mode).await {
-        for _ in 0..5 {
-            assert_eq!(app.register("ada@example.org").await.status, 202);
-            app.clock.advance(61);
-        }
-        assert_eq!(app.database.number("SELECT count(*) FROM registrations").await, 3);
-        all_sent(&app).await;
-        app.clock.advance(3_600);
-        let before = smtp.mails().len();
-        assert_eq!(post(&app, "/email-verification", &json!({ "email": "ada@example.org" })).await.status, 202);
-        let mails = smtp.wait_for(before + 1).await;
-        assert_eq!(mails[before].subject, COMPLETE);
-        assert_eq!(confirm_registration(&app, mails[before].secret(), PASSWORD).await.status, 204);
-        assert_eq!(app.database.number("SELECT count(*) FROM registrations").await, 0);
+        let mail = smtp.wait_for_mail("ada@example.org", VERIFY).await;
+        let guesses = (0..20).map(|number| {
+            let body = json!({ "secret": mail.secret(), "password": format!("a wrong password {number}") });
+            let app = &app;
+            async move { post(app, CONFIRM, &body).await }
+        });
+        let answers = futures_util::future::join_all(guesses).await;
+        assert!(answers.iter().all(|answer| [403, 429, 503].contains(&answer.status)), "{answers:#?}");
+        let failures = app.database.number("SELECT max(failures) FROM sign_in_failures").await;
+        assert!((1..=6).contains(&failures), "the account must wait after five failures: {failures}");
+        let right = confirm(&app, CONFIRM, mail.secret()).await;
+        assert!([403, 429].contains(&right.status), "as at a sign-in: {right:?}");
     }
 }
 

@@ -22,14 +22,8 @@ pub async fn store_link(client: &Client, purpose: &str) -> String {
     let times = "'2020-01-01 00:00:00', '2100-01-01 00:00:00'";
     let (column, from, address) = match purpose {
         "registration" => {
-            let insert = "INSERT INTO registrations \
-                (email, email_key, name, surname, website, hashed_password, locale, failures, created_at, expires_at)";
-            database
-                .execute(format!(
-                    "{insert} SELECT '{other}', '{other}', name, surname, website, hashed_password, 'en', 0, {times} \
-                     FROM users WHERE email = '{email}'"
-                ))
-                .await;
+            let insert = "INSERT INTO registrations (email, email_key, locale, expires_at)";
+            database.execute(format!("{insert} VALUES ('{other}', '{other}', 'en', '2100-01-01 00:00:00')")).await;
             ("registration_id", format!("registrations WHERE email = '{other}'"), other)
         }
         "invitation" => {
@@ -41,7 +35,12 @@ pub async fn store_link(client: &Client, purpose: &str) -> String {
             database.execute(format!("UPDATE users SET pending_email = '{other}' WHERE email = '{email}'")).await;
             ("user_id", format!("users WHERE email = '{email}'"), other)
         }
-        "email_undo" => ("user_id", format!("users WHERE email = '{email}'"), other),
+        "email_undo" => {
+            let insert = "INSERT INTO replaced_emails (user_id, email, email_key, expires_at)";
+            let values = format!("SELECT id, '{other}', '{other}', '2100-01-01 00:00:00' FROM users");
+            database.execute(format!("{insert} {values} WHERE email = '{email}'")).await;
+            ("user_id", format!("users WHERE email = '{email}'"), other)
+        }
         _ => ("user_id", format!("users WHERE email = '{email}'"), email),
     };
     database

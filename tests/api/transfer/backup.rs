@@ -12,7 +12,7 @@ async fn creates(backend: Backend) {
     let made = out(&run(&mut source.command(&["backup", "create", &file, "--json"])));
     let made: Value = serde_json::from_str(&made).unwrap();
     let tables = made["tables"].as_array().unwrap();
-    assert_eq!(tables.len(), 15, "{made}");
+    assert_eq!(tables.len(), 16, "{made}");
     assert!(tables.iter().all(|table| table["rows"].as_i64().unwrap() > 0), "{made}");
     let head = source.database.number("SELECT max(id) FROM audit_entries").await;
     assert_eq!(made["audit_head"], head);
@@ -27,7 +27,7 @@ async fn creates(backend: Backend) {
     assert!(out(&verified).contains("is complete: ") && out(&verified).contains(&format!("last audit entry {head}")));
     let again = failure(&run(&mut source.command(&["backup", "create", &file])));
     assert!(again.contains("exists: name a file that does not exist yet"), "{again}");
-    assert_eq!(super::tables(source.home.path(), source.url()).len(), 14);
+    assert_eq!(super::tables(source.home.path(), source.url()).len(), 15);
 }
 
 #[tokio::test]

@@ -27,9 +27,10 @@ const OTHER_ROWS: &str = "
     INSERT INTO pages (owner_id, title, body, version, created_at, updated_at, updated_by)
         VALUES (1, 'Größe \\ \t', 'a
 b 😀 '' \"', 1, '2026-01-01 00:00:00.123456', '2026-01-01 00:00:00', 1);
-    INSERT INTO registrations (email, email_key, name, surname, website, hashed_password, locale, failures, created_at,
-        expires_at) VALUES ('a@b.example', 'a@b.example', 'n', '', '', 'h', 'de', 1, '2026-01-01 00:00:00',
-        '2026-01-01 00:00:00');
+    INSERT INTO registrations (email, email_key, locale, expires_at)
+        VALUES ('a@b.example', 'a@b.example', 'de', '2026-01-01 00:00:00');
+    INSERT INTO replaced_emails (user_id, email, email_key, expires_at)
+        VALUES (1, 'E@f.example', 'e@f.example', '2036-01-01 00:00:00');
     INSERT INTO invitations (email, email_key, role, locale, invited_by, created_at, expires_at)
         VALUES ('c@d.example', 'c@d.example', 'member', 'en', 1, '2026-01-01 00:00:00', '2026-01-01 00:00:00');
     INSERT INTO outbox (kind, address_key, address, user_id, registration_id, invitation_id, client, created_at,

@@ -134,9 +134,9 @@ export function states(ids) {
     {
       name: 'link-error',
       user: null,
-      route: '#/email-change/lkm_0',
+      route: '#/email-undo/lkm_0',
       open: async (page) => {
-        await button('Use this address')(page);
+        await button('Restore the address')(page);
         await page.getByRole('alert').waitFor();
       },
     },

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use latchkey::config::{RegistrationMode, Settings};
 use latchkey::domain::audit::RequestContext;
 use latchkey::domain::password::Password;
+use latchkey::service::account::creation::Person;
 use latchkey::service::account::registration::Registration;
 use serde_json::json;
 
@@ -64,11 +65,13 @@ async fn addresses_are_indistinguishable(backend: Backend) {
 /// Creates a user in every mode of registration.
 async fn create_user(app: &App, email: &str) {
     let registration = Registration {
-        name: "Adaline".to_owned(),
-        surname: String::new(),
+        person: Person {
+            name: "Adaline".to_owned(),
+            surname: String::new(),
+            website: String::new(),
+            password: Password::new(PASSWORD.to_owned()),
+        },
         email: email.to_owned(),
-        website: String::new(),
-        password: Password::new(PASSWORD.to_owned()),
     };
     app.service.create_user(RequestContext::command_line(), registration, None).await.unwrap();
 }
