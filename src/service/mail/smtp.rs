@@ -111,8 +111,8 @@ impl Smtp {
     ) -> Result<(), SendError> {
         let message = self.message(mail, to, id, now).map_err(SendError::Final)?;
         let to = address(to).map_err(SendError::Final)?;
-        let mut connection =
-            within(self.timeouts.send, self.connect()).await.map_err(|failure| failure.unavailable())?;
+        let connect = async { self.connect().await.map_err(|error| Failure::of(&error).unavailable()) };
+        let mut connection = within(self.timeouts.send, Failure::unavailable, connect).await?;
         let sent = self.transmit(&mut connection, to, &message.formatted()).await;
         // Also after an error: the server need not wait for another command then.
         let _ = tokio::time::timeout(QUIT_TIMEOUT, connection.abort()).await;
@@ -148,15 +148,17 @@ impl Smtp {
     ) -> Result<(), SendError> {
         let sender = Mail::new(Some(self.from.email.clone()), Vec::new());
         let recipient = Rcpt::new(to, Vec::new());
-        let deadline = tokio::time::Instant::now() + self.timeouts.send;
-        let left = || deadline.saturating_duration_since(tokio::time::Instant::now());
-        within(left(), connection.command(sender)).await.map_err(|failure| failure.deferred())?;
-        within(left(), connection.command(recipient)).await.map_err(|failure| failure.of_mail())?;
-        within(left(), connection.command(Data)).await.map_err(|failure| failure.of_mail())?;
-        let answered = within(self.timeouts.answer, connection.message(message)).await;
-        answered
-            .map(drop)
-            .map_err(|failure| if failure.code.is_some() { failure.of_mail() } else { failure.unanswered() })
+        within(self.timeouts.send, Failure::deferred, async {
+            connection.command(sender).await.map_err(|error| Failure::of(&error).deferred())?;
+            connection.command(recipient).await.map_err(|error| Failure::of(&error).of_mail())?;
+            connection.command(Data).await.map(drop).map_err(|error| Failure::of(&error).of_mail())
+        })
+        .await?;
+        within(self.timeouts.answer, Failure::unanswered, async {
+            let answered = connection.message(message).await.map(drop);
+            answered.map_err(|error| Failure::of(&error).of_text())
+        })
+        .await
     }
 
     fn message(&self, mail: RenderedMail, to: &EmailAddress, id: &str, now: Timestamp) -> Result<Message, String> {
@@ -238,6 +240,11 @@ struct Failure {
 }
 
 impl Failure {
+    fn of(error: &smtp::Error) -> Self {
+        let code = error.status().map(u16::from);
+        Self { code, is_permanent: error.is_permanent(), text: with_sources(error) }
+    }
+
     /// The error of a step before the sender: it concerns all mails.
     fn unavailable(self) -> SendError {
         if self.code.is_some_and(|code| SETTINGS_CODES.contains(&code)) {
@@ -257,24 +264,27 @@ impl Failure {
         SendError::Unanswered(self.text)
     }
 
-    /// The error of a step that concerns the recipient or the text, so that a permanent refusal is final.
+    /// The error of a step that concerns the recipient, so that a permanent refusal is final.
     fn of_mail(self) -> SendError {
         let is_of_settings = self.code.is_some_and(|code| SETTINGS_CODES.contains(&code));
         if self.is_permanent && !is_of_settings { SendError::Final(self.text) } else { SendError::Deferred(self.text) }
     }
+
+    /// The error of the text of the mail.
+    fn of_text(self) -> SendError {
+        if self.code.is_some() { self.of_mail() } else { self.unanswered() }
+    }
 }
 
-/// The result of a step that may take so long.
-async fn within<T>(timeout: Duration, step: impl Future<Output = Result<T, smtp::Error>>) -> Result<T, Failure> {
-    match tokio::time::timeout(timeout, step).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(Failure {
-            code: error.status().map(u16::from),
-            is_permanent: error.is_permanent(),
-            text: with_sources(&error),
-        }),
-        Err(_) => Err(Failure { code: None, is_permanent: false, text: format!("no answer within {timeout:.0?}") }),
-    }
+/// The result of steps that may take so long. `as_error` makes the error if they take longer.
+async fn within<T>(
+    timeout: Duration,
+    as_error: impl FnOnce(Failure) -> SendError,
+    steps: impl Future<Output = Result<T, SendError>>,
+) -> Result<T, SendError> {
+    let text = || format!("no answer within {} s", timeout.as_secs());
+    let late = |_| as_error(Failure { code: None, is_permanent: false, text: text() });
+    tokio::time::timeout(timeout, steps).await.map_err(late)?
 }
 
 /// The message of an error with those of its causes, on one line, for the log. Servers repeat addresses, links and parts
