@@ -1,5 +1,6 @@
 """An independent SMTP server (aiosmtpd) with STARTTLS and AUTH receives the mails, and their links work."""
 
+import asyncio
 import email
 import email.policy
 import re
@@ -17,12 +18,14 @@ USER, SMTP_PASSWORD = "latchkey@example.org", "p:w/d@1"
 
 
 class Mailbox:
-    def __init__(self):
-        self.mails = []
+    def __init__(self, needs_tls=True, seconds=0):
+        self.mails, self.needs_tls, self.seconds = [], needs_tls, seconds
 
     async def handle_DATA(self, server, session, envelope):
-        assert session.ssl is not None, "the connection is encrypted"
+        assert session.ssl is not None or not self.needs_tls, "the connection is encrypted"
         self.mails.append(email.message_from_bytes(envelope.content, policy=email.policy.default))
+        if envelope.rcpt_tos[0].startswith("slow"):
+            await asyncio.sleep(self.seconds)
         return "250 OK"
 
     def wait(self, subject):
@@ -91,5 +94,40 @@ def test_aiosmtpd_receives_mails_and_their_links_work(start, tmp_path):
         answer = requests.post(f"{latchkey.url}/password-reset/confirm", json=body, timeout=10)
         assert answer.status_code == 204, answer.text
         latchkey.sign_in()
+    finally:
+        controller.stop()
+
+
+def test_a_slow_recipient_delays_no_other_mail_and_a_stop_waits_for_its_answer(start):
+    mailbox, port = Mailbox(needs_tls=False, seconds=4), free_port()
+    controller = Controller(mailbox, hostname="127.0.0.1", port=port)
+    controller.start()
+    try:
+        latchkey = start(
+            f"""
+            [mail]
+            url = "smtp://127.0.0.1:{port}"
+            starttls = "none"
+            from = "no-reply@example.org"
+            """
+        )
+        body = {"name": "Slowly", "surname": "", "website": "", "password": PASSWORD}
+        answer = requests.post(f"{latchkey.url}/register", json={**body, "email": "slow@example.org"}, timeout=10)
+        assert answer.status_code == 201, answer.text
+        mailbox.wait("Verify your e-mail address")
+        began = time.monotonic()
+        requests.post(f"{latchkey.url}/password-reset", json={"email": "grace@example.org"}, timeout=10)
+        mailbox.wait("Set a new password")
+        assert time.monotonic() - began < 3
+        latchkey.stop()
+        assert latchkey.process.returncode == 0
+        latchkey.start()
+        requests.post(f"{latchkey.url}/password-reset", json={"email": "ada@example.org"}, timeout=10)
+        for _ in range(200):
+            if len(mailbox.mails) == 3:
+                break
+            time.sleep(0.05)
+        to = [mail["To"] for mail in mailbox.mails]
+        assert to == ["slow@example.org", "grace@example.org", "ada@example.org"], "the first is not sent again"
     finally:
         controller.stop()
