@@ -50,8 +50,8 @@ pub struct Delivery {
     outgoing: Option<Outgoing>,
     /// Mails were requested.
     requested: Notify,
-    /// Mails were accepted.
-    accepted: Notify,
+    /// Mails may be due.
+    due: Notify,
     is_stopping: AtomicBool,
     /// The number of attempts in progress.
     running: watch::Sender<usize>,
@@ -104,7 +104,7 @@ impl Delivery {
             links,
             outgoing,
             requested: Notify::new(),
-            accepted: Notify::new(),
+            due: Notify::new(),
             is_stopping: AtomicBool::new(false),
             running: watch::Sender::new(0),
             pause: Mutex::default(),
@@ -152,7 +152,7 @@ impl Delivery {
     async fn accept_all(&self) {
         loop {
             note(&self.accepting, self.accept_requests().await);
-            self.accepted.notify_one();
+            self.due.notify_one();
             tokio::select! {
                 () = self.requested.notified() => {}
                 () = tokio::time::sleep(INTERVAL) => {}
@@ -188,6 +188,7 @@ impl Delivery {
                     }
                 }
             }
+            self.due.notify_one();
         }
         let waiting = self.db.read(outbox::count_waiting).await?;
         self.metrics.mails_waiting(waiting);
@@ -208,7 +209,7 @@ impl Delivery {
             }
             drop(running);
             tokio::select! {
-                () = self.accepted.notified() => {}
+                () = self.due.notified() => {}
                 () = tokio::time::sleep(INTERVAL) => {}
             }
         }
@@ -335,7 +336,10 @@ impl Delivery {
 
     fn end_pause(&self) {
         self.server.succeeded();
-        *self.pause() = Pause::default();
+        let ended = std::mem::take(&mut *self.pause());
+        if !ended.length.is_zero() {
+            self.due.notify_one();
+        }
     }
 
     fn pause(&self) -> MutexGuard<'_, Pause> {
