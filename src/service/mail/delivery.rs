@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::future::join_all;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -129,12 +129,8 @@ impl Delivery {
         let Some(outgoing) = &self.outgoing else {
             return std::future::pending().await;
         };
-        let due = stream::unfold((), async |()| Some((self.next_attempt(outgoing).await, ())));
-        let send = due.for_each_concurrent(PARALLEL, async |(running, attempt)| {
-            note(&self.sending, self.attempt(outgoing, attempt).await);
-            drop(running);
-        });
-        tokio::join!(self.accept_all(), send);
+        let senders = (0..PARALLEL).map(|_| self.send_all(outgoing));
+        tokio::join!(self.accept_all(), join_all(senders));
     }
 
     /// Makes [`run`](Self::run) begin no further attempt.
@@ -195,14 +191,19 @@ impl Delivery {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Waits for a mail that is due, and reserves it.
-    async fn next_attempt(&self, outgoing: &Outgoing) -> (Running<'_>, Attempt) {
+    /// Sends one mail after the other, whenever some are due. Never returns.
+    async fn send_all(&self, outgoing: &Outgoing) {
         loop {
             // Counted first, so that `finished` waits for an attempt that begins at the same time.
             let running = Running::begin(&self.running);
             if self.may_begin() {
                 match self.reserve(outgoing).await {
-                    Ok(Some(attempt)) => return (running, attempt),
+                    Ok(Some(attempt)) => {
+                        // Another one may be due.
+                        self.due.notify_one();
+                        note(&self.sending, self.attempt(outgoing, attempt).await);
+                        continue;
+                    }
                     Ok(None) => self.sending.succeeded(),
                     Err(error) => self.sending.failed(&error),
                 }
