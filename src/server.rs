@@ -150,8 +150,16 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
+        let requests = async {
+            let ended = running.await;
+            if ended.is_ok() && service.lifecycle().shutdown().is_draining() {
+                // The shutdown also waits for mails.
+                std::future::pending::<()>().await;
+            }
+            ended
+        };
         let ended = tokio::select! {
-            ended = running => ended,
+            ended = requests => ended,
             ended = metrics_server => ended,
             () = stop_on_signal(&service, socket, &handle, &settings, &mut signals) => Ok(()),
             () = certificate_reload => Ok(()),
