@@ -72,7 +72,7 @@ macro_rules! free_locked {
 pub(crate) use free_locked;
 
 /// The advisory lock for purges, one per schema. The number is arbitrary; nothing else on the database may use it. The
-/// next one is that of [`USE_LOCK`](crate::db::engine::change_log::USE_LOCK).
+/// next one is that of the change log (`USE_LOCK`).
 const POSTGRES_PURGE_LOCK: &str = "pg_try_advisory_xact_lock(549487210, hashtext(current_schema()))";
 
 /// The advisory lock for decisions about requested mails, one per schema.
