@@ -28,9 +28,9 @@ class Mailbox:
             await asyncio.sleep(self.seconds)
         return "250 OK"
 
-    def wait(self, subject):
+    def wait(self, subject, to="grace@example.org"):
         for _ in range(200):
-            found = [mail for mail in self.mails if mail["Subject"] == subject]
+            found = [mail for mail in self.mails if (mail["Subject"], mail["To"]) == (subject, to)]
             if found:
                 return found[-1]
             time.sleep(0.05)
@@ -114,7 +114,7 @@ def test_a_slow_recipient_delays_no_other_mail_and_a_stop_waits_for_its_answer(s
         body = {"name": "Slowly", "surname": "", "website": "", "password": PASSWORD}
         answer = requests.post(f"{latchkey.url}/register", json={**body, "email": "slow@example.org"}, timeout=10)
         assert answer.status_code == 201, answer.text
-        mailbox.wait("Verify your e-mail address")
+        mailbox.wait("Verify your e-mail address", "slow@example.org")
         began = time.monotonic()
         requests.post(f"{latchkey.url}/password-reset", json={"email": "grace@example.org"}, timeout=10)
         mailbox.wait("Set a new password")
@@ -123,11 +123,7 @@ def test_a_slow_recipient_delays_no_other_mail_and_a_stop_waits_for_its_answer(s
         assert latchkey.process.returncode == 0
         latchkey.start()
         requests.post(f"{latchkey.url}/password-reset", json={"email": "ada@example.org"}, timeout=10)
-        for _ in range(200):
-            if len(mailbox.mails) == 3:
-                break
-            time.sleep(0.05)
-        to = [mail["To"] for mail in mailbox.mails]
-        assert to == ["slow@example.org", "grace@example.org", "ada@example.org"], "the first is not sent again"
+        mailbox.wait("Set a new password", "ada@example.org")
+        assert [mail["To"] for mail in mailbox.mails].count("slow@example.org") == 1, "it is not sent again"
     finally:
         controller.stop()
