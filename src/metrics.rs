@@ -237,8 +237,8 @@ impl Metrics {
     }
 
     /// Sets the number of mails that wait to be sent.
-    pub fn mails_waiting(&self, number: usize) {
-        self.mails_waiting.set(i64::try_from(number).unwrap_or(i64::MAX));
+    pub fn mails_waiting(&self, number: i64) {
+        self.mails_waiting.set(number);
     }
 
     /// Counts a request that exceeded a limit.

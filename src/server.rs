@@ -150,8 +150,16 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
+        let requests = async {
+            let ended = running.await;
+            if ended.is_ok() && service.lifecycle().shutdown().is_draining() {
+                // The shutdown also waits for mails.
+                std::future::pending::<()>().await;
+            }
+            ended
+        };
         let ended = tokio::select! {
-            ended = running => ended,
+            ended = requests => ended,
             ended = metrics_server => ended,
             () = stop_on_signal(&service, socket, &handle, &settings, &mut signals) => Ok(()),
             () = certificate_reload => Ok(()),
@@ -220,12 +228,14 @@ async fn stop_on_signal(
 
 /// Shuts down in phases. During the delay, the server is not ready and still accepts connections. It then refuses new
 /// ones, accepts those that are established, and closes the socket. After half of the drain time it no longer waits for
-/// request bodies. At the end of the drain time, requests that are still in progress are dropped.
+/// request bodies. At the end of the drain time, requests that are still in progress are dropped. No further mail is
+/// sent from the start of the delay on, and those that are being sent have until the end of the drain time.
 async fn stop(service: &Service, socket: ListeningSocket, handle: &http::ServerHandle, settings: &ServerSettings) {
     let delay = Duration::from_secs(settings.shutdown_delay);
     let timeout = Duration::from_secs(settings.shutdown_timeout);
     let drain_time = timeout.saturating_sub(delay).saturating_sub(LAST_ACCEPTS + LAST_WRITES_TIMEOUT);
     service.lifecycle().shutdown().begin_drain();
+    service.mail_delivery().stop();
     tokio::time::sleep(delay).await;
     match socket.refuse_new_connections() {
         Ok(()) => wait_for_last_accepts(LAST_ACCEPTS.min(timeout.saturating_sub(delay))).await,
@@ -239,10 +249,18 @@ async fn stop(service: &Service, socket: ListeningSocket, handle: &http::ServerH
         tokio::time::sleep(drain_time / 2).await;
         log::warn!("requests in progress are dropped");
     };
-    tokio::select! {
-        () = finished => {}
-        () = deadline => {}
-    }
+    let requests = async {
+        tokio::select! {
+            () = finished => {}
+            () = deadline => {}
+        }
+    };
+    let mails = async {
+        if tokio::time::timeout(drain_time, service.mail_delivery().finished()).await.is_err() {
+            log::warn!("mails that are being sent are dropped, and will be sent again");
+        }
+    };
+    tokio::join!(requests, mails);
 }
 
 /// Waits at least for this time. It passes in steps, so that the wait is longer in a process that gets little processor

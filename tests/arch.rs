@@ -365,7 +365,7 @@ fn secrets_and_salts_are_random_bytes_of_the_operating_system() {
 
 /// Calls that open a connection or resolve a host name. libpq does both itself and is not checked.
 const CONNECTING_CALLS: [&str; 10] = [
-    "AsyncSmtpTransport::",
+    "AsyncSmtp",
     "TcpStream::connect",
     "TcpSocket",
     "TlsConnector",

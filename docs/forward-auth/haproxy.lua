@@ -1,6 +1,8 @@
 -- Asks Latchkey whether a request may pass. haproxy.cfg loads this script.
 
-local caller = { "remote-user", "remote-email", "remote-name", "remote-scopes", "remote-key" }
+local caller = {
+    "remote-user", "remote-email", "remote-email-verified", "remote-name", "remote-scopes", "remote-key",
+}
 local refusal = { "content-type", "www-authenticate", "retry-after" }
 
 core.register_action("latchkey", { "http-req" }, function(txn)

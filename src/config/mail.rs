@@ -41,8 +41,10 @@ pub struct MailSettings {
     pub templates: String,
     /// Seconds to connect to the SMTP server.
     pub connect_timeout: u64,
-    /// Seconds to send one mail.
+    /// Seconds until the server is ready for mails, and again for the sender and the recipient of a mail.
     pub send_timeout: u64,
+    /// Seconds for the text of a mail and the answer to it.
+    pub answer_timeout: u64,
 }
 
 /// `[links]`: the links in mails, and those that commands print.
@@ -217,6 +219,7 @@ impl MailSettings {
     pub(super) fn check(&self, settings: &Settings) -> Result<(), ConfigError> {
         within("mail.connect_timeout", self.connect_timeout, 1, 60)?;
         within("mail.send_timeout", self.send_timeout, self.connect_timeout, 300)?;
+        within("mail.answer_timeout", self.answer_timeout, 1, 600)?;
         if !self.templates.is_empty() && !Path::new(&self.templates).is_dir() {
             return Err(ConfigError::new("mail.templates", "This is not a directory. Write the path of one, or \"\"."));
         }

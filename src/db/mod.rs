@@ -22,7 +22,7 @@ pub mod user_search;
 pub mod users;
 
 pub use self::engine::caller::{Caller, caller, for_one_request, set_caller};
-pub use self::engine::connection::{Conn, try_purge_lock};
+pub use self::engine::connection::{Conn, lock_mail_decisions, try_purge_lock};
 pub use self::engine::database::Db;
 pub use self::engine::diagnosis::{Defect, GRANTS};
 pub use self::engine::erase::truncate_wal;

@@ -7,9 +7,10 @@ use crate::support::app::STATIC_KEY;
 use crate::support::client::Request;
 use crate::support::{Answer, App, Backend, Credential, Profile, scopes, specify};
 
-const REMOTE: [&str; 5] = ["remote-user", "remote-email", "remote-name", "remote-scopes", "remote-key"];
+const REMOTE: [&str; 6] =
+    ["remote-user", "remote-email", "remote-email-verified", "remote-name", "remote-scopes", "remote-key"];
 
-fn remote_headers(answer: &Answer) -> [&str; 5] {
+fn remote_headers(answer: &Answer) -> [&str; 6] {
     REMOTE.map(|name| answer.header(name))
 }
 
@@ -58,10 +59,10 @@ specify! {
         let static_key = Credential::Token(STATIC_KEY.into());
         let all = &scopes::text_of("member");
         for (credential, expected) in [
-            (&ada, ["2", "ada@example.org", "Adaline", all, ""]),
-            (&own, ["2", "ada@example.org", "Adaline", "pages:read", &own_id.to_string()]),
-            (&issued, ["", "", "Zo%C3%AB & Co 100%25", "pages:read translate:use", &issued_id]),
-            (&static_key, ["", "", "static key", "", ""]),
+            (&ada, ["2", "ada@example.org", "false", "Adaline", all, ""]),
+            (&own, ["2", "ada@example.org", "false", "Adaline", "pages:read", &own_id.to_string()]),
+            (&issued, ["", "", "", "Zo%C3%AB & Co 100%25", "pages:read translate:use", &issued_id]),
+            (&static_key, ["", "", "", "static key", "", ""]),
         ] {
             let answer = app.get("/authz", credential).await;
             assert_eq!((answer.status, answer.text.as_str()), (200, ""), "{answer:?}");
@@ -92,7 +93,7 @@ specify! {
         let two = app.request("GET", "/authz").header("Token", ada.secret()).header("Authorization", "Bearer x");
         two.send().await.assert_error(400, "ambiguous_credential");
         for answer in [&missing, &bad] {
-            assert_eq!(remote_headers(answer), [""; 5]);
+            assert_eq!(remote_headers(answer), [""; 6]);
         }
         // Headers of the request that name a user are ignored.
         let answer = inbound(app.request("GET", "/authz").credential(&ada)).send().await;
@@ -120,7 +121,7 @@ specify! {
             answer.assert_error(403, "insufficient_scope");
             let challenge = format!(r#"Bearer realm="latchkey", error="insufficient_scope", scope="{missing}""#);
             assert_eq!(answer.header("www-authenticate"), challenge, "{query}");
-            assert_eq!(remote_headers(&answer), [""; 5]);
+            assert_eq!(remote_headers(&answer), [""; 6]);
             let entry = &app.trail(&root, "outcome=denied").await[0];
             assert_eq!((&entry["action"], &entry["target"]), (&json!("request"), &json!("/authz")), "{entry}");
             assert_eq!(entry["detail"], format!("insufficient_scope {missing}"));
@@ -194,7 +195,7 @@ async fn a_public_rule_ignores_credentials() {
         let ada = app.user("ada@example.org").await;
         for credential in [&Credential::None, &Credential::Token("bad".into()), &ada] {
             let answer = check(&app, credential, "GET", "/status").await;
-            assert_eq!((answer.status, remote_headers(&answer)), (200, [""; 5]), "{answer:?}");
+            assert_eq!((answer.status, remote_headers(&answer)), (200, [""; 6]), "{answer:?}");
         }
         let two = forwarded(&app, &ada, "GET", "/status").header("Authorization", "Bearer x").send().await;
         assert_eq!(two.status, 200, "{two:?}");
@@ -268,7 +269,7 @@ async fn a_public_rule_for_options_lets_preflights_pass() {
         let preflight =
             forwarded(&app, &Credential::None, "OPTIONS", "/a%2Fb").header("Origin", "https://app.example.com");
         let preflight = preflight.header("Access-Control-Request-Method", "PATCH").send().await;
-        assert_eq!((preflight.status, remote_headers(&preflight)), (200, [""; 5]), "{preflight:?}");
+        assert_eq!((preflight.status, remote_headers(&preflight)), (200, [""; 6]), "{preflight:?}");
         assert_eq!(check(&app, &Credential::None, "PATCH", "/a").await.status, app.expected.no_credential);
         assert_eq!(check(&app, &ada, "PATCH", "/a").await.status, 200);
     }
@@ -461,7 +462,7 @@ async fn while_the_database_is_unavailable_no_credential_is_refused() {
         app.database.execute("ALTER TABLE access_tokens RENAME TO access_tokens_renamed").await;
         let answer = app.get("/authz", &ada).await;
         assert!(answer.status >= 500, "{answer:?}");
-        assert_eq!(remote_headers(&answer), [""; 5]);
+        assert_eq!(remote_headers(&answer), [""; 6]);
         app.database.execute("ALTER TABLE access_tokens_renamed RENAME TO access_tokens").await;
     }
 }

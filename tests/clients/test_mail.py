@@ -1,5 +1,6 @@
 """An independent SMTP server (aiosmtpd) with STARTTLS and AUTH receives the mails, and their links work."""
 
+import asyncio
 import email
 import email.policy
 import re
@@ -17,17 +18,19 @@ USER, SMTP_PASSWORD = "latchkey@example.org", "p:w/d@1"
 
 
 class Mailbox:
-    def __init__(self):
-        self.mails = []
+    def __init__(self, needs_tls=True, seconds=0):
+        self.mails, self.needs_tls, self.seconds = [], needs_tls, seconds
 
     async def handle_DATA(self, server, session, envelope):
-        assert session.ssl is not None, "the connection is encrypted"
+        assert session.ssl is not None or not self.needs_tls, "the connection is encrypted"
         self.mails.append(email.message_from_bytes(envelope.content, policy=email.policy.default))
+        if envelope.rcpt_tos[0].startswith("slow"):
+            await asyncio.sleep(self.seconds)
         return "250 OK"
 
-    def wait(self, subject):
+    def wait(self, subject, to="grace@example.org"):
         for _ in range(200):
-            found = [mail for mail in self.mails if mail["Subject"] == subject]
+            found = [mail for mail in self.mails if (mail["Subject"], mail["To"]) == (subject, to)]
             if found:
                 return found[-1]
             time.sleep(0.05)
@@ -91,5 +94,36 @@ def test_aiosmtpd_receives_mails_and_their_links_work(start, tmp_path):
         answer = requests.post(f"{latchkey.url}/password-reset/confirm", json=body, timeout=10)
         assert answer.status_code == 204, answer.text
         latchkey.sign_in()
+    finally:
+        controller.stop()
+
+
+def test_a_slow_recipient_delays_no_other_mail_and_a_stop_waits_for_its_answer(start):
+    mailbox, port = Mailbox(needs_tls=False, seconds=4), free_port()
+    controller = Controller(mailbox, hostname="127.0.0.1", port=port)
+    controller.start()
+    try:
+        latchkey = start(
+            f"""
+            [mail]
+            url = "smtp://127.0.0.1:{port}"
+            starttls = "none"
+            from = "no-reply@example.org"
+            """
+        )
+        body = {"name": "Slowly", "surname": "", "website": "", "password": PASSWORD}
+        answer = requests.post(f"{latchkey.url}/register", json={**body, "email": "slow@example.org"}, timeout=10)
+        assert answer.status_code == 201, answer.text
+        mailbox.wait("Verify your e-mail address", "slow@example.org")
+        began = time.monotonic()
+        requests.post(f"{latchkey.url}/password-reset", json={"email": "grace@example.org"}, timeout=10)
+        mailbox.wait("Set a new password")
+        assert time.monotonic() - began < 3
+        latchkey.stop()
+        assert latchkey.process.returncode == 0
+        latchkey.start()
+        requests.post(f"{latchkey.url}/password-reset", json={"email": "ada@example.org"}, timeout=10)
+        mailbox.wait("Set a new password", "ada@example.org")
+        assert [mail["To"] for mail in mailbox.mails].count("slow@example.org") == 1, "it is not sent again"
     finally:
         controller.stop()

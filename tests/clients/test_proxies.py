@@ -21,7 +21,7 @@ import pytest
 import requests
 import yaml
 
-from conftest import Latchkey, empty_database, end, free_port, wait_for
+from conftest import PASSWORD, Latchkey, empty_database, end, free_port, wait_for
 
 DOCS = Path(__file__).parents[2] / "docs" / "forward-auth"
 HOST = "api.example.com"
@@ -66,15 +66,17 @@ scopes = []
 SPOOFED = [
     ("Remote-User", "1"),
     ("remote-email", "ada@example.org"),
+    ("Remote-Email-Verified", "true"),
     ("REMOTE-NAME", "Augusta"),
     ("Remote-Scopes", "users:write"),
     ("Remote-Key", "1"),
     ("Remote_User", "1"),
     ("remote_email", "ada@example.org"),
+    ("Remote_Email_Verified", "true"),
     ("REMOTE_SCOPES", "users:write"),
     ("Remote.User", "1"),
 ]
-CALLER = ["Remote-User", "Remote-Email", "Remote-Name", "Remote-Scopes", "Remote-Key"]
+CALLER = ["Remote-User", "Remote-Email", "Remote-Email-Verified", "Remote-Name", "Remote-Scopes", "Remote-Key"]
 BAD_TOKEN = "lkt_" + "0" * 49
 CHALLENGE = 'Bearer realm="latchkey"'
 # The status for a missing credential, and for an invalid one in Token.
@@ -194,7 +196,9 @@ class Site:
 
     def callers(self):
         """Returns secrets with the caller headers that they lead to."""
-        grace = [("Remote-Email", "grace@example.org"), ("Remote-Name", "Grace"), ("Remote-Scopes", "pages:read")]
+        # Her address is not verified, whatever a client claims.
+        email = [("Remote-Email", "grace@example.org"), ("Remote-Email-Verified", "false")]
+        grace = [*email, ("Remote-Name", "Grace"), ("Remote-Scopes", "pages:read")]
         issued = [("Remote-Key", str(self.issued["id"])), ("Remote-Name", "Zo%C3%AB"), ("Remote-Scopes", "translate:use")]
         return [
             (self.token, sorted([*grace, ("Remote-User", "2")])),
@@ -334,6 +338,20 @@ def test_the_service_gets_the_verified_caller_and_no_spoofed_headers(proxy):
             assert (seen.method, values(seen, "Host")) == ("GET", [HOST])
             assert not any(secret in value for _, value in seen.headers)
             assert values(seen, "X-Forwarded-For") == [client.address]
+
+
+def test_the_service_gets_whether_the_address_is_verified_whatever_the_client_claims(proxy):
+    latchkey, email = proxy.site.latchkey, f"verified-{proxy.name}@example.org"
+    latchkey.command("user", "create", email, "--name", "Verified", stdin=PASSWORD + "\n")
+    for command, expected in [(None, "false"), ("verify-email", "true")]:
+        if command:
+            latchkey.command("user", command, email)
+        token = latchkey.sign_in(email, scope="pages:read")
+        client = proxy.client()
+        for claimed in ["true", "false", ""]:
+            spoofed = [(name, claimed) for name in ["Remote-Email-Verified", "remote_email_verified"]]
+            seen = proxy.passes(client, "GET", "/wiki", *spoofed, ("Token", token))
+            assert [value for name, value in caller(seen) if "Verified" in name] == [expected]
 
 
 def test_public_paths_pass_without_caller_headers(proxy):

@@ -41,13 +41,16 @@ CREATE INDEX replaced_emails_expires_at ON replaced_emails (expires_at);
 CREATE TABLE outbox (
     id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
     kind TEXT NOT NULL,
-    -- The canonical address for which the mail was requested. It may belong to no account.
-    address_key TEXT NOT NULL,
+    -- The canonical address for which the mail was requested. It may belong to no account. NULL after its account was
+    -- deleted.
+    address_key TEXT,
+    -- SHA-256 of the canonical address in hex, for the limits per address.
+    address_digest TEXT NOT NULL,
     -- The address, if it is not the present one of the account.
     address TEXT,
-    -- What the mail is about, if the request named it.
-    user_id BIGINT REFERENCES users (id) ON DELETE CASCADE,
-    -- The row remains without them, so that it counts for the limits per address.
+    -- What the mail is about, if the request named it. The row remains without it, so that it counts for the limits
+    -- per address.
+    user_id BIGINT REFERENCES users (id) ON DELETE SET NULL,
     registration_id BIGINT REFERENCES registrations (id) ON DELETE SET NULL,
     invitation_id BIGINT REFERENCES invitations (id) ON DELETE SET NULL,
     -- The client address of the request.
@@ -58,12 +61,15 @@ CREATE TABLE outbox (
     -- The earliest time of the next attempt. While a process makes one, the time until which no other does.
     due_at TIMESTAMP NOT NULL,
     attempts BIGINT NOT NULL,
+    -- Whether the SMTP server got the whole mail and did not answer, so that it may have been delivered.
+    unanswered BOOLEAN NOT NULL,
     -- When it was sent, or given up. The row is kept for a day after the request, for the limits per address.
     done_at TIMESTAMP
 );
 
-CREATE INDEX outbox_open ON outbox (due_at) WHERE done_at IS NULL;
-CREATE INDEX outbox_address_key ON outbox (address_key);
+CREATE INDEX outbox_requested ON outbox (id) WHERE accepted_at IS NULL AND done_at IS NULL;
+CREATE INDEX outbox_waiting ON outbox (due_at) WHERE accepted_at IS NOT NULL AND done_at IS NULL;
+CREATE INDEX outbox_address_digest ON outbox (address_digest, kind);
 CREATE INDEX outbox_user_id ON outbox (user_id);
 CREATE INDEX outbox_registration_id ON outbox (registration_id);
 CREATE INDEX outbox_invitation_id ON outbox (invitation_id);

@@ -71,8 +71,21 @@ macro_rules! free_locked {
 }
 pub(crate) use free_locked;
 
-/// The advisory lock for purges, one per schema. The number is arbitrary; nothing else on the database may use it.
+/// The advisory lock for purges, one per schema. The number is arbitrary; nothing else on the database may use it. The
+/// next one is that of the change log (`USE_LOCK`).
 const POSTGRES_PURGE_LOCK: &str = "pg_try_advisory_xact_lock(549487210, hashtext(current_schema()))";
+
+/// The advisory lock for decisions about requested mails, one per schema.
+const POSTGRES_MAIL_LOCK: &str = "SELECT pg_advisory_xact_lock(549487212, hashtext(current_schema()))";
+
+/// Waits for the lock for decisions about requested mails, and takes it until the transaction ends. So the limits per
+/// address hold for all processes together. On SQLite the transaction excludes other writers anyway.
+pub fn lock_mail_decisions(conn: &mut Conn) -> Result<(), AppError> {
+    if let Conn::Postgres(conn) = conn {
+        diesel::sql_query(POSTGRES_MAIL_LOCK).execute(conn)?;
+    }
+    Ok(())
+}
 
 /// Takes the lock for purges until the transaction ends. Returns `false` if another process has it. On SQLite this
 /// returns `true`, because the transaction excludes other writers anyway.

@@ -1,16 +1,22 @@
 //! The `outbox` table: mails to send. A row states what a mail is about, never its text.
 
 use chrono::NaiveDateTime;
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::Nullable;
 
 use super::Subject;
 use crate::clock::Timestamp;
 use crate::db::cached::Cached;
 use crate::db::engine::connection::Conn;
-use crate::db::engine::connection::{free_locked, on_backend};
+use crate::db::engine::connection::{free_locked, on_backend, one_locked};
 use crate::db::schema::outbox;
 use crate::domain::id::UserId;
+use crate::domain::secret::Digest;
 use crate::error::AppError;
+
+/// The end of an open mail whose account is deleted.
+const DONE: &str = "COALESCE(done_at, created_at)";
 
 /// A mail to send.
 #[derive(Clone, Debug)]
@@ -33,6 +39,7 @@ pub struct NewIntent<'a> {
 struct NewRow<'a> {
     kind: &'a str,
     address_key: &'a str,
+    address_digest: String,
     address: Option<&'a str>,
     user_id: Option<i64>,
     registration_id: Option<i64>,
@@ -41,6 +48,7 @@ struct NewRow<'a> {
     created_at: NaiveDateTime,
     due_at: NaiveDateTime,
     attempts: i64,
+    unanswered: bool,
 }
 
 /// A mail to send.
@@ -62,6 +70,8 @@ pub struct Intent {
     pub created_at: Timestamp,
     /// The number of attempts to send it so far.
     pub attempts: i64,
+    /// Whether the SMTP server got the whole mail and did not answer, so that it may have been delivered.
+    pub unanswered: bool,
 }
 
 /// A row of `outbox`.
@@ -70,7 +80,7 @@ pub struct Intent {
 struct Row {
     id: i64,
     kind: String,
-    address_key: String,
+    address_key: Option<String>,
     address: Option<String>,
     user_id: Option<i64>,
     registration_id: Option<i64>,
@@ -78,6 +88,7 @@ struct Row {
     client: Option<String>,
     created_at: NaiveDateTime,
     attempts: i64,
+    unanswered: bool,
 }
 
 impl From<Row> for Intent {
@@ -85,12 +96,14 @@ impl From<Row> for Intent {
         Self {
             id: row.id,
             kind: row.kind,
-            address_key: row.address_key,
+            // Rows without it are done.
+            address_key: row.address_key.unwrap_or_default(),
             address: row.address,
             subject: Subject::of((row.user_id, row.registration_id, row.invitation_id)),
             client: row.client,
             created_at: row.created_at.into(),
             attempts: row.attempts,
+            unanswered: row.unanswered,
         }
     }
 }
@@ -101,6 +114,7 @@ pub fn insert(conn: &mut Conn, new: &NewIntent<'_>, now: Timestamp) -> Result<()
     let row = NewRow {
         kind: new.kind,
         address_key: new.address_key,
+        address_digest: digest_of(new.address_key),
         address: new.address,
         user_id,
         registration_id,
@@ -109,24 +123,38 @@ pub fn insert(conn: &mut Conn, new: &NewIntent<'_>, now: Timestamp) -> Result<()
         created_at: now.naive(),
         due_at: now.naive(),
         attempts: 0,
+        unanswered: false,
     };
     let insert = Cached(diesel::insert_into(outbox::table).values(row));
     on_backend!(conn => insert.execute(conn))?;
     Ok(())
 }
 
-/// At most `limit` mails that were requested and neither accepted nor dropped, the oldest first, with the rows locked.
-pub fn lock_requested(conn: &mut Conn, limit: i64) -> Result<Vec<Intent>, AppError> {
-    let requested = outbox::table.filter(outbox::accepted_at.is_null()).filter(outbox::done_at.is_null());
-    let rows: Vec<Row> = free_locked!(conn => requested.order(outbox::id).limit(limit).select(Row::as_select()))?;
+/// At most `limit` mails after `after` that were requested and neither accepted nor dropped, the oldest first.
+pub fn requests(conn: &mut Conn, after: i64, limit: i64) -> Result<Vec<Intent>, AppError> {
+    let later = requested().filter(outbox::id.gt(after));
+    let rows: Vec<Row> = later.order(outbox::id).limit(limit).select(Row::as_select()).load(conn)?;
     Ok(rows.into_iter().map(Intent::from).collect())
 }
 
-/// Whether a mail was requested and neither accepted nor dropped.
-pub fn has_requests(conn: &mut Conn) -> Result<bool, AppError> {
-    let requested = outbox::table.filter(outbox::accepted_at.is_null()).filter(outbox::done_at.is_null());
-    let found: Vec<i64> = requested.select(outbox::id).limit(1).load(conn)?;
-    Ok(!found.is_empty())
+/// A mail that was requested; `None` if it was accepted or dropped meanwhile.
+pub fn find_request(conn: &mut Conn, id: i64) -> Result<Option<Intent>, AppError> {
+    let found = requested().filter(outbox::id.eq(id)).select(Row::as_select());
+    Ok(found.get_result(conn).optional()?.map(Intent::from))
+}
+
+/// As [`find_request`], with the row locked.
+pub fn lock_request(conn: &mut Conn, id: i64) -> Result<Option<Intent>, AppError> {
+    let row: Option<Row> = one_locked!(conn => requested().filter(outbox::id.eq(id)).select(Row::as_select()))?;
+    Ok(row.map(Intent::from))
+}
+
+/// Deletes those of these mails that were neither accepted nor dropped, except rows that are locked. Returns the number
+/// of deleted rows.
+pub fn delete_requests(conn: &mut Conn, ids: &[i64]) -> Result<usize, AppError> {
+    let found = requested().filter(outbox::id.eq_any(ids)).order(outbox::id);
+    let ids: Vec<i64> = free_locked!(conn => found.select(outbox::id))?;
+    Ok(diesel::delete(outbox::table.filter(outbox::id.eq_any(ids))).execute(conn)?)
 }
 
 /// When the mails of this kind for this address that were accepted at or after `since` were accepted.
@@ -136,7 +164,7 @@ pub fn accepted_since(
     address_key: &str,
     since: Timestamp,
 ) -> Result<Vec<Timestamp>, AppError> {
-    let same = outbox::table.filter(outbox::address_key.eq(address_key)).filter(outbox::kind.eq(kind));
+    let same = outbox::table.filter(outbox::address_digest.eq(digest_of(address_key))).filter(outbox::kind.eq(kind));
     let accepted = same.filter(outbox::accepted_at.ge(since.naive())).select(outbox::accepted_at);
     let times: Vec<Option<NaiveDateTime>> = accepted.load(conn)?;
     Ok(times.into_iter().flatten().map(Timestamp::from).collect())
@@ -163,10 +191,20 @@ pub fn delete(conn: &mut Conn, id: i64) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Deletes the mails to a user, and those for an address, which are not sent then.
+/// Deletes the personal data in the mails to a deleted user and in those for the address. Open ones are not sent. The
+/// rows remain for the limits per address, with a digest of it: otherwise each deletion would allow further mails.
 pub fn delete_of(conn: &mut Conn, user: UserId, address_key: &str) -> Result<(), AppError> {
-    diesel::delete(outbox::table.filter(outbox::user_id.eq(user.0))).execute(conn)?;
-    diesel::delete(outbox::table.filter(outbox::address_key.eq(address_key))).execute(conn)?;
+    let ended = (
+        outbox::address_key.eq(None::<String>),
+        outbox::address.eq(None::<String>),
+        outbox::client.eq(None::<String>),
+        outbox::user_id.eq(None::<i64>),
+        outbox::done_at.eq(sql::<Nullable<diesel::sql_types::Timestamp>>(DONE)),
+    );
+    // Two statements, so that each uses an index.
+    let for_address = outbox::table.filter(outbox::address_digest.eq(digest_of(address_key)));
+    diesel::update(for_address).set(ended.clone()).execute(conn)?;
+    diesel::update(outbox::table.filter(outbox::user_id.eq(user.0))).set(ended).execute(conn)?;
     Ok(())
 }
 
@@ -186,9 +224,16 @@ pub fn end_of(
     Ok(())
 }
 
-/// The accepted mail that has been due for longest.
-pub fn next_due(conn: &mut Conn, now: Timestamp) -> Result<Option<Intent>, AppError> {
-    let rows: Vec<Row> = due(now).order(outbox::due_at).limit(1).select(Row::as_select()).load(conn)?;
+/// Records that no open mail will be sent. Returns their number.
+pub fn end_all(conn: &mut Conn, now: Timestamp) -> Result<usize, AppError> {
+    let open = outbox::table.filter(outbox::done_at.is_null());
+    Ok(diesel::update(open).set(outbox::done_at.eq(Some(now.naive()))).execute(conn)?)
+}
+
+/// The accepted mail that has been due for longest, except some.
+pub fn next_due(conn: &mut Conn, now: Timestamp, except: &[i64]) -> Result<Option<Intent>, AppError> {
+    let found = due(now).filter(outbox::id.ne_all(except)).order(outbox::due_at).limit(1);
+    let rows: Vec<Row> = found.select(Row::as_select()).load(conn)?;
     Ok(rows.into_iter().next().map(Intent::from))
 }
 
@@ -212,17 +257,24 @@ pub fn defer(conn: &mut Conn, id: i64, until: Timestamp) -> Result<(), AppError>
     Ok(())
 }
 
+/// Sets the time of the last attempt for a mail that may have been delivered.
+pub fn defer_unanswered(conn: &mut Conn, id: i64, until: Timestamp) -> Result<(), AppError> {
+    diesel::update(outbox::table.find(id))
+        .set((outbox::due_at.eq(until.naive()), outbox::unanswered.eq(true)))
+        .execute(conn)?;
+    Ok(())
+}
+
 /// Records that a mail was sent, or will never be.
 pub fn mark_done(conn: &mut Conn, id: i64, now: Timestamp) -> Result<(), AppError> {
     diesel::update(outbox::table.find(id)).set(outbox::done_at.eq(Some(now.naive()))).execute(conn)?;
     Ok(())
 }
 
-/// The number of accepted mails that are neither sent nor given up, up to `most`.
-pub fn count_waiting(conn: &mut Conn, most: i64) -> Result<usize, AppError> {
+/// The number of accepted mails that are neither sent nor given up.
+pub fn count_waiting(conn: &mut Conn) -> Result<i64, AppError> {
     let waiting = outbox::table.filter(outbox::done_at.is_null()).filter(outbox::accepted_at.is_not_null());
-    let ids: Vec<i64> = waiting.select(outbox::id).limit(most).load(conn)?;
-    Ok(ids.len())
+    Ok(waiting.count().get_result(conn)?)
 }
 
 /// Deletes at most `limit` mails that were requested at or before `end`, except rows that are locked. Returns the
@@ -231,6 +283,16 @@ pub fn delete_old(conn: &mut Conn, end: Timestamp, limit: i64) -> Result<usize, 
     let old = outbox::table.filter(outbox::created_at.le(end.naive()));
     let ids: Vec<i64> = free_locked!(conn => old.order(outbox::created_at).limit(limit).select(outbox::id))?;
     Ok(diesel::delete(outbox::table.filter(outbox::id.eq_any(ids))).execute(conn)?)
+}
+
+fn digest_of(address_key: &str) -> String {
+    Digest::of(address_key).to_hex()
+}
+
+/// The mails that were requested and neither accepted nor dropped.
+#[diesel::dsl::auto_type(no_type_alias)]
+fn requested() -> _ {
+    outbox::table.filter(outbox::accepted_at.is_null()).filter(outbox::done_at.is_null())
 }
 
 /// The accepted mails that are due.

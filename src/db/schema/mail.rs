@@ -37,7 +37,8 @@ diesel::table! {
     outbox (id) {
         id -> BigInt,
         kind -> Text,
-        address_key -> Text,
+        address_key -> Nullable<Text>,
+        address_digest -> Text,
         address -> Nullable<Text>,
         user_id -> Nullable<BigInt>,
         registration_id -> Nullable<BigInt>,
@@ -47,6 +48,7 @@ diesel::table! {
         accepted_at -> Nullable<Timestamp>,
         due_at -> Timestamp,
         attempts -> BigInt,
+        unanswered -> Bool,
         done_at -> Nullable<Timestamp>,
     }
 }
@@ -97,7 +99,8 @@ macro_rules! for_each_copied_mail_table {
             outbox by "id", postgres outbox::id, sqlite outbox::id => {
                 id: i64,
                 kind: String,
-                address_key: String,
+                address_key: Option<String>,
+                address_digest: String,
                 address: Option<String>,
                 user_id: Option<i64>,
                 registration_id: Option<i64>,
@@ -107,6 +110,7 @@ macro_rules! for_each_copied_mail_table {
                 accepted_at: Option<NaiveDateTime>,
                 due_at: NaiveDateTime,
                 attempts: i64,
+                unanswered: bool,
                 done_at: Option<NaiveDateTime>,
             }
             mail_secrets by "id", postgres mail_secrets::id, sqlite mail_secrets::id => {

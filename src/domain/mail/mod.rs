@@ -83,6 +83,20 @@ impl MailKind {
         }
     }
 
+    /// Whether people without an account can cause such a mail, or a user one for any address. The audit trail has no
+    /// entries of these mails: the number of entries would show whether an address has an account.
+    pub const fn is_caused_by_anyone(self) -> bool {
+        matches!(
+            self,
+            Self::PasswordReset
+                | Self::EmailVerification
+                | Self::Registration
+                | Self::AccountExists
+                | Self::EmailChange
+                | Self::AccountStopped
+        )
+    }
+
     /// Whether users can turn these mails off. Notices of changes to an account cannot be turned off (NIST SP
     /// 800-63B-4, section 4.6; ASVS 5.0, 6.3.7).
     pub const fn is_optional(self) -> bool {

@@ -51,9 +51,9 @@ pub struct AccountPatch {
     website: Option<String>,
     /// Language of mails to you
     language: Option<String>,
-    /// Whether you get mails about sign-ins after failed ones and from new networks
+    /// Whether you get mails about sign-ins after failed ones and from new networks. False requires `current_password`
     sign_in_notices: Option<bool>,
-    /// The current password; required to change the e-mail address
+    /// The current password; required to change the e-mail address and to turn notices off
     current_password: Option<String>,
 }
 
@@ -84,7 +84,7 @@ pub async fn read(service: web::Data<Service>, permit: Permit<IsUser>) -> Result
 ///
 /// The response is the changed account. A sign-in token is full if the sign-in requested no scopes.
 ///
-/// A new e-mail address also requires the current password. If the server sends mails, the response is then 202 for every
+/// A new e-mail address, and to turn notices off, also requires the current password. If the server sends mails, the response is then 202 for every
 /// address: the address is `pending_email` until the link in the mail to it is confirmed. The present address ends a change
 /// that is pending.
 #[api_v2_operation(operation_id = "editMe", tags("My account"))]

@@ -72,7 +72,8 @@ fn scopes(query: &str) -> Result<Vec<String>, HttpError> {
 ///
 /// It is for services, and for `auth_request` of nginx, `forward_auth` of Caddy, ForwardAuth of Traefik and similar. It
 /// accepts any method. Rules in the settings can require more, or allow anonymous requests. The response identifies the
-/// caller in `Remote-User`, `Remote-Email`, `Remote-Name`, `Remote-Scopes` and `Remote-Key`, as far as they apply.
+/// caller in `Remote-User`, `Remote-Email`, `Remote-Email-Verified`, `Remote-Name`, `Remote-Scopes` and `Remote-Key`, as
+/// far as they apply.
 #[api_v2_operation(operation_id = "authorize", tags("Forward auth"))]
 pub async fn authorize(
     service: web::Data<Service>,

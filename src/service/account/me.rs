@@ -47,7 +47,7 @@ pub struct AccountEdit {
     pub language: Option<String>,
     /// Whether the user gets notices about sign-ins.
     pub sign_in_notices: Option<bool>,
-    /// Current password. Required to change the e-mail.
+    /// Current password. Required to change the e-mail and to turn the notices off.
     pub current_password: Option<Password>,
 }
 
@@ -76,11 +76,12 @@ impl Service {
     }
 
     /// Changes the caller's own data. A new e-mail requires the current password, and one of
-    /// `registration.email_domains`. If mails are sent, it changes when its owner has confirmed it; until then it is the
+    /// `registration.email_domains`. To turn notices about sign-ins off requires the current password, too: otherwise
+    /// whoever has found a token could hide what they do with it. If mails are sent, it changes when its owner has confirmed it; until then it is the
     /// pending e-mail of the returned user. The present one as the new one ends a change that is pending.
     ///
     /// Errors: [`AppError::Invalid`] names each bad field, [`AppError::Conflict`] an e-mail that is taken,
-    /// [`AppError::Forbidden`] a wrong password.
+    /// [`AppError::Forbidden`] a wrong password, [`AppError::TooMany`] too many mails to new addresses.
     pub async fn edit_account(&self, context: RequestContext, edit: AccountEdit) -> Result<User, AppError> {
         let mut errors: Vec<FieldError> =
             edit.name.as_deref().and_then(|name| self.check_name(name).err()).into_iter().collect();
@@ -105,7 +106,11 @@ impl Service {
         if !errors.is_empty() {
             return Err(AppError::Invalid(errors));
         }
-        let user = context.user()?.user_id;
+        let (user, present) = context.user().map(|caller| (caller.user_id, caller.email.clone()))?;
+        let is_new = email.as_ref().is_some_and(|email| present.as_deref() != Some(email.key()));
+        if is_new && self.mail.is_configured() {
+            self.limits.throttle().count_mail_of_user(user, context.client_info.client)?;
+        }
         let confirmed = match edit.current_password.clone() {
             Some(password) => Some(self.confirm_password(&context, user, password).await?),
             None => None,
@@ -115,6 +120,10 @@ impl Service {
         let (domains, mail) = (self.registration.email_domains.clone(), self.mail.clone());
         let changed = self.trail.change(context, Event::of(Action::EditUser).on(Target::User(user)), move |change| {
             let before = confirmed_row(change, matched.as_ref())?;
+            if before.sign_in_notices && edit.sign_in_notices == Some(false) && matched.is_none() {
+                let rule = "To turn the notices off requires the current password.";
+                return Err(FieldError::new("current_password", "missing", rule).into());
+            }
             let new = email.as_ref().filter(|email| email.key() != before.email_key);
             new.map_or(Ok(()), |email| check_email_domain(email, &domains))?;
             let pending = new.filter(|_| mail.is_configured());

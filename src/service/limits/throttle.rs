@@ -32,7 +32,7 @@ pub(crate) enum RateLimit {
     Registration,
     /// An attempt to claim a key.
     Claim,
-    /// A request for a mail to any address.
+    /// A request for a mail to any address. See also [`Throttle::count_mail_of_user`].
     Mail,
     /// A request with an invalid token, key or link.
     InvalidToken,
@@ -64,6 +64,7 @@ struct Buckets {
     registrations: Bucket<Network>,
     claims: Bucket<Network>,
     mails: Bucket<Network>,
+    mails_by_user: Bucket<UserId>,
     invalid_tokens: Bucket<Network>,
     new_keys: Bucket<UserId>,
     refusals_by_network: Bucket<Network>,
@@ -84,6 +85,7 @@ impl Throttle {
             registrations: Bucket::new(settings.registrations),
             claims: Bucket::new(settings.claims),
             mails: Bucket::new(settings.mails),
+            mails_by_user: Bucket::new(settings.mails),
             invalid_tokens: Bucket::new(settings.invalid_tokens),
             new_keys: Bucket::new(settings.new_keys),
             refusals_by_network: Bucket::new(settings.refusals),
@@ -123,6 +125,16 @@ impl Throttle {
     pub(crate) fn count_key(&self, owner: UserId) -> Result<(), AppError> {
         let taken = self.buckets.as_ref().map_or(Ok(()), |buckets| buckets.new_keys.take(owner, self.clock.uptime()));
         self.report("new_keys", taken)
+    }
+
+    /// Counts a mail to any address that a user requests, for the user and for the client.
+    ///
+    /// Errors: [`AppError::TooMany`] if either limit is reached.
+    pub(crate) fn count_mail_of_user(&self, user: UserId, client: Option<IpAddr>) -> Result<(), AppError> {
+        let now = self.clock.uptime();
+        let taken = self.buckets.as_ref().map_or(Ok(()), |buckets| buckets.mails_by_user.take(user, now));
+        self.report(RateLimit::Mail.name(), taken)?;
+        self.count(RateLimit::Mail, client)
     }
 
     /// Counts a refused attempt, for the caller and for the client.

@@ -1,23 +1,26 @@
-//! The task that sends mails. First it decides which of the requested mails are sent; that takes no time of the SMTP
-//! server. Then it sends those that are due, one after the other. A row is reserved for the time of an attempt, so that
-//! several processes send each mail once. A process that is killed between sending and marking leaves a row that is
+//! The task that sends mails. One part of it decides which of the requested mails are sent; that takes no time of the
+//! SMTP server. The other sends those that are due, several at a time. A row is reserved for the time of an attempt, so
+//! that several processes send each mail once. A process that is killed between sending and marking leaves a row that is
 //! sent once more.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use futures_util::future::join_all;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::links::Links;
 use super::outgoing::Outgoing;
-use super::queue::{self, Attempt, Next};
+use super::queue::{self, Attempt, Decision, Next};
 use super::smtp::SendError;
 use crate::clock::Clock;
 use crate::db::mail::Subject;
 use crate::db::mail::outbox::{self, Intent};
 use crate::db::{Db, audit_entries};
 use crate::domain::audit::{Action, Actor, ClientInfo, Event, Outcome, Target};
+use crate::domain::mail::MailKind;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
 use crate::logging::repeated::RepeatedFailure;
@@ -25,14 +28,18 @@ use crate::metrics::Metrics;
 
 /// How often to look for mails that another process has requested.
 const INTERVAL: Duration = Duration::from_secs(5);
+/// Maximum number of mails that are sent at the same time. A slow recipient must not delay all others.
+const PARALLEL: usize = 4;
+/// Failures after which no further requests are decided about in the same run.
+const FAILURES_MAX: usize = 3;
 /// Seconds before the second attempt. The pause doubles with each attempt.
 const FIRST_RETRY: i64 = 30;
 /// Longest pause between two attempts, in seconds.
 const LAST_RETRY: i64 = 3_600;
 /// Pauses of all mails after the server could not be used, first and at most.
 const PAUSE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
-/// The number of waiting mails that the metrics can show.
-const WAITING_MAX: i64 = 100_000;
+/// How much longer a mail is reserved than the longest attempt takes, in seconds: for the database.
+const RESERVE_MARGIN: u64 = 30;
 
 /// Sends mails in the background.
 pub struct Delivery {
@@ -41,20 +48,45 @@ pub struct Delivery {
     metrics: Arc<Metrics>,
     links: Links,
     outgoing: Option<Outgoing>,
-    wake: Notify,
+    /// Mails were requested.
+    requested: Notify,
+    /// Mails may be due.
+    due: Notify,
+    is_stopping: AtomicBool,
+    /// The number of attempts in progress.
+    running: watch::Sender<usize>,
     pause: Mutex<Pause>,
     /// The server cannot be used.
     server: RepeatedFailure,
-    /// The database cannot be used.
-    failure: RepeatedFailure,
+    /// The requests cannot be decided about.
+    accepting: RepeatedFailure,
+    /// The mails that are due cannot be read, or an outcome not be stored.
+    sending: RepeatedFailure,
 }
 
-/// No mail is sent for some time after the server could not be used.
+/// No mail is sent for some time after the server could not be used. Afterwards, one at a time is sent until one has
+/// reached it.
 #[derive(Default)]
 struct Pause {
     length: Duration,
     /// The uptime of the process at which the pause ends.
     until: Option<Duration>,
+}
+
+/// An attempt in progress.
+struct Running<'d>(&'d watch::Sender<usize>);
+
+impl<'d> Running<'d> {
+    fn begin(running: &'d watch::Sender<usize>) -> Self {
+        running.send_modify(|running| *running += 1);
+        Self(running)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|running| *running -= 1);
+    }
 }
 
 impl Delivery {
@@ -71,10 +103,14 @@ impl Delivery {
             metrics,
             links,
             outgoing,
-            wake: Notify::new(),
+            requested: Notify::new(),
+            due: Notify::new(),
+            is_stopping: AtomicBool::new(false),
+            running: watch::Sender::new(0),
             pause: Mutex::default(),
             server: RepeatedFailure::new("use the SMTP server"),
-            failure: RepeatedFailure::new("read the mails to send"),
+            accepting: RepeatedFailure::new("decide about requested mails"),
+            sending: RepeatedFailure::new("read and mark the mails to send"),
         })
     }
 
@@ -85,113 +121,186 @@ impl Delivery {
 
     /// Makes [`run`](Self::run) look for mails now.
     pub fn wake(&self) {
-        self.wake.notify_one();
+        self.requested.notify_one();
     }
 
     /// Sends mails whenever some are due. Never returns.
     pub async fn run(&self) {
-        if self.outgoing.is_none() {
+        let Some(outgoing) = &self.outgoing else {
             return std::future::pending().await;
-        }
+        };
+        let senders = (0..PARALLEL).map(|_| self.send_all(outgoing));
+        tokio::join!(self.accept_all(), join_all(senders));
+    }
+
+    /// Makes [`run`](Self::run) begin no further attempt.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Completes when no attempt is in progress. Call [`stop`](Self::stop) first.
+    pub async fn finished(&self) {
+        // The sender exists as long as this does.
+        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+
+    /// Decides about all requested mails, again and again. Never returns.
+    async fn accept_all(&self) {
         loop {
-            match self.run_once().await {
-                Ok(_) => self.failure.succeeded(),
-                Err(error) => self.failure.failed(&error),
-            }
+            note(&self.accepting, self.accept_requests().await);
+            self.due.notify_one();
             tokio::select! {
-                () = self.wake.notified() => {}
+                () = self.requested.notified() => {}
                 () = tokio::time::sleep(INTERVAL) => {}
             }
         }
     }
 
-    /// Decides about all requested mails, and sends those that are due. Returns the number of sent mails.
-    ///
-    /// Errors: the database cannot be used.
-    pub async fn run_once(&self) -> Result<usize, AppError> {
-        let Some(outgoing) = &self.outgoing else {
-            return Ok(0);
-        };
-        let mut sent = 0;
+    /// Accepts or drops all requested mails.
+    async fn accept_requests(&self) -> Result<(), AppError> {
+        let (mut after, mut failures, mut first_error) = (0, 0, None);
         loop {
-            self.accept_requests().await?;
             let now = self.clock.now();
-            if self.is_paused() || self.db.read(move |conn| outbox::next_due(conn, now)).await?.is_none() {
+            let Some(found) = self.db.read(move |conn| queue::sort_requests(conn, after, now)).await? else {
                 break;
+            };
+            after = found.last;
+            if !found.refused.is_empty() {
+                let dropped = self.db.write(move |conn| outbox::delete_requests(conn, &found.refused)).await?;
+                (0..dropped).for_each(|_| self.metrics.mail("dropped"));
             }
-            let links = self.links.clone();
-            match self.db.write(move |conn| queue::next(conn, &links, now)).await? {
-                Next::Nothing => break,
+            for id in found.acceptable {
+                match self.db.write(move |conn| queue::accept(conn, id, now)).await {
+                    Ok(Decision::Dropped) => self.metrics.mail("dropped"),
+                    Ok(Decision::Accepted | Decision::Taken) => {}
+                    // A row that somebody has locked must not keep the other mails from being sent.
+                    Err(error) => {
+                        failures += 1;
+                        let first = first_error.take().unwrap_or(error);
+                        if failures >= FAILURES_MAX {
+                            return Err(first);
+                        }
+                        first_error = Some(first);
+                    }
+                }
+            }
+            self.due.notify_one();
+        }
+        let waiting = self.db.read(outbox::count_waiting).await?;
+        self.metrics.mails_waiting(waiting);
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Sends one mail after the other, whenever some are due. Never returns.
+    async fn send_all(&self, outgoing: &Outgoing) {
+        loop {
+            // Counted first, so that `finished` waits for an attempt that begins at the same time.
+            let running = Running::begin(&self.running);
+            if self.may_begin() {
+                match self.reserve(outgoing).await {
+                    Ok(Some(attempt)) => {
+                        // Another one may be due.
+                        self.due.notify_one();
+                        note(&self.sending, self.attempt(outgoing, attempt).await);
+                        continue;
+                    }
+                    Ok(None) => self.sending.succeeded(),
+                    Err(error) => self.sending.failed(&error),
+                }
+            }
+            drop(running);
+            tokio::select! {
+                () = self.due.notified() => {}
+                () = tokio::time::sleep(INTERVAL) => {}
+            }
+        }
+    }
+
+    /// Whether an attempt may begin, which is counted as running.
+    fn may_begin(&self) -> bool {
+        if self.is_stopping.load(Ordering::SeqCst) {
+            return false;
+        }
+        let pause = self.pause();
+        let is_over = pause.until.is_none_or(|until| self.clock.uptime() >= until);
+        is_over && (pause.length.is_zero() || *self.running.borrow() == 1)
+    }
+
+    /// Reserves the next mail that is due; `None` if there is none.
+    async fn reserve(&self, outgoing: &Outgoing) -> Result<Option<Attempt>, AppError> {
+        let reserved = outgoing.longest_attempt().as_secs().saturating_add(RESERVE_MARGIN);
+        let reserved = i64::try_from(reserved).unwrap_or(i64::MAX);
+        let mut taken = Vec::new();
+        loop {
+            let (links, now, except) = (self.links.clone(), self.clock.now(), taken.clone());
+            match self.db.write(move |conn| queue::next(conn, &links, &except, reserved, now)).await? {
+                Next::Nothing => return Ok(None),
+                Next::Taken(id) => taken.push(id),
                 Next::Dropped => self.metrics.mail("dropped"),
                 Next::GivenUp(intent) => {
                     self.metrics.mail("failed");
                     log::warn!("mail {} was not sent within a day, and is given up", intent.kind);
                 }
-                Next::Attempt(attempt) => sent += usize::from(self.attempt(outgoing, *attempt).await?),
+                Next::Attempt(attempt) => return Ok(Some(*attempt)),
             }
         }
-        let waiting = self.db.read(|conn| outbox::count_waiting(conn, WAITING_MAX)).await?;
-        self.metrics.mails_waiting(waiting);
-        Ok(sent)
     }
 
-    /// Accepts or drops all requested mails.
-    async fn accept_requests(&self) -> Result<(), AppError> {
-        while self.db.read(outbox::has_requests).await? {
-            let now = self.clock.now();
-            let (decided, dropped) = self.db.write(move |conn| queue::accept_batch(conn, now)).await?;
-            (0..dropped).for_each(|_| self.metrics.mail("dropped"));
-            if decided == 0 {
-                // Another process decides about them.
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends a mail and stores the outcome. Returns whether it was sent.
-    async fn attempt(&self, outgoing: &Outgoing, attempt: Attempt) -> Result<bool, AppError> {
+    /// Sends a mail and stores the outcome.
+    async fn attempt(&self, outgoing: &Outgoing, attempt: Attempt) -> Result<(), AppError> {
         let Attempt { intent, kind, subject, to, language, values } = attempt;
         let (began, now, number) = (Instant::now(), self.clock.now(), intent.attempts + 1);
-        let id = Digest::of(&format!("mail {} {number} {}", intent.id, intent.created_at)).to_hex();
+        // The same for all attempts, so that mail programs can recognize copies.
+        let id = Digest::of(&format!("mail {} {}", intent.id, intent.created_at)).to_hex();
         let id = id.get(..32).unwrap_or_default();
         let sent = outgoing.send(kind, language, &to, id, values, now).await;
         let (took, name, whom) = (began.elapsed().as_millis(), kind.name(), describe(subject));
+        if let Err(SendError::Unavailable(cause)) = sent {
+            self.begin_pause();
+            self.server.failed(&cause);
+            return self.defer(&intent, false).await;
+        }
+        self.end_pause();
         match sent {
             Ok(()) => {
-                self.end_pause();
-                self.mark(&intent, subject, Outcome::Success).await?;
+                self.mark(&intent, kind, subject, Outcome::Success).await?;
                 self.metrics.mail("sent");
                 log::info!("mail {name} to {whom} sent in {took} ms at attempt {number}");
-                Ok(true)
+                Ok(())
+            }
+            Err(SendError::Unanswered(cause)) if intent.unanswered => {
+                self.mark(&intent, kind, subject, Outcome::Failure).await?;
+                self.metrics.mail("failed");
+                log::warn!("mail {name} to {whom} got no answer twice, and is given up; it may have arrived: {cause}");
+                Ok(())
             }
             Err(SendError::Final(cause)) => {
-                self.mark(&intent, subject, Outcome::Failure).await?;
+                self.mark(&intent, kind, subject, Outcome::Failure).await?;
                 self.metrics.mail("failed");
                 log::warn!("mail {name} to {whom} cannot be delivered, and is given up: {cause}");
-                Ok(false)
+                Ok(())
             }
-            Err(SendError::Deferred(cause)) => {
-                self.defer(&intent).await?;
+            Err(SendError::Unanswered(cause)) => {
+                log::warn!("mail {name} to {whom} got no answer at attempt {number}, will try once more: {cause}");
+                self.defer(&intent, true).await
+            }
+            Err(SendError::Deferred(cause) | SendError::Unavailable(cause)) => {
                 log::warn!("mail {name} to {whom} was not accepted at attempt {number}, will try again: {cause}");
-                Ok(false)
-            }
-            Err(SendError::Unavailable(cause)) => {
-                self.begin_pause();
-                self.server.failed(&cause);
-                self.defer(&intent).await?;
-                Ok(false)
+                self.defer(&intent, false).await
             }
         }
     }
 
-    /// Stores that a mail was sent, or never will be, with an audit entry.
-    async fn mark(&self, intent: &Intent, subject: Subject, outcome: Outcome) -> Result<(), AppError> {
-        let (id, kind, now) = (intent.id, intent.kind.clone(), self.clock.now());
+    /// Stores that a mail was sent, or never will be, with an audit entry unless strangers can cause the mail.
+    async fn mark(&self, intent: &Intent, kind: MailKind, subject: Subject, outcome: Outcome) -> Result<(), AppError> {
+        let (id, now, is_recorded) = (intent.id, self.clock.now(), !kind.is_caused_by_anyone());
         self.db
             .write(move |conn| {
                 outbox::mark_done(conn, id, now)?;
-                let event = Event::of(Action::SendMail).detail(kind);
+                if !is_recorded {
+                    return Ok(());
+                }
+                let event = Event::of(Action::SendMail).detail(kind.name());
                 let event = match subject {
                     Subject::User(user) => event.on(Target::User(user)),
                     Subject::Invitation(invitation) => event.on(Target::Invitation(invitation)),
@@ -200,37 +309,50 @@ impl Delivery {
                 audit_entries::insert(conn, now, &Actor::server(), &event, outcome, &ClientInfo::default()).map(drop)
             })
             .await?;
-        self.metrics.audit_entry(outcome.name());
+        if is_recorded {
+            self.metrics.audit_entry(outcome.name());
+        }
         Ok(())
     }
 
-    /// Sets the time of the next attempt.
-    async fn defer(&self, intent: &Intent) -> Result<(), AppError> {
+    /// Sets the time of the next attempt, which is the last one if this one was not answered.
+    async fn defer(&self, intent: &Intent, is_unanswered: bool) -> Result<(), AppError> {
         self.metrics.mail("deferred");
         let doublings = u32::try_from(intent.attempts).unwrap_or(u32::MAX).min(20);
         let delay = FIRST_RETRY.saturating_mul(1 << doublings).min(LAST_RETRY);
         let (id, until) = (intent.id, self.clock.now().plus_seconds(delay));
-        self.db.write(move |conn| outbox::defer(conn, id, until)).await
+        let defer = if is_unanswered { outbox::defer_unanswered } else { outbox::defer };
+        self.db.write(move |conn| defer(conn, id, until)).await
     }
 
-    fn is_paused(&self) -> bool {
-        self.pause().until.is_some_and(|until| self.clock.uptime() < until)
-    }
-
+    /// Begins a pause, unless another attempt has just begun one.
     fn begin_pause(&self) {
         let [first, longest] = PAUSE;
-        let mut pause = self.pause();
-        pause.length = (pause.length * 2).clamp(first, longest);
-        pause.until = Some(self.clock.uptime() + pause.length);
+        let (mut pause, now) = (self.pause(), self.clock.uptime());
+        if pause.until.is_none_or(|until| now >= until) {
+            pause.length = (pause.length * 2).clamp(first, longest);
+            pause.until = Some(now + pause.length);
+        }
     }
 
     fn end_pause(&self) {
         self.server.succeeded();
-        *self.pause() = Pause::default();
+        let ended = std::mem::take(&mut *self.pause());
+        if !ended.length.is_zero() {
+            self.due.notify_one();
+        }
     }
 
     fn pause(&self) -> MutexGuard<'_, Pause> {
         self.pause.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes whether work has failed.
+fn note(work: &RepeatedFailure, result: Result<(), AppError>) {
+    match result {
+        Ok(()) => work.succeeded(),
+        Err(error) => work.failed(&error),
     }
 }
 

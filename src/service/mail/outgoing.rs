@@ -52,6 +52,11 @@ impl Outgoing {
         Ok(Some(Self { smtp, templates, service }))
     }
 
+    /// The longest time that an attempt to send a mail takes.
+    pub(crate) fn longest_attempt(&self) -> Duration {
+        self.smtp.longest_attempt()
+    }
+
     /// Sends a mail. `id` is unique on this installation.
     pub(crate) async fn send(
         &self,
@@ -82,7 +87,12 @@ impl Outgoing {
         let sent = self.send(MailKind::Test, language, to, &id, MailValues::default(), now).await;
         match sent {
             Ok(()) => Ok(began.elapsed()),
-            Err(SendError::Final(cause) | SendError::Deferred(cause) | SendError::Unavailable(cause)) => Err(cause),
+            Err(
+                SendError::Final(cause)
+                | SendError::Deferred(cause)
+                | SendError::Unanswered(cause)
+                | SendError::Unavailable(cause),
+            ) => Err(cause),
         }
     }
 }

@@ -5,15 +5,15 @@ use super::outgoing::MailValues;
 use crate::clock::Timestamp;
 use crate::db::mail::outbox::{self, Intent};
 use crate::db::mail::{Subject, invitations, registrations, replaced_emails};
-use crate::db::{Conn, users};
+use crate::db::{self, Conn, users};
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::{Language, MailKind};
 use crate::error::AppError;
 
-/// Maximum number of requests per transaction.
-const BATCH: i64 = 20;
-/// Seconds for which a mail is reserved. This is longer than the longest attempt.
-const RESERVED_SECONDS: i64 = 360;
+/// Maximum number of requests that are read at once.
+const BATCH: i64 = 50;
+/// The number of waiting mails, of all processes, at which those that strangers can cause are dropped.
+const WAITING_MAX: i64 = 10_000;
 /// Seconds after the request at which a mail is given up.
 const GIVE_UP_SECONDS: i64 = 86_400;
 
@@ -27,10 +27,33 @@ pub(super) struct Attempt {
     pub(super) values: MailValues,
 }
 
+/// Some of the requested mails, sorted without locks.
+pub(super) struct Requests {
+    /// The last of them.
+    pub(super) last: i64,
+    /// Those that may be accepted.
+    pub(super) acceptable: Vec<i64>,
+    /// Those that are not sent.
+    pub(super) refused: Vec<i64>,
+}
+
+/// What was decided about a requested mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// It is to be sent.
+    Accepted,
+    /// It is not sent.
+    Dropped,
+    /// Another process has decided about it.
+    Taken,
+}
+
 /// The next mail that is due.
 pub(super) enum Next {
     /// There is none.
     Nothing,
+    /// Another process sends this one.
+    Taken(i64),
     /// It is no longer to be sent.
     Dropped,
     /// It was not sent within a day.
@@ -39,22 +62,58 @@ pub(super) enum Next {
     Attempt(Box<Attempt>),
 }
 
-/// Accepts or drops some requested mails. Returns how many were decided, and how many of them were dropped.
-pub(super) fn accept_batch(conn: &mut Conn, now: Timestamp) -> Result<(usize, usize), AppError> {
-    let requested = outbox::lock_requested(conn, BATCH)?;
-    let (decided, mut dropped) = (requested.len(), 0);
+/// Sorts the requested mails after `after`, the oldest first. Most are refused, and need no transaction of their own.
+/// Returns `None` if there are none.
+pub(super) fn sort_requests(conn: &mut Conn, after: i64, now: Timestamp) -> Result<Option<Requests>, AppError> {
+    let requested = outbox::requests(conn, after, BATCH)?;
+    let Some(last) = requested.last().map(|intent| intent.id) else {
+        return Ok(None);
+    };
+    let is_full = outbox::count_waiting(conn)? >= WAITING_MAX;
+    let mut requests = Requests { last, acceptable: Vec::new(), refused: Vec::new() };
     for intent in requested {
-        match decide(conn, &intent, now)? {
-            Some((kind, subject)) if is_within_limits(conn, kind, &intent, now)? => {
-                outbox::accept(conn, intent.id, kind.name(), subject, now)?;
-            }
-            _ => {
-                outbox::delete(conn, intent.id)?;
-                dropped += 1;
-            }
+        let is_acceptable = match decide(conn, &intent, now)? {
+            Some((kind, _)) => !(is_full && kind.is_caused_by_anyone()) && is_within_limits(conn, kind, &intent, now)?,
+            None => false,
+        };
+        if is_acceptable { requests.acceptable.push(intent.id) } else { requests.refused.push(intent.id) }
+    }
+    Ok(Some(requests))
+}
+
+/// Decides about one requested mail, for all processes.
+pub(super) fn accept(conn: &mut Conn, id: i64, now: Timestamp) -> Result<Decision, AppError> {
+    db::lock_mail_decisions(conn)?;
+    let Some(intent) = outbox::find_request(conn, id)? else {
+        return Ok(Decision::Taken);
+    };
+    // The subject is locked before the mail, as in every other change of both. So it exists until the commit.
+    let decided = match decide(conn, &intent, now)? {
+        Some((kind, subject)) if lock_subject(conn, subject, now)? => Some((kind, subject)),
+        _ => None,
+    };
+    if outbox::lock_request(conn, id)?.is_none() {
+        return Ok(Decision::Taken);
+    }
+    match decided {
+        Some((kind, subject)) if is_within_limits(conn, kind, &intent, now)? => {
+            outbox::accept(conn, id, kind.name(), subject, now)?;
+            Ok(Decision::Accepted)
+        }
+        _ => {
+            outbox::delete(conn, id)?;
+            Ok(Decision::Dropped)
         }
     }
-    Ok((decided, dropped))
+}
+
+/// Locks the subject of a mail. Returns whether it exists, and mails to it are sent.
+fn lock_subject(conn: &mut Conn, subject: Subject, now: Timestamp) -> Result<bool, AppError> {
+    Ok(match subject {
+        Subject::User(user) => users::lock(conn, user)?.is_some_and(|user| user.disabled_at.is_none()),
+        Subject::Registration(id) => registrations::lock(conn, id, now)?.is_some(),
+        Subject::Invitation(id) => invitations::lock(conn, id)?.is_some(),
+    })
 }
 
 /// The kind of mail that is sent for a request, and its subject; `None` if none is sent.
@@ -105,16 +164,21 @@ fn is_within_limits(conn: &mut Conn, kind: MailKind, intent: &Intent, now: Times
     Ok(limits.iter().all(is_within))
 }
 
-/// Reserves the next mail that is due, and makes its link.
-pub(super) fn next(conn: &mut Conn, links: &Links, now: Timestamp) -> Result<Next, AppError> {
-    let Some(found) = outbox::next_due(conn, now)? else {
+/// Reserves the next mail that is due for `reserved_seconds`, and makes its link. Passes over the mails `taken`.
+pub(super) fn next(
+    conn: &mut Conn,
+    links: &Links,
+    taken: &[i64],
+    reserved_seconds: i64,
+    now: Timestamp,
+) -> Result<Next, AppError> {
+    let Some(found) = outbox::next_due(conn, now, taken)? else {
         return Ok(Next::Nothing);
     };
     // The row of the user is locked first, as in every other change of a user.
     let recipient = recipient(conn, &found, now)?;
     let Some(intent) = outbox::lock_due(conn, found.id, now)? else {
-        // Another process sends it.
-        return Ok(Next::Nothing);
+        return Ok(Next::Taken(found.id));
     };
     if now >= intent.created_at.plus_seconds(GIVE_UP_SECONDS) {
         outbox::delete(conn, intent.id)?;
@@ -134,7 +198,7 @@ pub(super) fn next(conn: &mut Conn, links: &Links, now: Timestamp) -> Result<Nex
         let link = links.create(conn, target, now)?;
         (values.valid_seconds, values.link) = (link.valid_seconds, link.reveal());
     }
-    outbox::reserve(conn, intent.id, intent.attempts + 1, now.plus_seconds(RESERVED_SECONDS))?;
+    outbox::reserve(conn, intent.id, intent.attempts + 1, now.plus_seconds(reserved_seconds))?;
     let language = Language::of(&locale).unwrap_or_default();
     Ok(Next::Attempt(Box::new(Attempt { intent, kind, subject, to: to.for_smtp(), language, values })))
 }

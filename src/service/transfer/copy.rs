@@ -7,6 +7,7 @@ use super::{OnProgress, TableSummary, failed, require_current};
 use crate::clock::Timestamp;
 use crate::config::DatabaseUrl;
 use crate::db::Conn;
+use crate::db::mail::outbox;
 use crate::db::transfer::tables::last_audit_entry;
 use crate::db::transfer::{Session, check_texts, files};
 use crate::domain::audit::{Action, Event};
@@ -42,6 +43,8 @@ pub fn copy(
     let finish = |conn: &mut Conn, tables: &[TableSummary]| {
         let rows: i64 = tables.iter().map(|table| table.rows).sum();
         let detail = format!("from {kind}, audit entry {}, {rows} rows", head(tables));
+        // The server on the source sends them.
+        outbox::end_all(conn, now)?;
         record(conn, now, &Event::of(Action::CopyDatabase).detail(detail))
     };
     let copied = match target {

@@ -10,7 +10,7 @@ use super::target::{load_postgres, open_postgres, record, take_file};
 use super::{Manifest, OnProgress, failed};
 use crate::clock::Timestamp;
 use crate::config::DatabaseUrl;
-use crate::db::mail::secrets;
+use crate::db::mail::{outbox, secrets};
 use crate::db::transfer::{Session, check_texts, files, manifest};
 use crate::db::{Conn, access_tokens, api_keys, sessions};
 use crate::domain::audit::{Action, Event, Target};
@@ -21,7 +21,7 @@ use crate::error::AppError;
 pub struct RestoreOptions {
     /// Replace a database that holds data.
     pub replace: bool,
-    /// End all sign-in tokens, sessions and links of the backup.
+    /// End all sign-in tokens, sessions and links of the backup, and drop its mails that wait.
     pub revoke_tokens: bool,
     /// End all keys of the backup.
     pub revoke_keys: bool,
@@ -139,6 +139,8 @@ fn finish(
     if options.revoke_tokens {
         (tokens, ended_sessions) = (access_tokens::delete_all(conn)?, sessions::delete_all(conn)?);
         secrets::delete_all(conn)?;
+        // A mail that waits would get a new link.
+        outbox::end_all(conn, now)?;
         if tokens + ended_sessions > 0 {
             let ended = Event::of(Action::RevokeToken).on(Target::AllTokens);
             record(conn, now, &ended.detail(format!("{tokens} tokens, {ended_sessions} sessions, at a restore")))?;

@@ -62,8 +62,12 @@ async fn sign_ins_after_failures_and_from_new_networks_are_noticed_unless_the_us
 
         app.clock.advance(3_601);
         let ada = Credential::Token(app.new_token_of("ada@example.org").await);
-        let off = app.patch("/me", &ada, &json!({ "sign_in_notices": false })).await;
-        assert_eq!(off.body["sign_in_notices"], false);
+        let without_password = app.patch("/me", &ada, &json!({ "sign_in_notices": false })).await;
+        assert_eq!(without_password.bad_fields(), ["current_password"], "a token alone does not silence them");
+        let off = json!({ "sign_in_notices": false, "current_password": PASSWORD });
+        assert_eq!(app.patch("/me", &ada, &off).await.body["sign_in_notices"], false);
+        let again = app.patch("/me", &ada, &json!({ "sign_in_notices": false })).await;
+        assert_eq!(again.status, 200, "they are off already: {again:?}");
         all_sent(&app).await;
         let before = count(&smtp, network);
         assert_eq!(sign_in_from(&app, "203.0.113.1", PASSWORD).await, 200);

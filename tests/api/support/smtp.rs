@@ -17,8 +17,20 @@ use super::app::{LINK_PAGE, mail_to};
 pub enum Behaviour {
     /// Accepts every mail.
     Accept,
+    /// Greets with this, and closes the connection.
+    Greet(&'static str),
+    /// Answers this to `EHLO`.
+    ReplyToHello(&'static str),
+    /// Answers this to `MAIL FROM`.
+    ReplyToSender(&'static str),
     /// Answers this to `RCPT TO`.
     Reply(&'static str),
+    /// Does not answer `RCPT TO` for addresses that start with this.
+    SilentFor(&'static str),
+    /// Keeps a mail, and refuses it for now with an answer that quotes its text.
+    Quote,
+    /// Keeps a mail, and answers after this time if the address starts with this.
+    AnswerLater(&'static str, Duration),
     /// Answers this to a mail after its data.
     ReplyToData(&'static str),
     /// Accepts connections and says nothing.
@@ -106,6 +118,7 @@ impl SmtpServer {
         mail_to(&self.address.to_string(), settings);
         settings.mail.connect_timeout = 1;
         settings.mail.send_timeout = 1;
+        settings.mail.answer_timeout = 1;
     }
 
     pub fn behave(&self, behaviour: Behaviour) {
@@ -154,6 +167,10 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
         return;
     }
     let mut session = Session::new(stream, &state, behaviour, false);
+    if let Behaviour::Greet(text) = session.behaviour {
+        session.say(text).await;
+        return;
+    }
     session.say("220 test ESMTP").await;
     if session.converse().await
         && let Some(acceptor) = &state.tls
@@ -195,7 +212,11 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Session<'s, S> {
     async fn converse(&mut self) -> bool {
         while let Some(line) = self.hear().await {
             let command = line.to_ascii_uppercase();
-            if command.starts_with("EHLO") {
+            if command.starts_with("EHLO")
+                && let Behaviour::ReplyToHello(reply) = self.behaviour
+            {
+                self.say(reply).await;
+            } else if command.starts_with("EHLO") {
                 let offers_tls = self.state.tls.is_some() && !self.encrypted;
                 let starttls = if offers_tls { "250-STARTTLS\r\n" } else { "" };
                 self.say(&format!("250-test\r\n{starttls}250-AUTH PLAIN\r\n250 8BITMIME")).await;
@@ -210,9 +231,15 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Session<'s, S> {
                 let needs_password = matches!(self.behaviour, Behaviour::Authenticate(_)) && !self.authenticated;
                 let needs_tls = self.state.tls.is_some() && !self.encrypted;
                 self.from = address(&line);
-                self.say(if needs_password || needs_tls { "530 5.7.0 not allowed" } else { "250 ok" }).await;
+                let reply = if let Behaviour::ReplyToSender(reply) = self.behaviour { reply } else { "250 ok" };
+                self.say(if needs_password || needs_tls { "530 5.7.0 not allowed" } else { reply }).await;
             } else if command.starts_with("RCPT TO:") {
                 self.to = address(&line);
+                if let Behaviour::SilentFor(start) = self.behaviour
+                    && self.to.starts_with(start)
+                {
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                }
                 let reply = if let Behaviour::Reply(reply) = self.behaviour { reply } else { "250 ok" };
                 self.say(reply).await;
             } else if command == "DATA" {
@@ -243,8 +270,19 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Session<'s, S> {
                     return true;
                 }
                 self.keep(&raw);
-                if self.behaviour == Behaviour::CutAfterData {
-                    return false;
+                match self.behaviour {
+                    Behaviour::CutAfterData => return false,
+                    Behaviour::AnswerLater(start, time) if self.to.starts_with(start) => {
+                        tokio::time::sleep(time).await;
+                    }
+                    Behaviour::Quote => {
+                        let quoted: Vec<&str> = raw.split_whitespace().collect();
+                        let at = quoted.iter().position(|word| word.contains("lkm_")).unwrap_or_default();
+                        let end = quoted.len().min(at + 3);
+                        self.say(&format!("451 4.7.1 refused, it contains {}", quoted[at..end].join(" "))).await;
+                        return true;
+                    }
+                    _ => {}
                 }
                 self.say("250 kept").await;
                 return true;

@@ -42,6 +42,17 @@ async fn databases_of_the_same_kind_are_copied() {
 }
 
 #[tokio::test]
+async fn mails_that_wait_are_sent_by_the_source_only() {
+    for to in [Backend::Sqlite, Backend::Postgres] {
+        let (Some(source), Some(target)) = (Filled::create(Backend::Sqlite).await, empty(to)) else { return };
+        source.database.execute(WAITING_MAIL).await;
+        out(&run(&mut source.command(&["copy", "--to", &target.url])));
+        let open = "SELECT count(*) FROM outbox WHERE done_at IS NULL";
+        assert_eq!([source.database.number(open).await, target.number(open).await], [1, 0]);
+    }
+}
+
+#[tokio::test]
 async fn a_target_in_use_is_not_replaced() {
     let Some(source) = Filled::create(Backend::Sqlite).await else { return };
     for target in [Backend::Sqlite, Backend::Postgres] {

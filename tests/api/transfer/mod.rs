@@ -33,9 +33,10 @@ b 😀 '' \"', 1, '2026-01-01 00:00:00.123456', '2026-01-01 00:00:00', 1);
         VALUES (1, 'E@f.example', 'e@f.example', '2036-01-01 00:00:00');
     INSERT INTO invitations (email, email_key, role, locale, invited_by, created_at, expires_at)
         VALUES ('c@d.example', 'c@d.example', 'member', 'en', 1, '2026-01-01 00:00:00', '2026-01-01 00:00:00');
-    INSERT INTO outbox (kind, address_key, address, user_id, registration_id, invitation_id, client, created_at,
-        accepted_at, due_at, attempts, done_at) VALUES ('password_changed', 'ada@example.org', 'Ada@example.org', 1, NULL,
-        NULL, '::1', '2026-01-01 00:00:00', '2026-01-01 00:00:00', '2026-01-01 00:00:00', 1, '2026-01-01 00:00:00');
+    INSERT INTO outbox (kind, address_key, address_digest, address, user_id, registration_id, invitation_id, client,
+        created_at, accepted_at, due_at, attempts, unanswered, done_at) VALUES ('password_changed', 'ada@example.org', 'aa',
+        'Ada@example.org', 1, NULL, NULL, '::1', '2026-01-01 00:00:00', '2026-01-01 00:00:00', '2026-01-01 00:00:00', 1,
+        TRUE, '2026-01-01 00:00:00');
     INSERT INTO mail_secrets (purpose, user_id, registration_id, invitation_id, address, mailed, digest, created_at,
         expires_at) VALUES ('email_undo', 1, NULL, NULL, 'ada@example.org', TRUE, 'm1', '2026-01-01 00:00:00',
         '2036-01-01 00:00:00');
@@ -53,6 +54,13 @@ b 😀 '' \"', 1, '2026-01-01 00:00:00.123456', '2026-01-01 00:00:00', 1);
         VALUES (1, TRUE, 'every column', '', 'a b', 'h', 'd1', 'd2', '2026-01-01 00:00:00', '2026-01-01 00:00:00',
         '2036-01-01 00:00:00', '2026-01-01 00:00:00', '::1', '2026-01-01 00:00:00', 'o', 'r', '{\"a\": 1}', 'c',
         '2026-01-01 00:00:00', '2026-01-01 00:00:00', 's', 'b', '2026-01-01 00:00:00', TRUE);
+";
+
+/// A mail that waits to be sent.
+const WAITING_MAIL: &str = "
+    INSERT INTO outbox (kind, address_key, address_digest, user_id, created_at, accepted_at, due_at, attempts, unanswered)
+        VALUES ('password_reset', 'ada@example.org', 'aa', 1, '2026-01-01 00:00:00', '2026-01-01 00:00:00',
+        '2026-01-01 00:00:00', 1, FALSE);
 ";
 
 /// A database with rows in every table, without a server, and credentials of it.

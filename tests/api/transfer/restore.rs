@@ -49,6 +49,7 @@ async fn a_backup_of_postgres_is_restored_into_both_databases() {
 
 async fn revokes(to: Backend) {
     let (Some(source), Some(target)) = (Filled::create(Backend::Sqlite).await, empty(to)) else { return };
+    source.database.execute(WAITING_MAIL).await;
     let (home, file) = (source.home.path(), source.backup("backup"));
     let arguments = ["backup", "restore", &file, "--revoke-tokens", "--revoke-keys", "--json"];
     let restored = run(&mut command(home, &target.url, &arguments));
@@ -63,6 +64,8 @@ async fn revokes(to: Backend) {
     }
     assert_eq!(client.get("/protected-route", &source.session).await.status, 401);
     assert_eq!(client.sign_in("ada@example.org", PASSWORD).await.status, 200);
+    let open = target.number("SELECT count(*) FROM outbox WHERE done_at IS NULL").await;
+    assert_eq!(open, 0, "a mail that waits would bring a new link");
     let entries = target.rows("SELECT action AS row FROM audit_entries WHERE actor = 'command-line' ORDER BY id").await;
     assert_eq!(entries, ["database.restore", "token.revoke", "key.revoke"]);
 }

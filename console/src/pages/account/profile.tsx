@@ -105,14 +105,29 @@ function EmailCard() {
 
 function MailCard() {
   const { user } = useSession();
+  const turnsOff = (choice: string) => user.sign_in_notices && choice === "off";
   const form = useForm({
-    initial: { language: user.language as string, sign_in_notices: user.sign_in_notices ? "on" : "off" },
-    submit: async ({ language, sign_in_notices }) => {
-      const body = { language: language as "en" | "de", sign_in_notices: sign_in_notices === "on" };
+    initial: {
+      language: user.language as string,
+      sign_in_notices: user.sign_in_notices ? "on" : "off",
+      current_password: "",
+    },
+    check: ({ sign_in_notices, current_password }) =>
+      turnsOff(sign_in_notices) && current_password === ""
+        ? { current_password: "Enter your current password." }
+        : {},
+    submit: async ({ language, sign_in_notices, current_password }) => {
+      const body = {
+        language: language as "en" | "de",
+        sign_in_notices: sign_in_notices === "on",
+        ...(turnsOff(sign_in_notices) && { current_password }),
+      };
       await call("patch", "/me", { body });
       await refresh();
+      form.set("current_password", "");
       notify("Your data is saved.");
     },
+    fieldOf: { wrong_password: "current_password" },
   });
   return (
     <Card title="Mails to you">
@@ -136,6 +151,18 @@ function MailCard() {
             ["off", "Send no mail"],
           ]}
         />
+        {turnsOff(form.values.sign_in_notices) && (
+          <>
+            <AccountName />
+            <PasswordField
+              form={form}
+              name="current_password"
+              label="Current password"
+              help="It proves that it is you who turns the mails off."
+              autoComplete="current-password"
+            />
+          </>
+        )}
       </Form>
     </Card>
   );
