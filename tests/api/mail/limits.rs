@@ -247,7 +247,7 @@ async fn when_too_many_mails_wait_those_that_strangers_can_cause_are_dropped_and
                 "INSERT INTO outbox (kind, address_key, address_digest, user_id, created_at, accepted_at, due_at, attempts,
                      unanswered)
                  WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
-                 SELECT 'password_reset', 'x@example.org', 'x', 1, created_at, created_at, '2099-01-01 00:00:00', 1, FALSE
+                 SELECT 'email_verification', 'x@example.org', 'x', 1, created_at, created_at, '2099-01-01 00:00:00', 1, FALSE
                  FROM n, users WHERE users.id = 1",
             )
             .await;
