@@ -246,11 +246,7 @@ specify! {
         let mut requests: Vec<_> = (0..4 * PARALLEL).map(|_| app.request("POST", "/page/").credential(&ada).json(&page)).collect();
         requests.extend((0..PARALLEL).map(|_| app.request("GET", "/page/1").credential(&eve)));
         let answers = at_once(requests.into_iter().map(Request::send)).await;
-        let (changes, reads_of_others) = answers.split_at(4 * PARALLEL);
-        assert!(reads_of_others.iter().all(|answer| answer.status < 500), "{answers:?}");
-        // A slow machine cannot make all changes within the time that they may wait.
-        let is_busy = |answer: &Answer| answer.status == 503 && answer.body["code"] == "busy";
-        assert!(changes.iter().all(|answer| answer.status == 201 || is_busy(answer)), "{answers:?}");
+        assert!(answers.iter().all(|answer| answer.status < 500), "{answers:?}");
     }
 
     async fn a_user_deleted_by_an_admin_during_sign_in_leaves_no_credentials(app: App) {

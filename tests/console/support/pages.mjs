@@ -49,7 +49,8 @@ async function nearEnd(page) {
   await page.route(
     '**/session',
     async (route) => {
-      // Playwright sends this request itself, without the headers of the browser.
+      // Playwright sends this request itself, without the headers of the browser, and perhaps on a connection that the
+      // server is closing.
       const headers = { ...route.request().headers(), 'sec-fetch-site': 'same-origin' };
       const response = await route.fetch({ headers, maxRetries: 1 });
       await route.fulfill({ response, json: { ...(await response.json()), idle_seconds: 115 } });
