@@ -60,6 +60,32 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await page.getByText('The link is not valid').waitFor();
       await go(page, link);
       await page.waitForFunction(() => location.hash === '#/password-reset');
+      await page.getByRole('link', { name: 'Request a new one' }).click();
+      await page.getByRole('button', { name: 'Send the link' }).waitFor();
+      await profile.close();
+    });
+
+    test('the profile sends the link that verifies the address again', async () => {
+      const email = 'again@example.org';
+      await register(server, email);
+      await smtp.link(email, 'email-verification');
+      const profile = await Profile.open(browser, server);
+      await profile.signIn({ email });
+      let page = await profile.tab('#/profile');
+      await page.getByRole('heading', { name: 'Verify your e-mail address' }).waitFor();
+      const [answer] = await Promise.all([
+        page.waitForResponse((response) => response.url().endsWith('/email-verification')),
+        press(page, 'Send the link again'),
+      ]);
+      assert.equal(answer.status(), 202);
+      await page.getByText('a link is on its way').waitFor();
+      page = await profile.tab(await smtp.link(email, 'email-verification'));
+      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+      await press(page, 'Verify the address');
+      await page.getByText('Your e-mail address is verified').waitFor();
+      page = await profile.tab('#/profile');
+      await page.getByRole('heading', { name: 'Change your e-mail address' }).waitFor();
+      assert.equal(await page.getByRole('button', { name: 'Send the link again' }).count(), 0);
       await profile.close();
     });
 

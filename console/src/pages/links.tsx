@@ -87,10 +87,16 @@ function Confirmation({ title, intro, label, done, act }: { title: string; intro
 }
 
 function ResetPage({ secret }: LinkProps) {
-  return <NewPassword secret={secret} intro="This ends all sign-ins and API keys of your account." />;
+  return (
+    <NewPassword secret={secret} intro="This ends all sign-ins and API keys of your account.">
+      <p>
+        Is the link not valid any more? <a href="#/forgotten-password">Request a new one</a>
+      </p>
+    </NewPassword>
+  );
 }
 
-function NewPassword({ secret, intro }: LinkProps & { intro: string }) {
+function NewPassword({ secret, intro, children }: LinkProps & { intro: string; children?: ComponentChildren }) {
   const settings = useSettings();
   const [isDone, setDone] = useState(false);
   const form = useForm({
@@ -109,6 +115,7 @@ function NewPassword({ secret, intro }: LinkProps & { intro: string }) {
       <Form form={form} submitLabel="Set the password">
         <NewPasswordField form={form} name="new_password" label="New password" />
       </Form>
+      {children}
     </Steps>
   );
 }

@@ -4,11 +4,12 @@ import { call } from "../../api";
 import { Button } from "../../components/button";
 import { ConfirmDialog } from "../../components/dialog";
 import { Form, PasswordField, SelectField, TextField, useForm } from "../../components/form";
-import { notify } from "../../components/notice";
+import { ErrorBox, notify } from "../../components/notice";
 import { Card, Facts, Page } from "../../components/page";
 import { Badge, Scopes, Time, UserText } from "../../components/text";
 import { useSession } from "../../lib/current";
 import { ended, refresh } from "../../session";
+import { useSettings } from "../../settings";
 import { AccountName } from "./account-name";
 import { PersonFields } from "./person";
 
@@ -31,11 +32,40 @@ export function ProfilePage() {
           ]}
         />
       </Card>
+      <VerificationCard />
       <PersonCard />
       <EmailCard />
       <MailCard />
       <DeleteCard />
     </Page>
+  );
+}
+
+/** Sends the link that verifies the address again. Without an SMTP server there is none. */
+function VerificationCard() {
+  const { user } = useSession();
+  const settings = useSettings();
+  const [error, setError] = useState<unknown>();
+  const send = async () => {
+    setError(undefined);
+    try {
+      await call("post", "/email-verification", { body: { email: user.email } });
+      notify("A mail with a link is on its way, unless one was sent in the last minute.");
+    } catch (failure) {
+      setError(failure);
+    }
+  };
+  if (user.email_verified || !settings.value?.mail) return null;
+  return (
+    <Card title="Verify your e-mail address">
+      <p class="measure">
+        Open the link in the mail that you got when you registered. If you do not find it, look among spam, or send it again.
+      </p>
+      <ErrorBox error={error} />
+      <div class="form-actions">
+        <Button onClick={send}>Send the link again</Button>
+      </div>
+    </Card>
   );
 }
 
