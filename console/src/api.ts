@@ -100,8 +100,8 @@ export async function call<M extends Method, P extends PathsWith<M>>(
   request: Request<Operation<M, P>> = {},
 ): Promise<Success<Operation<M, P>>> {
   const response = await send(method, path, request as AnyRequest);
-  const text = await response.text().catch(lost);
-  return (text === "" ? undefined : JSON.parse(text)) as Success<Operation<M, P>>;
+  const content = response.text().then((text) => (text === "" ? undefined : JSON.parse(text)));
+  return (await content.catch(lost)) as Success<Operation<M, P>>;
 }
 
 /** Whether the server does not accept the session, or there is none. */

@@ -48,11 +48,11 @@ describe('outages', () => {
     const [profile, page] = await open(MEMBER, '#/profile');
     await page.getByLabel('Family name').fill('Byron');
     await server.suspend();
-    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByRole('button', { name: 'Save', exact: true }).click();
     await page.getByText('The server does not answer').waitFor();
     assert.equal(await page.getByLabel('Family name').inputValue(), 'Byron');
     await server.resume();
-    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByRole('button', { name: 'Save', exact: true }).click();
     await page.getByText('Your data is saved').waitFor();
     await profile.close();
   });
@@ -80,7 +80,7 @@ describe('outages', () => {
       return route.fulfill(problem(503, { code: 'busy', detail: 'The server is busy.' }, { 'Retry-After': '3' }));
     });
     await page.getByLabel('Family name').fill('Byron');
-    await page.getByRole('button', { name: 'Save' }).click();
+    await page.getByRole('button', { name: 'Save', exact: true }).click();
     await page.getByText('The console tries again').waitFor();
     await page.getByRole('button', { name: 'Sign out' }).click();
     await page.getByLabel('E-mail address').fill(ADMIN.email);

@@ -219,8 +219,8 @@ pub fn end_of(
     let done = outbox::done_at.eq(Some(now.naive()));
     let open = || outbox::table.filter(outbox::done_at.is_null()).filter(outbox::kind.eq_any(kinds.to_vec()));
     diesel::update(open().filter(outbox::user_id.eq(user.0))).set(done).execute(conn)?;
-    let requested = open().filter(outbox::user_id.is_null()).filter(outbox::address_key.eq(address_key));
-    diesel::update(requested).set(done).execute(conn)?;
+    let for_address = open().filter(outbox::address_digest.eq(digest_of(address_key)));
+    diesel::update(for_address.filter(outbox::user_id.is_null())).set(done).execute(conn)?;
     Ok(())
 }
 
@@ -248,6 +248,12 @@ pub fn reserve(conn: &mut Conn, id: i64, attempt: i64, until: Timestamp) -> Resu
     diesel::update(outbox::table.find(id))
         .set((outbox::due_at.eq(until.naive()), outbox::attempts.eq(attempt)))
         .execute(conn)?;
+    Ok(())
+}
+
+/// Sets the time at which a mail that is due is looked at again, unless another process has reserved it.
+pub fn postpone(conn: &mut Conn, id: i64, now: Timestamp, until: Timestamp) -> Result<(), AppError> {
+    diesel::update(due(now).filter(outbox::id.eq(id))).set(outbox::due_at.eq(until.naive())).execute(conn)?;
     Ok(())
 }
 

@@ -33,6 +33,9 @@ pub struct Registration {
     pub email: String,
     /// The code of the language of mails.
     pub locale: String,
+    /// The end of the registration.
+    #[diesel(deserialize_as = NaiveDateTime)]
+    pub expires_at: Timestamp,
 }
 
 /// Stores a registration. An earlier one for the same address becomes this one, and its links stay valid. Returns its

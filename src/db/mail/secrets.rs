@@ -6,7 +6,7 @@ use diesel::prelude::*;
 use super::Subject;
 use crate::clock::Timestamp;
 use crate::db::engine::connection::Conn;
-use crate::db::engine::connection::free_locked;
+use crate::db::engine::connection::{free_locked, on_backend};
 use crate::db::schema::mail_secrets;
 use crate::domain::id::UserId;
 use crate::domain::mail::LinkPurpose;
@@ -57,8 +57,8 @@ pub struct MailSecret {
     pub mailed: bool,
 }
 
-/// Inserts a link.
-pub fn insert(conn: &mut Conn, new: &NewMailSecret<'_>, now: Timestamp) -> Result<(), AppError> {
+/// Inserts a link. Returns its id.
+pub fn insert(conn: &mut Conn, new: &NewMailSecret<'_>, now: Timestamp) -> Result<i64, AppError> {
     let (user_id, registration_id, invitation_id) = new.subject.columns();
     let row = NewRow {
         purpose: new.purpose.name(),
@@ -71,8 +71,8 @@ pub fn insert(conn: &mut Conn, new: &NewMailSecret<'_>, now: Timestamp) -> Resul
         created_at: now.naive(),
         expires_at: new.expires_at.naive(),
     };
-    diesel::insert_into(mail_secrets::table).values(row).execute(conn)?;
-    Ok(())
+    let insert = diesel::insert_into(mail_secrets::table).values(row).returning(mail_secrets::id);
+    Ok(on_backend!(conn => insert.get_result(conn))?)
 }
 
 /// Deletes the oldest links of a subject with this purpose that were sent to this address, beyond the newest `most`.

@@ -49,12 +49,14 @@ impl Language {
         best.map(|(_, language)| language)
     }
 
-    /// A duration in whole minutes, hours or days, in words.
+    /// A duration in whole minutes, hours or days, in words. Minutes beside three hours or more are left out.
     pub fn duration(self, seconds: i64) -> String {
-        let (number, unit) = match seconds {
-            days if days >= 172_800 && days % 86_400 == 0 => (days / 86_400, 2),
-            hours if hours >= 3_600 && hours % 3_600 == 0 => (hours / 3_600, 1),
-            other => (other / 60, 0),
+        // A moment has passed since the link was made.
+        let minutes = (seconds + 59) / 60;
+        let (number, unit) = match minutes {
+            days if days >= 2_880 && days % 1_440 == 0 => (days / 1_440, 2),
+            hours if hours >= 180 || hours >= 60 && hours % 60 == 0 => (hours / 60, 1),
+            other => (other, 0),
         };
         let [minutes, hours, days] = match self {
             Self::English => [["minute", "minutes"], ["hour", "hours"], ["day", "days"]],
@@ -118,6 +120,8 @@ mod tests {
             (86_400, "24 hours", "24 Stunden"),
             (259_200, "3 days", "3 Tage"),
             (5_400, "90 minutes", "90 Minuten"),
+            (259_199, "3 days", "3 Tage"),
+            (255_000, "70 hours", "70 Stunden"),
         ] {
             assert_eq!(
                 (Language::English.duration(seconds), Language::German.duration(seconds)),

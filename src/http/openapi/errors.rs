@@ -155,13 +155,16 @@ fn error_statuses(path: &str, method: &str, operation: &Value, profile: StatusPr
     match operation["operationId"].as_str().unwrap_or_default() {
         "claimKey" => statuses.extend([404, 409, 410]),
         "createInvitation" => statuses.extend([404, 409]),
+        "resendInvitation" => {
+            statuses.insert(422);
+        }
         "requestPasswordReset" | "requestEmailVerification" => {
             statuses.insert(404);
         }
-        "confirmPasswordReset" | "undoEmailChange" | "confirmRegistration" | "acceptInvitation" => {
+        "confirmPasswordReset" | "undoEmailChange" | "acceptInvitation" => {
             statuses.insert(410);
         }
-        "confirmEmailVerification" | "confirmEmailChange" => statuses.extend([403, 410]),
+        "confirmRegistration" | "confirmEmailVerification" | "confirmEmailChange" => statuses.extend([403, 410]),
         "register" => statuses.extend([403, 409]),
         "createSession" => statuses.extend([401, 403]),
         "endSession" => statuses.extend([400, 403, 429]),

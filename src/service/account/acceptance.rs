@@ -61,7 +61,8 @@ impl Service {
     /// else.
     ///
     /// Errors: [`AppError::Invalid`] names each bad field; [`AppError::Gone`] for every link that is not valid, also if
-    /// the address has an account by now; [`AppError::TooMany`] for too many invalid ones.
+    /// the address has an account by now; [`AppError::TooMany`] for too many invalid ones; [`AppError::Forbidden`] for a
+    /// registration if it was closed since.
     pub async fn create_account_with_link(
         &self,
         context: RequestContext,
@@ -69,6 +70,9 @@ impl Service {
         secret: &str,
         person: Person,
     ) -> Result<User, AppError> {
+        if purpose == LinkPurpose::Registration {
+            self.require_open_registration()?;
+        }
         let errors = self.errors_of_person(&person);
         if !errors.is_empty() {
             return Err(AppError::Invalid(errors));

@@ -108,7 +108,7 @@ impl Service {
                 users::set_password(change.conn, before.id, &no_password, change.now)?;
                 let subject = Subject::User(before.id);
                 let purpose = LinkPurpose::PasswordReset;
-                let target = LinkTarget { purpose, subject, address: &link.address, mailed: link.mailed };
+                let target = LinkTarget { purpose, subject, address: &link.address, mailed: link.mailed, until: None };
                 let reset = mail.links().create(change.conn, target, change.now)?;
                 mail.request(change, MailKind::PasswordReset, old.key())?;
                 change.after_commit(move || cleanups.wake());

@@ -216,8 +216,8 @@ fn deliver(
             mail.send(change, MailKind::Invitation, &recipient).map(|()| None)
         }
         InvitationDelivery::Link => {
-            let target =
-                LinkTarget { purpose: LinkPurpose::Invitation, subject, address: &invitation.email, mailed: false };
+            let (purpose, until) = (LinkPurpose::Invitation, Some(invitation.expires_at));
+            let target = LinkTarget { purpose, subject, address: &invitation.email, mailed: false, until };
             mail.links().create(change.conn, target, change.now).map(Some)
         }
     }

@@ -50,7 +50,7 @@ impl Service {
                     return Err(AppError::Conflict { code: "user_disabled", detail });
                 }
                 let subject = Subject::User(user.id);
-                let target = LinkTarget { purpose, subject, address: &user.email, mailed: false };
+                let target = LinkTarget { purpose, subject, address: &user.email, mailed: false, until: None };
                 let link = links.create(change.conn, target, change.now)?;
                 change.record(|event| event.detail(purpose.name()))?;
                 Ok(link)

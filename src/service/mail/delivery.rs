@@ -15,10 +15,11 @@ use super::links::Links;
 use super::outgoing::Outgoing;
 use super::queue::{self, Attempt, Decision, Next};
 use super::smtp::SendError;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::db::mail::Subject;
 use crate::db::mail::outbox::{self, Intent};
-use crate::db::{Db, audit_entries};
+use crate::db::mail::secrets;
+use crate::db::{Conn, Db, audit_entries};
 use crate::domain::audit::{Action, Actor, ClientInfo, Event, Outcome, Target};
 use crate::domain::mail::MailKind;
 use crate::domain::secret::Digest;
@@ -30,7 +31,7 @@ use crate::metrics::Metrics;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum number of mails that are sent at the same time. A slow recipient must not delay all others.
 const PARALLEL: usize = 4;
-/// Failures after which no further requests are decided about in the same run.
+/// Failures of the database after which no further mails are looked at in the same run.
 const FAILURES_MAX: usize = 3;
 /// Seconds before the second attempt. The pause doubles with each attempt.
 const FIRST_RETRY: i64 = 30;
@@ -167,7 +168,7 @@ impl Delivery {
             after = found.last;
             if !found.refused.is_empty() {
                 let dropped = self.db.write(move |conn| outbox::delete_requests(conn, &found.refused)).await?;
-                (0..dropped).for_each(|_| self.metrics.mail("dropped"));
+                self.metrics.mails("dropped", dropped);
             }
             for id in found.acceptable {
                 match self.db.write(move |conn| queue::accept(conn, id, now)).await {
@@ -230,37 +231,50 @@ impl Delivery {
     async fn reserve(&self, outgoing: &Outgoing) -> Result<Option<Attempt>, AppError> {
         let reserved = outgoing.longest_attempt().as_secs().saturating_add(RESERVE_MARGIN);
         let reserved = i64::try_from(reserved).unwrap_or(i64::MAX);
-        let mut taken = Vec::new();
+        let (mut passed, mut failures) = (Vec::new(), 0);
         loop {
-            let (links, now, except) = (self.links.clone(), self.clock.now(), taken.clone());
-            match self.db.write(move |conn| queue::next(conn, &links, &except, reserved, now)).await? {
-                Next::Nothing => return Ok(None),
-                Next::Taken(id) => taken.push(id),
-                Next::Dropped => self.metrics.mail("dropped"),
-                Next::GivenUp(intent) => {
+            let (links, now, except) = (self.links.clone(), self.clock.now(), passed.clone());
+            let Some(found) = self.db.read(move |conn| outbox::next_due(conn, now, &except)).await? else {
+                return Ok(None);
+            };
+            let (id, kind) = (found.id, found.kind.clone());
+            match self.db.write(move |conn| queue::next(conn, &links, &found, reserved, now)).await {
+                Ok(Next::Taken) => passed.push(id),
+                Ok(Next::Dropped) => self.metrics.mail("dropped"),
+                Ok(Next::GivenUp) => {
                     self.metrics.mail("failed");
-                    log::warn!("mail {} was not sent within a day, and is given up", intent.kind);
+                    log::warn!("mail {kind} was not sent within a day, and is given up");
                 }
-                Next::Attempt(attempt) => return Ok(Some(*attempt)),
+                Ok(Next::Attempt(attempt)) => return Ok(Some(*attempt)),
+                // An account that somebody has locked must not keep the other mails from being sent.
+                Err(error) => {
+                    failures += 1;
+                    if failures >= FAILURES_MAX {
+                        return Err(error);
+                    }
+                    let until = now.plus_seconds(FIRST_RETRY);
+                    self.db.write(move |conn| outbox::postpone(conn, id, now, until)).await?;
+                }
             }
         }
     }
 
     /// Sends a mail and stores the outcome.
     async fn attempt(&self, outgoing: &Outgoing, attempt: Attempt) -> Result<(), AppError> {
-        let Attempt { intent, kind, subject, to, language, values } = attempt;
+        let Attempt { intent, kind, subject, to, language, link, values } = attempt;
         let (began, now, number) = (Instant::now(), self.clock.now(), intent.attempts + 1);
         // The same for all attempts, so that mail programs can recognize copies.
         let id = Digest::of(&format!("mail {} {}", intent.id, intent.created_at)).to_hex();
         let id = id.get(..32).unwrap_or_default();
         let sent = outgoing.send(kind, language, &to, id, values, now).await;
         let (took, name, whom) = (began.elapsed().as_millis(), kind.name(), describe(subject));
-        if let Err(SendError::Unavailable(cause)) = sent {
-            self.begin_pause();
-            self.server.failed(&cause);
-            return self.defer(&intent, false).await;
+        match &sent {
+            Err(SendError::Unavailable(cause)) => {
+                self.begin_pause();
+                self.server.failed(cause);
+            }
+            _ => self.end_pause(),
         }
-        self.end_pause();
         match sent {
             Ok(()) => {
                 self.mark(&intent, kind, subject, Outcome::Success).await?;
@@ -275,6 +289,7 @@ impl Delivery {
                 Ok(())
             }
             Err(SendError::Final(cause)) => {
+                self.end_link(link).await?;
                 self.mark(&intent, kind, subject, Outcome::Failure).await?;
                 self.metrics.mail("failed");
                 log::warn!("mail {name} to {whom} cannot be delivered, and is given up: {cause}");
@@ -282,11 +297,16 @@ impl Delivery {
             }
             Err(SendError::Unanswered(cause)) => {
                 log::warn!("mail {name} to {whom} got no answer at attempt {number}, will try once more: {cause}");
-                self.defer(&intent, true).await
+                self.defer(&intent, outbox::defer_unanswered).await
             }
-            Err(SendError::Deferred(cause) | SendError::Unavailable(cause)) => {
+            Err(SendError::Deferred(cause)) => {
                 log::warn!("mail {name} to {whom} was not accepted at attempt {number}, will try again: {cause}");
-                self.defer(&intent, false).await
+                self.end_link(link).await?;
+                self.defer(&intent, outbox::defer).await
+            }
+            Err(SendError::Unavailable(_)) => {
+                self.end_link(link).await?;
+                self.defer(&intent, outbox::defer).await
             }
         }
     }
@@ -315,13 +335,22 @@ impl Delivery {
         Ok(())
     }
 
-    /// Sets the time of the next attempt, which is the last one if this one was not answered.
-    async fn defer(&self, intent: &Intent, is_unanswered: bool) -> Result<(), AppError> {
+    /// Deletes the link of a mail that was not delivered. Links of attempts must not displace those that users have.
+    async fn end_link(&self, link: Option<i64>) -> Result<(), AppError> {
+        let Some(id) = link else { return Ok(()) };
+        self.db.write(move |conn| secrets::delete(conn, id).map(drop)).await
+    }
+
+    /// Sets the time of the next attempt with `defer`.
+    async fn defer(
+        &self,
+        intent: &Intent,
+        defer: fn(&mut Conn, i64, Timestamp) -> Result<(), AppError>,
+    ) -> Result<(), AppError> {
         self.metrics.mail("deferred");
         let doublings = u32::try_from(intent.attempts).unwrap_or(u32::MAX).min(20);
         let delay = FIRST_RETRY.saturating_mul(1 << doublings).min(LAST_RETRY);
         let (id, until) = (intent.id, self.clock.now().plus_seconds(delay));
-        let defer = if is_unanswered { outbox::defer_unanswered } else { outbox::defer };
         self.db.write(move |conn| defer(conn, id, until)).await
     }
 

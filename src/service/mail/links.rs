@@ -33,10 +33,14 @@ pub(crate) struct LinkTarget<'a> {
     pub(crate) address: &'a str,
     /// Whether a mail delivers the link.
     pub(crate) mailed: bool,
+    /// The end of the subject, if it has one: no link is valid longer.
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// A new link. It contains a secret, so it prints as `***`.
 pub struct Link {
+    /// The id of its row.
+    pub(crate) id: i64,
     /// The link without its secret.
     page: String,
     secret: Secret,
@@ -71,14 +75,16 @@ impl Links {
     ///
     /// Errors: [`AppError::Internal`] if the settings name no page for links.
     pub(crate) fn create(&self, conn: &mut Conn, target: LinkTarget<'_>, now: Timestamp) -> Result<Link, AppError> {
-        let LinkTarget { purpose, subject, address, mailed } = target;
+        let LinkTarget { purpose, subject, address, mailed, until } = target;
         let base = self.base.as_deref().ok_or_else(no_page)?;
-        let (secret, valid_seconds) = (Secret::generate(SecretKind::Mail)?, self.valid_seconds(purpose));
-        let expires_at = now.plus_seconds(valid_seconds);
+        let secret = Secret::generate(SecretKind::Mail)?;
+        let full = now.plus_seconds(self.valid_seconds(purpose));
+        let expires_at = until.map_or(full, |until| until.min(full));
+        let valid_seconds = expires_at.seconds() - now.seconds();
         let new = NewMailSecret { purpose, subject, address, mailed, digest: secret.digest(), expires_at };
-        secrets::insert(conn, &new, now)?;
+        let id = secrets::insert(conn, &new, now)?;
         secrets::delete_oldest(conn, (subject, purpose, address), MAX_LIVE)?;
-        Ok(Link { page: format!("{base}#/{}/", purpose.path()), secret, valid_seconds })
+        Ok(Link { id, page: format!("{base}#/{}/", purpose.path()), secret, valid_seconds })
     }
 
     /// Seconds for which a new link is valid.

@@ -24,6 +24,8 @@ pub(super) struct Attempt {
     pub(super) subject: Subject,
     pub(super) to: EmailAddress,
     pub(super) language: Language,
+    /// The id of its link, if it has one.
+    pub(super) link: Option<i64>,
     pub(super) values: MailValues,
 }
 
@@ -48,16 +50,14 @@ pub(super) enum Decision {
     Taken,
 }
 
-/// The next mail that is due.
+/// What becomes of a mail that is due.
 pub(super) enum Next {
-    /// There is none.
-    Nothing,
-    /// Another process sends this one.
-    Taken(i64),
+    /// Another process sends it.
+    Taken,
     /// It is no longer to be sent.
     Dropped,
     /// It was not sent within a day.
-    GivenUp(Intent),
+    GivenUp,
     /// It is to be sent.
     Attempt(Box<Attempt>),
 }
@@ -164,48 +164,58 @@ fn is_within_limits(conn: &mut Conn, kind: MailKind, intent: &Intent, now: Times
     Ok(limits.iter().all(is_within))
 }
 
-/// Reserves the next mail that is due for `reserved_seconds`, and makes its link. Passes over the mails `taken`.
+/// Reserves a mail that was due for `reserved_seconds`, and makes its link.
 pub(super) fn next(
     conn: &mut Conn,
     links: &Links,
-    taken: &[i64],
+    found: &Intent,
     reserved_seconds: i64,
     now: Timestamp,
 ) -> Result<Next, AppError> {
-    let Some(found) = outbox::next_due(conn, now, taken)? else {
-        return Ok(Next::Nothing);
-    };
+    let is_old = now >= found.created_at.plus_seconds(GIVE_UP_SECONDS);
     // The row of the user is locked first, as in every other change of a user.
-    let recipient = recipient(conn, &found, now)?;
+    let recipient = if is_old { None } else { recipient(conn, found, now)? };
     let Some(intent) = outbox::lock_due(conn, found.id, now)? else {
-        return Ok(Next::Taken(found.id));
+        return Ok(Next::Taken);
     };
-    if now >= intent.created_at.plus_seconds(GIVE_UP_SECONDS) {
+    if is_old {
         outbox::delete(conn, intent.id)?;
-        return Ok(Next::GivenUp(intent));
+        return Ok(Next::GivenUp);
     }
-    let parts = recipient.and_then(|(subject, address, locale)| {
-        Some((subject, MailKind::of(&intent.kind)?, EmailAddress::parse(&address)?, locale))
+    let parts = recipient.and_then(|Destination { subject, address, locale, until }| {
+        Some((subject, MailKind::of(&intent.kind)?, EmailAddress::parse(&address)?, locale, until))
     });
-    let Some((subject, kind, to, locale)) = parts else {
+    let Some((subject, kind, to, locale, until)) = parts else {
         outbox::delete(conn, intent.id)?;
         return Ok(Next::Dropped);
     };
     let mut values =
         MailValues { requested_at: Some(intent.created_at), client: intent.client.clone(), ..MailValues::default() };
+    let mut link_id = None;
     if let Some(purpose) = kind.purpose() {
-        let target = LinkTarget { purpose, subject, address: to.as_given(), mailed: true };
+        let target = LinkTarget { purpose, subject, address: to.as_given(), mailed: true, until };
         let link = links.create(conn, target, now)?;
+        link_id = Some(link.id);
         (values.valid_seconds, values.link) = (link.valid_seconds, link.reveal());
     }
     outbox::reserve(conn, intent.id, intent.attempts + 1, now.plus_seconds(reserved_seconds))?;
     let language = Language::of(&locale).unwrap_or_default();
-    Ok(Next::Attempt(Box::new(Attempt { intent, kind, subject, to: to.for_smtp(), language, values })))
+    Ok(Next::Attempt(Box::new(Attempt { intent, kind, subject, to: to.for_smtp(), language, link: link_id, values })))
 }
 
-/// The subject of a mail with its row locked, the address and the language; `None` if it is no longer to be sent.
-/// Disabled users get no mail.
-fn recipient(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<(Subject, String, String)>, AppError> {
+/// To whom a mail goes.
+struct Destination {
+    subject: Subject,
+    address: String,
+    /// The code of the language.
+    locale: String,
+    /// The end of the subject, if it has one.
+    until: Option<Timestamp>,
+}
+
+/// The recipient of a mail, with the row of the subject locked; `None` if it is no longer to be sent. Disabled users get
+/// no mail.
+fn recipient(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<Destination>, AppError> {
     let (Some(subject), Some(kind)) = (intent.subject, MailKind::of(&intent.kind)) else {
         return Ok(None);
     };
@@ -213,19 +223,20 @@ fn recipient(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<
         Subject::User(user) => {
             let user = users::lock(conn, user)?.filter(|user| user.disabled_at.is_none());
             match user {
-                Some(user) => address_of(conn, &user, kind, intent, now)?.map(|address| (address, user.locale)),
+                Some(user) => address_of(conn, &user, kind, intent, now)?.map(|address| (address, user.locale, None)),
                 None => None,
             }
         }
         Subject::Registration(id) => {
-            registrations::lock(conn, id, now)?.map(|registration| (registration.email, registration.locale))
+            let registration = registrations::lock(conn, id, now)?;
+            registration.map(|found| (found.email, found.locale, Some(found.expires_at)))
         }
         Subject::Invitation(id) => {
             let invitation = invitations::lock(conn, id)?.filter(|invitation| now < invitation.expires_at);
-            invitation.map(|invitation| (invitation.email, invitation.locale))
+            invitation.map(|found| (found.email, found.locale, Some(found.expires_at)))
         }
     };
-    Ok(found.map(|(address, locale)| (subject, address, locale)))
+    Ok(found.map(|(address, locale, until)| Destination { subject, address, locale, until }))
 }
 
 /// The address of a user to which a mail goes: always one that is stored. `None` if the account has changed so that the

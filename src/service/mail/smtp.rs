@@ -22,6 +22,8 @@ use crate::domain::email::EmailAddress;
 const SETTINGS_CODES: [u16; 4] = [530, 534, 535, 538];
 /// The time for the server to confirm the end of a connection, which changes nothing.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The first line of a certificate in a PEM file (RFC 7468, section 5.1).
+const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 /// Letters and digits in a row from which a word of a reply may be a part of a secret.
 const SECRET_RUN: usize = 20;
 
@@ -221,6 +223,9 @@ fn encryption(settings: &MailSettings, server: &SmtpServer) -> Result<Encryption
     if !settings.ca_file.is_empty() {
         let cannot = |error: String| ("mail.ca_file", format!("cannot use {}: {error}", settings.ca_file));
         let pem = fs::read(&settings.ca_file).map_err(|error| cannot(error.to_string()))?;
+        if !pem.windows(PEM_BEGIN.len()).any(|window| window == PEM_BEGIN) {
+            return Err(cannot("it contains no certificate in the format PEM".to_owned()));
+        }
         let authority = Certificate::from_pem(&pem).map_err(|error| cannot(error.to_string()))?;
         parameters = parameters.add_root_certificate(authority);
     }

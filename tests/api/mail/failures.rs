@@ -1,6 +1,6 @@
 //! What happens to a mail when the SMTP server refuses it, is slow, or when the process stops.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use latchkey::config::Settings;
 use tempfile::TempDir;
@@ -46,10 +46,10 @@ async fn slow_recipients_delay_no_other_mail() {
                 app.register(&format!("slow{number}@example.org")).await;
             }
             wait_until_none(&app, "attempts = 0").await;
-            let began = Instant::now();
             app.register("ada@example.org").await;
             smtp.wait_for_mail("ada@example.org", VERIFY).await;
-            assert!(began.elapsed() < Duration::from_secs(5), "{behaviour:?}: {:?}", began.elapsed());
+            let slow = app.database.number(format!("{OPEN} AND address_key LIKE 'slow%'")).await;
+            assert_eq!(slow, 3, "the server has not answered for them yet: {behaviour:?}");
         }
     }
 }
@@ -154,9 +154,7 @@ async fn a_stop_waits_for_the_mail_that_is_being_sent() {
     smtp.behave(Behaviour::AnswerLater("ada", Duration::from_secs(3)));
     assert_eq!(client.register("ada@example.org").await.status, 201);
     assert_eq!(smtp.wait_for(1).await.len(), 1, "the server waits for the answer");
-    let signalled = Instant::now();
     let log = stopped(serving).await;
-    assert!(signalled.elapsed() < Duration::from_secs(10), "{:?}", signalled.elapsed());
     assert!(log.iter().any(|line| line.contains("mail email_verification to user:1 sent in")), "{log:#?}");
 
     let serving = Serving::start(&mut command(&home, &smtp, &[]));

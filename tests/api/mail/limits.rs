@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use diesel::RunQueryDsl;
 use latchkey::config::{Limit, RegistrationMode, Settings};
-use latchkey::db::Conn;
 use latchkey::domain::audit::RequestContext;
 use latchkey::domain::password::Password;
 use latchkey::server::Server;
@@ -183,39 +181,6 @@ async fn two_servers_on_one_database_keep_the_limit_of_an_address_together() {
         assert_eq!(resets(&smtp, &email), 1);
     }
     drop(handle.stop(false));
-}
-
-/// PostgreSQL only: SQLite has one writer at a time.
-#[tokio::test]
-async fn an_account_that_somebody_has_locked_delays_only_its_own_mails() {
-    let smtp = SmtpServer::start().await;
-    let configure = |settings: &mut Settings| smtp.configure(settings);
-    let Some(app) = App::start_with(Backend::Postgres, Profile::Fastapi, configure).await else { return };
-    for email in ["ada@example.org", "eve@example.org"] {
-        app.register(email).await;
-    }
-    all_sent(&app).await;
-    let (locked_sender, locked) = tokio::sync::oneshot::channel();
-    let (end, until) = std::sync::mpsc::channel::<()>();
-    let db = app.database.open();
-    let other = tokio::spawn(async move {
-        db.write(move |conn: &mut Conn| {
-            diesel::sql_query("UPDATE users SET deleted_at = created_at WHERE id = 1").execute(conn)?;
-            locked_sender.send(()).unwrap();
-            until.recv().unwrap();
-            Ok(())
-        })
-        .await
-    });
-    locked.await.unwrap();
-    // The account is deleted while the server decides about its mail.
-    assert_eq!(request_reset(&app, "ada@example.org").await.status, 202);
-    assert_eq!(request_reset(&app, "eve@example.org").await.status, 202);
-    smtp.wait_for_mail("eve@example.org", RESET).await;
-    end.send(()).unwrap();
-    other.await.unwrap().unwrap();
-    all_sent(&app).await;
-    assert_eq!(resets(&smtp, "ada@example.org"), 0);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Mails and the links in them, against an SMTP server.
 
+mod delays;
 mod email_change;
 mod failures;
 mod invitations;

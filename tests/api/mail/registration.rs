@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{NEW_PASSWORD, all_sent, mailing, post};
 use crate::support::app::{LINK_PAGE, PASSWORD, registration};
+use crate::support::links::store_link;
 use crate::support::{Answer, App, Credential};
 
 const COMPLETE: &str = "Complete your registration";
@@ -19,6 +20,16 @@ fn completion(secret: &str, password: &str) -> Value {
 
 async fn complete(app: &App, secret: &str) -> Answer {
     post(app, "/registration/confirm", &completion(secret, PASSWORD)).await
+}
+
+#[tokio::test]
+async fn a_link_of_a_registration_creates_no_account_once_registration_is_closed() {
+    for mode in [RegistrationMode::Closed, RegistrationMode::Invited] {
+        for (app, _) in mailing(|settings| settings.registration.mode = mode).await {
+            let secret = store_link(&app, "registration").await;
+            complete(&app, &secret).await.assert_error(403, "registration_closed");
+        }
+    }
 }
 
 /// Registers an address with data that a stranger has chosen.
