@@ -5,7 +5,7 @@ use actix_web_httpauth::middleware::HttpAuthentication;
 use paperclip::actix::web::{self, ServiceConfig};
 
 use crate::config::Settings;
-use crate::http::account::{acceptance, email_change, invitations, me, password_reset, users, verification};
+use crate::http::account::{acceptance, email_change, invitations, me, password_reset, register, users, verification};
 use crate::http::forward_auth::authz;
 use crate::http::key::{issued, own};
 use crate::http::openapi::Document;
@@ -54,7 +54,7 @@ pub(crate) fn routes(config: &mut ServiceConfig<'_>) {
         .service(web::resource("/health/live").route(web::get().to(health::live)))
         .service(web::resource("/health/ready").route(web::get().to(health::ready)))
         // The user scope.
-        .service(web::resource("/register").route(web::post().to(users::register)))
+        .service(web::resource("/register").route(web::post().to(register::register)))
         .service(
             web::resource("/token").guard(matching::Not(matching::Delete())).route(web::post().to(sign_in::sign_in)),
         )

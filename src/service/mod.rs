@@ -133,6 +133,11 @@ impl Service {
         self.mail.is_configured()
     }
 
+    /// Whether users sign in only after their address is verified.
+    pub fn requires_verified_email(&self) -> bool {
+        self.settings.require_verified_email
+    }
+
     /// The task that sends mails.
     pub fn mail_delivery(&self) -> &Delivery {
         self.mail.delivery()

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::Invite;
 use crate::cli::{Outcome, Output, explain, user_by_email};
 use crate::domain::audit::RequestContext;
 use crate::service::Service;
@@ -24,21 +25,24 @@ pub(super) async fn verify_email(service: &Service, email: &str, output: Output)
     output.show(&json!({ "id": user.id.0, "verified": changed }), line)
 }
 
-pub(super) async fn invite(service: &Service, email: &str, role: &str, print_link: bool, output: Output) -> Outcome {
+pub(super) async fn invite(service: &Service, invite: &Invite, output: Output) -> Outcome {
+    let Invite { email, role, language, print_link } = invite;
     let delivery = match service.sends_mail() && !print_link {
         true => InvitationDelivery::Mail,
         false => InvitationDelivery::Link,
     };
-    let invited = service.invite(RequestContext::command_line(), email, Some(role), delivery).await;
+    let context = RequestContext::command_line();
+    let invited = service.invite(context, email, Some(role), language.as_deref(), delivery).await;
     let (invitation, link) = invited.map_err(explain)?;
     let (id, expires_at) = (invitation.id.0, invitation.expires_at);
     match link.map(Link::reveal) {
         Some(link) => {
-            eprintln!("latchkey: the link is valid until {expires_at}, and works once");
+            eprintln!("latchkey: the link is valid until {}, and works once", expires_at.to_minutes());
             output.show(&json!({ "id": id, "expires_at": expires_at, "link": link }), &link)
         }
         None => {
-            let line = format!("invited {email} until {expires_at}; a running server sends the mail");
+            let until = expires_at.to_minutes();
+            let line = format!("invited {email} until {until}; a running server sends the mail");
             output.show(&json!({ "id": id, "expires_at": expires_at }), line)
         }
     }

@@ -57,17 +57,8 @@ pub(super) enum UserCommand {
     /// State that a user receives mails at the address of the account
     VerifyEmail(EmailArg),
     /// Invite a person to create an account, by a mail. Without an SMTP server, print the link to deliver; it is a
-    /// secret
-    Invite {
-        /// E-mail address
-        email: String,
-        /// member, auditor, admin, or a role of the settings (latchkey role list)
-        #[arg(long, default_value = "member")]
-        role: String,
-        /// Print the link instead of sending a mail
-        #[arg(long)]
-        print_link: bool,
-    },
+    /// secret. An earlier invitation of the address ends
+    Invite(Invite),
     /// Disable a user, and permanently revoke the sign-in token, all sessions and all API keys of the account. Fails if
     /// the account has issued keys
     Disable {
@@ -98,6 +89,21 @@ pub(super) struct EmailArg {
 }
 
 #[derive(Args)]
+pub(super) struct Invite {
+    /// E-mail address
+    email: String,
+    /// member, auditor, admin, or a role of the settings (latchkey role list)
+    #[arg(long, default_value = "member")]
+    role: String,
+    /// Language of the mail: en or de. The default is mail.language
+    #[arg(long)]
+    language: Option<String>,
+    /// Print the link instead of sending a mail
+    #[arg(long)]
+    print_link: bool,
+}
+
+#[derive(Args)]
 pub(super) struct Create {
     /// E-mail address
     email: String,
@@ -113,6 +119,9 @@ pub(super) struct Create {
     /// member, auditor, admin, or a role of the settings (latchkey role list)
     #[arg(long, default_value = "member")]
     role: String,
+    /// State that the user receives mails at the address. No mail is sent to verify it
+    #[arg(long)]
+    verified: bool,
     /// If the user exists, change nothing: succeed if they are enabled in this role, exit with 3 if not
     #[arg(long)]
     if_absent: bool,
@@ -146,9 +155,7 @@ pub(super) async fn user(settings: &Settings, command: UserCommand, output: Outp
         UserCommand::SetPassword { email, keep_keys } => set_password(service, &email, !keep_keys, output).await,
         UserCommand::ResetLink(EmailArg { email }) => links::reset_link(service, &email, output).await,
         UserCommand::VerifyEmail(EmailArg { email }) => links::verify_email(service, &email, output).await,
-        UserCommand::Invite { email, role, print_link } => {
-            links::invite(service, &email, &role, print_link, output).await
-        }
+        UserCommand::Invite(invite) => links::invite(service, &invite, output).await,
         UserCommand::Disable { email, yes } => {
             if !yes {
                 confirm(service, &email, AccountEnd::Disabled).await?;
@@ -188,6 +195,15 @@ async fn create(service: &Service, user: Create, output: Output) -> Outcome {
         }
         created => created.map_err(explain)?,
     };
+    let mut created = created;
+    if user.verified {
+        let verified = service.mark_email_verified(RequestContext::command_line(), created.id).await;
+        created.email_verified = verified.map(|_| true).map_err(explain)?;
+    }
+    if !created.email_verified && service.requires_verified_email() {
+        let command = format!("latchkey user verify-email {}", created.email);
+        eprintln!("latchkey: the user cannot sign in until the address is verified ({command})");
+    }
     let line = format!("created {} {} {}", user.role, created.id, created.email);
     match user.if_absent {
         true => output.show(&EnsuredUser { created: true, differs: Vec::new(), user: created.into() }, line),

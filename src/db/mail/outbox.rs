@@ -157,17 +157,24 @@ pub fn delete_requests(conn: &mut Conn, ids: &[i64]) -> Result<usize, AppError> 
     Ok(diesel::delete(outbox::table.filter(outbox::id.eq_any(ids))).execute(conn)?)
 }
 
-/// When the mails of this kind for this address that were accepted at or after `since` were accepted.
+/// When the mails of this kind for this address that were accepted at or after `since` were accepted, and the client
+/// addresses of their requests.
 pub fn accepted_since(
     conn: &mut Conn,
     kind: &str,
     address_key: &str,
     since: Timestamp,
-) -> Result<Vec<Timestamp>, AppError> {
+) -> Result<Vec<(Timestamp, Option<String>)>, AppError> {
     let same = outbox::table.filter(outbox::address_digest.eq(digest_of(address_key))).filter(outbox::kind.eq(kind));
-    let accepted = same.filter(outbox::accepted_at.ge(since.naive())).select(outbox::accepted_at);
-    let times: Vec<Option<NaiveDateTime>> = accepted.load(conn)?;
-    Ok(times.into_iter().flatten().map(Timestamp::from).collect())
+    let accepted = same.filter(outbox::accepted_at.ge(since.naive())).select((outbox::accepted_at, outbox::client));
+    let rows: Vec<(Option<NaiveDateTime>, Option<String>)> = accepted.load(conn)?;
+    Ok(rows.into_iter().filter_map(|(at, client)| Some((Timestamp::from(at?), client))).collect())
+}
+
+/// The number of mails of this kind for this address that nobody has decided about.
+pub fn count_requested(conn: &mut Conn, kind: &str, address_key: &str) -> Result<i64, AppError> {
+    let for_address = requested().filter(outbox::address_digest.eq(digest_of(address_key)));
+    Ok(for_address.filter(outbox::kind.eq(kind)).count().get_result(conn)?)
 }
 
 /// Accepts a mail whose row is locked, as one of this kind and about this subject.
@@ -230,9 +237,17 @@ pub fn end_all(conn: &mut Conn, now: Timestamp) -> Result<usize, AppError> {
     Ok(diesel::update(open).set(outbox::done_at.eq(Some(now.naive()))).execute(conn)?)
 }
 
-/// The accepted mail that has been due for longest, except some.
-pub fn next_due(conn: &mut Conn, now: Timestamp, except: &[i64]) -> Result<Option<Intent>, AppError> {
-    let found = due(now).filter(outbox::id.ne_all(except)).order(outbox::due_at).limit(1);
+/// The accepted mail that has been due for longest, except some, and except those to addresses of these domains.
+pub fn next_due(
+    conn: &mut Conn,
+    now: Timestamp,
+    except: &[i64],
+    domains: &[String],
+) -> Result<Option<Intent>, AppError> {
+    let mut found = due(now).filter(outbox::id.ne_all(except)).order(outbox::due_at).limit(1).into_boxed();
+    for domain in domains {
+        found = found.filter(outbox::address_key.not_like(format!("%@{domain}")));
+    }
     let rows: Vec<Row> = found.select(Row::as_select()).load(conn)?;
     Ok(rows.into_iter().next().map(Intent::from))
 }

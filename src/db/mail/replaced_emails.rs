@@ -59,6 +59,12 @@ pub fn count_of(conn: &mut Conn, user: UserId, now: Timestamp) -> Result<i64, Ap
     Ok(of_user.filter(replaced_emails::expires_at.gt(now.naive())).count().get_result(conn)?)
 }
 
+/// Deletes all addresses: no change can be undone.
+pub fn delete_all(conn: &mut Conn) -> Result<(), AppError> {
+    diesel::delete(replaced_emails::table).execute(conn)?;
+    Ok(())
+}
+
 /// Deletes the row for an address.
 pub fn delete_for(conn: &mut Conn, email_key: &str) -> Result<(), AppError> {
     diesel::delete(replaced_emails::table.filter(replaced_emails::email_key.eq(email_key))).execute(conn)?;

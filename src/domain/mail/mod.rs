@@ -36,6 +36,7 @@ kinds! {
     EmailChange = "email_change": "A link that proves the new address of an account.",
     EmailChangeRequested = "email_change_requested": "A notice that a change of the address was requested.",
     EmailChanged = "email_changed": "A notice to the old address, with a link that restores it.",
+    EmailRestored = "email_restored": "A link to set a new password after a change of the address was undone.",
     Invitation = "invitation": "A link that creates an account.",
     KeyCreated = "key_created": "A notice that an API key was created.",
     AccountStopped = "account_stopped": "A notice that failed sign-ins have stopped the account.",
@@ -53,8 +54,9 @@ impl MailKind {
     /// are not sent.
     pub const fn limits(self) -> &'static [(i64, usize)] {
         match self {
-            // Only the owner of the password can cause the second one.
-            Self::Test | Self::EmailChanged => &[],
+            // Only the owner of the password, or of a link, can cause them. Those that somebody requests again have the
+            // limits of the request.
+            Self::Test | Self::EmailChanged | Self::EmailRestored => &[],
             Self::PasswordReset
             | Self::EmailVerification
             | Self::Registration
@@ -73,7 +75,7 @@ impl MailKind {
     /// What the link in such a mail does, if it has one.
     pub const fn purpose(self) -> Option<LinkPurpose> {
         match self {
-            Self::PasswordReset => Some(LinkPurpose::PasswordReset),
+            Self::PasswordReset | Self::EmailRestored => Some(LinkPurpose::PasswordReset),
             Self::EmailVerification => Some(LinkPurpose::EmailVerification),
             Self::Registration => Some(LinkPurpose::Registration),
             Self::EmailChange => Some(LinkPurpose::EmailChange),
@@ -83,8 +85,13 @@ impl MailKind {
         }
     }
 
-    /// Whether people without an account can cause such a mail, or a user one for any address. The audit trail has no
-    /// entries of these mails: the number of entries would show whether an address has an account.
+    /// Whether the audit trail has entries of these mails. It has none of those that people without an account can cause:
+    /// the number of entries would show whether an address has an account.
+    pub const fn is_recorded(self) -> bool {
+        !self.is_caused_by_anyone() && !matches!(self, Self::EmailChanged)
+    }
+
+    /// Whether people without an account can cause such a mail, or a user one for any address.
     pub const fn is_caused_by_anyone(self) -> bool {
         matches!(
             self,

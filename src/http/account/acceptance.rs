@@ -8,6 +8,7 @@ use crate::domain::password::Password;
 use crate::http::account::users::UserResponse;
 use crate::http::guard::permit::AnyCaller;
 use crate::http::wire::body::Json;
+use crate::http::wire::client_language::ClientLanguage;
 use crate::http::wire::error::HttpError;
 use crate::http::wire::reply::Reply;
 use crate::service::Service;
@@ -20,8 +21,8 @@ pub struct AccountFromLinkRequest {
     secret: String,
     /// First name
     name: String,
-    /// Family name; may be empty
-    surname: String,
+    /// Family name
+    surname: Option<String>,
     /// One line of text
     website: Option<String>,
     /// Password, used exactly as sent
@@ -40,9 +41,10 @@ pub struct AccountFromLinkRequest {
 pub async fn accept_invitation(
     service: web::Data<Service>,
     caller: AnyCaller,
+    language: ClientLanguage,
     body: Json<AccountFromLinkRequest>,
 ) -> Result<Reply<UserResponse, 201>, HttpError> {
-    create(&service, caller, LinkPurpose::Invitation, body.0).await
+    create(&service, caller, language, LinkPurpose::Invitation, body.0).await
 }
 
 /// Complete a registration
@@ -58,20 +60,22 @@ pub async fn accept_invitation(
 pub async fn confirm_registration(
     service: web::Data<Service>,
     caller: AnyCaller,
+    language: ClientLanguage,
     body: Json<AccountFromLinkRequest>,
 ) -> Result<Reply<UserResponse, 201>, HttpError> {
-    create(&service, caller, LinkPurpose::Registration, body.0).await
+    create(&service, caller, language, LinkPurpose::Registration, body.0).await
 }
 
 async fn create(
     service: &Service,
     caller: AnyCaller,
+    language: ClientLanguage,
     purpose: LinkPurpose,
     request: AccountFromLinkRequest,
 ) -> Result<Reply<UserResponse, 201>, HttpError> {
     let AccountFromLinkRequest { secret, name, surname, website, password } = request;
-    let (website, password) = (website.unwrap_or_default(), Password::new(password));
-    let person = Person { name, surname, website, password };
-    let user = service.create_account_with_link(caller.0, purpose, &secret, person).await?;
+    let (surname, website) = (surname.unwrap_or_default(), website.unwrap_or_default());
+    let person = Person { name, surname, website, password: Password::new(password) };
+    let user = service.create_account_with_link(caller.0, purpose, &secret, person, language.0).await?;
     Ok(Reply::new(UserResponse::from(user)).location("/me".to_owned()))
 }

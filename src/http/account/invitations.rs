@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::clock::Timestamp;
 use crate::domain::email;
 use crate::domain::id::InvitationId;
-use crate::http::guard::permit::{MailSender, Permit, ReadUsers, WriteUsers};
+use crate::http::guard::permit::{Permit, ReadUsers, RequiresMail, WriteUsers};
 use crate::http::resource::{EXAMPLE_PASSWORD, EXAMPLE_TIME, NO_NUL, Resource, example, example_secret};
 use crate::http::wire::body::{self, Json, Query};
 use crate::http::wire::error::HttpError;
@@ -62,6 +62,8 @@ pub struct InvitationRequest {
     email: String,
     /// Role of the new user; `member` if absent
     role: Option<String>,
+    /// Language of the mail; that of the settings (`mail.language`) if absent
+    language: Option<String>,
 }
 
 /// An invitation that was not accepted.
@@ -119,11 +121,12 @@ pub struct InvitationListResponse {
 pub async fn create(
     service: web::Data<Service>,
     permit: Permit<WriteUsers>,
-    _mail: MailSender,
+    _mail: RequiresMail,
     body: Json<InvitationRequest>,
 ) -> Result<Reply<InvitationResponse, 201>, HttpError> {
-    let InvitationRequest { email, role } = body.0;
-    let (invitation, _) = service.invite(permit.0, &email, role.as_deref(), InvitationDelivery::Mail).await?;
+    let InvitationRequest { email, role, language } = body.0;
+    let (role, language) = (role.as_deref(), language.as_deref());
+    let (invitation, _) = service.invite(permit.0, &email, role, language, InvitationDelivery::Mail).await?;
     let path = format!("/users/invitations/{}", invitation.id);
     Ok(Reply::new(InvitationResponse::from(invitation)).location(path))
 }
@@ -155,12 +158,12 @@ pub async fn list(
 ///
 /// Earlier links stay valid until one of them is used. You become the inviter, and must be able to assign the role.
 ///
-/// An address gets at most one such mail in a minute, 5 in an hour and 20 in a day.
+/// An address gets at most one such mail in a minute, 5 in an hour and 20 in a day. Beyond that, the response is 429.
 #[api_v2_operation(operation_id = "resendInvitation", tags("Invitations"))]
 pub async fn resend(
     service: web::Data<Service>,
     permit: Permit<WriteUsers>,
-    _mail: MailSender,
+    _mail: RequiresMail,
     id: PathId<InvitationId>,
 ) -> Result<Reply<InvitationResponse>, HttpError> {
     let (invitation, _) = service.resend_invitation(permit.0, id.0, InvitationDelivery::Mail).await?;

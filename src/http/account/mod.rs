@@ -5,5 +5,6 @@ pub mod email_change;
 pub mod invitations;
 pub mod me;
 pub mod password_reset;
+pub mod register;
 pub mod users;
 pub mod verification;

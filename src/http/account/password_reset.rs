@@ -9,6 +9,7 @@ use crate::domain::password::Password;
 use crate::http::guard::permit::{AnyCaller, MailRequester};
 use crate::http::resource::{EXAMPLE_EMAIL, EXAMPLE_PASSWORD, NO_NUL, Resource, example_secret};
 use crate::http::wire::body::{self, Json};
+use crate::http::wire::client_language::ClientLanguage;
 use crate::http::wire::error::HttpError;
 use crate::http::wire::reply::{Accepted, NoContent};
 use crate::service::Service;
@@ -83,9 +84,10 @@ pub async fn request(
 pub async fn confirm(
     service: web::Data<Service>,
     caller: AnyCaller,
+    language: ClientLanguage,
     body: Json<PasswordResetConfirmRequest>,
 ) -> Result<NoContent, HttpError> {
     let PasswordResetConfirmRequest { secret, new_password } = body.0;
-    service.reset_password_with_link(caller.0, &secret, Password::new(new_password)).await?;
+    service.reset_password_with_link(caller.0, &secret, Password::new(new_password), language.0).await?;
     Ok(NoContent)
 }

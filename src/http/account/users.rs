@@ -1,4 +1,4 @@
-//! The endpoints for registration and for user administration.
+//! The endpoints for user administration.
 
 use paperclip::actix::{Apiv2Schema, api_v2_operation, web};
 use serde::{Deserialize, Serialize};
@@ -8,13 +8,13 @@ use crate::clock::Timestamp;
 use crate::domain::id::UserId;
 use crate::domain::password::Password;
 use crate::domain::user::User;
-use crate::http::guard::permit::{Permit, ReadUsers, Registrant, WriteUsers};
+use crate::http::guard::permit::{Permit, ReadUsers, WriteUsers};
 use crate::http::resource::{EXAMPLE_EMAIL, EXAMPLE_PASSWORD, EXAMPLE_TIME, Resource, example};
 use crate::http::wire::body::{Json, Query};
 use crate::http::wire::error::HttpError;
 use crate::http::wire::list;
 use crate::http::wire::path::PathId;
-use crate::http::wire::reply::{CreatedOrAccepted, NoContent, Reply};
+use crate::http::wire::reply::{NoContent, Reply};
 use crate::service::Service;
 use crate::service::account::creation::Person;
 use crate::service::account::registration::Registration;
@@ -60,29 +60,6 @@ pub(crate) fn example_user() -> Value {
         "language": "en", "sign_in_notices": true, "role": "member", "role_is_defined": true, "disabled": false,
         "sign_in_stopped": false, "created_at": EXAMPLE_TIME, "updated_at": EXAMPLE_TIME,
     })
-}
-
-/// A registration.
-#[derive(Deserialize, Apiv2Schema)]
-pub struct RegisterRequest {
-    /// First name
-    name: String,
-    /// Family name; may be empty
-    surname: String,
-    /// E-mail address, unique in any spelling; surrounding blanks are ignored
-    email: String,
-    /// One line of text
-    website: Option<String>,
-    /// Password, used exactly as sent
-    password: String,
-}
-
-impl From<RegisterRequest> for Registration {
-    fn from(request: RegisterRequest) -> Self {
-        let RegisterRequest { name, surname, email, website, password } = request;
-        let (website, password) = (website.unwrap_or_default(), Password::new(password));
-        Self { person: Person { name, surname, website, password }, email }
-    }
 }
 
 /// A user that an admin creates.
@@ -194,30 +171,6 @@ pub struct UserPatch {
     disabled: Option<bool>,
 }
 
-/// Register an account
-///
-/// Creates a user with the role `member`; requires no credential.
-///
-/// Next, sign in with `POST /token`.
-///
-/// With `registration.mode = "verified"`, the response is 202 for every address, and a mail is sent. Only the address is
-/// stored: whoever opens the link states the rest again (`POST /registration/confirm`).
-///
-/// An e-mail address that is already taken, in any spelling (case, Unicode form, IDNA domain), returns 409. If the
-/// settings close registration, the response is 403 `registration_closed`, and an admin can create users with
-/// `POST /users`.
-#[api_v2_operation(operation_id = "register", tags("Sign-in"))]
-pub async fn register(
-    service: web::Data<Service>,
-    caller: Registrant,
-    body: Json<RegisterRequest>,
-) -> Result<CreatedOrAccepted<UserResponse>, HttpError> {
-    Ok(match service.register(caller.0, body.0.into(), caller.1).await? {
-        Some(user) => CreatedOrAccepted::Created(Reply::new(UserResponse::from(user)).location("/me".to_owned())),
-        None => CreatedOrAccepted::Accepted,
-    })
-}
-
 /// Create a user
 ///
 /// Creates a user; requires the scope `users:write`.
@@ -233,7 +186,8 @@ pub async fn create(
     body: Json<UserCreateRequest>,
 ) -> Result<Reply<UserResponse, 201>, HttpError> {
     let UserCreateRequest { name, surname, email, website, password, role } = body.0;
-    let registration = RegisterRequest { name, surname, email, website, password }.into();
+    let (website, password) = (website.unwrap_or_default(), Password::new(password));
+    let registration = Registration { person: Person { name, surname, website, password }, email };
     let user = service.create_user(permit.0, registration, role.as_deref()).await?;
     let location = format!("/users/{}", user.id);
     Ok(Reply::new(UserResponse::from(user)).location(location))

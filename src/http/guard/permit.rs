@@ -8,14 +8,12 @@ use std::future::{Ready, ready};
 use std::marker::PhantomData;
 
 use actix_web::dev::Payload;
-use actix_web::http::header::ACCEPT_LANGUAGE;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::models::{DefaultOperationRaw, SecurityScheme};
 use paperclip::v2::schema::Apiv2Schema;
 
 use crate::domain::audit::{Caller, ClientInfo, RequestContext};
-use crate::domain::mail::Language;
 use crate::domain::principal::Principal;
 use crate::domain::scope::Scope;
 use crate::error::{AppError, Denial, Reason};
@@ -98,15 +96,14 @@ pub struct AnyCaller(pub RequestContext);
 /// [`super::session_or_anonymous`].
 pub struct OpenSessionOrNone(pub Option<RequestContext>);
 
-/// The context of a request from any caller, if registration is open, and the language of mails that the browser
-/// prefers, if it states one.
-pub struct Registrant(pub RequestContext, pub Option<Language>);
+/// The context of a request from any caller, if registration is open.
+pub struct Registrant(pub RequestContext);
 
 /// The context of a request for a mail from any caller, if the server sends mails.
 pub struct MailRequester(pub RequestContext);
 
 /// Whether the server sends mails. Rejects every request otherwise.
-pub struct MailSender;
+pub struct RequiresMail;
 
 impl<P: Permission> FromRequest for Permit<P> {
     type Error = HttpError;
@@ -174,11 +171,7 @@ impl FromRequest for Registrant {
         let service = request.app_data::<web::Data<Service>>();
         let service = service.ok_or_else(|| AppError::Internal("there is no service for registrations".into()));
         ready(match service.and_then(|service| service.require_open_registration()) {
-            Ok(()) => {
-                let language = request.headers().get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
-                let language = language.and_then(Language::preferred);
-                Ok(Self(RequestContext::anonymous(client_info(request)), language))
-            }
+            Ok(()) => Ok(Self(RequestContext::anonymous(client_info(request)))),
             Err(error) => Err(error.into()),
         })
     }
@@ -194,7 +187,7 @@ impl FromRequest for MailRequester {
     }
 }
 
-impl FromRequest for MailSender {
+impl FromRequest for RequiresMail {
     type Error = HttpError;
     type Future = Ready<Result<Self, HttpError>>;
 
@@ -231,9 +224,9 @@ impl Apiv2Schema for MailRequester {}
 
 impl OperationModifier for MailRequester {}
 
-impl Apiv2Schema for MailSender {}
+impl Apiv2Schema for RequiresMail {}
 
-impl OperationModifier for MailSender {}
+impl OperationModifier for RequiresMail {}
 
 impl<P: Permission> Apiv2Schema for Permit<P> {}
 

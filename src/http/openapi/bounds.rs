@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
+use crate::config::RegistrationMode;
 use crate::config::{Settings, StatusProfile};
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::email;
@@ -44,6 +45,14 @@ pub(crate) fn add_to_requests(document: &mut Value, settings: &Settings, resourc
     let known_scopes = roles.known_scopes();
     let date_time = json!({ "format": "date-time", "maxLength": body::SMALL, "example": "2030-12-31T23:59:59Z" });
     let schemas = &mut document["components"]["schemas"];
+    // As the body of `POST /register` requires.
+    let of_registration = match registration.mode {
+        RegistrationMode::Verified => json!(["email"]),
+        RegistrationMode::Open | RegistrationMode::Invited | RegistrationMode::Closed => {
+            json!(["email", "name", "password", "surname"])
+        }
+    };
+    schemas["RegisterRequest"]["required"] = of_registration;
     for (schema, bounds) in [
         (
             "RegisterRequest",
@@ -67,7 +76,13 @@ pub(crate) fn add_to_requests(document: &mut Value, settings: &Settings, resourc
         ),
         ("PasswordRequest", json!({ "current_password": current_password, "new_password": new_password })),
         ("PasswordResetConfirmRequest", json!({ "new_password": new_password })),
-        ("InvitationRequest", json!({ "role": { "enum": roles.names(), "default": BuiltInRole::Member.name() } })),
+        (
+            "InvitationRequest",
+            json!({
+                "role": { "enum": roles.names(), "default": BuiltInRole::Member.name() },
+                "language": { "enum": Language::ALL.map(Language::code) },
+            }),
+        ),
         (
             "AccountFromLinkRequest",
             json!({ "name": name, "surname": surname, "website": website, "password": new_password }),

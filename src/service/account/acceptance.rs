@@ -4,7 +4,7 @@ use crate::clock::Timestamp;
 use crate::db::Conn;
 use crate::db::mail::{Subject, invitations, registrations, secrets};
 use crate::domain::audit::{Action, Event, RequestContext};
-use crate::domain::mail::LinkPurpose;
+use crate::domain::mail::{Language, LinkPurpose};
 use crate::domain::role::BuiltInRole;
 use crate::domain::roles::{Role, Roles};
 use crate::domain::secret::Digest;
@@ -42,7 +42,8 @@ impl Candidate {
             Subject::Registration(id) => {
                 let role = roles.get(BuiltInRole::Member.name());
                 let found = registrations::find(conn, id, now)?;
-                Ok(found.map(|found| Self { subject, email: found.email, role, locale: found.locale }))
+                // A later registration by a stranger may have another spelling.
+                Ok(found.map(|found| Self { subject, email: link.address, role, locale: found.locale }))
             }
             Subject::Invitation(id) => {
                 let Some(found) = invitations::find(conn, id)?.filter(|found| now < found.expires_at) else {
@@ -58,7 +59,7 @@ impl Candidate {
 
 impl Service {
     /// Creates an account with the secret of a link, which proves its address. The holder of the link chooses everything
-    /// else.
+    /// else. `language` is that of the browser, if it states one.
     ///
     /// Errors: [`AppError::Invalid`] names each bad field; [`AppError::Gone`] for every link that is not valid, also if
     /// the address has an account by now; [`AppError::TooMany`] for too many invalid ones; [`AppError::Forbidden`] for a
@@ -69,6 +70,7 @@ impl Service {
         purpose: LinkPurpose,
         secret: &str,
         person: Person,
+        language: Option<Language>,
     ) -> Result<User, AppError> {
         if purpose == LinkPurpose::Registration {
             self.require_open_registration()?;
@@ -82,7 +84,8 @@ impl Service {
         let found = self.db.read(move |conn| Candidate::of_link(conn, &roles, (purpose, digest), now));
         let email = found.await?.ok_or_else(link_invalid)?.email;
         let registration = Registration { person, email };
-        let email = self.check_registration(&registration, None, None)?;
+        let domains = (purpose == LinkPurpose::Registration).then_some(&self.registration.email_domains);
+        let email = self.check_registration(&registration, domains, None)?;
         let person = registration.person;
         // A hash is computed only for a link that exists.
         let hash = self.passwords.create(context.client_info.client, person.password.clone()).await?;
@@ -94,7 +97,7 @@ impl Service {
                 hash: &hash,
                 email: &email,
                 role: &candidate.role,
-                locale: &candidate.locale,
+                locale: language.map_or(&candidate.locale, |language| language.code()),
                 proof: Some(candidate.subject),
             };
             create_account(change, &new).map_err(|error| match error {

@@ -52,7 +52,7 @@ pub(super) fn request_email_change(
 impl Service {
     /// Changes the e-mail address of an account to the pending one, with the secret of a link that was sent there, and
     /// with the password, which proves that the receiver of the mail is the user. This ends the sign-in token and the
-    /// sessions; keys stay valid. The old address gets a notice with a link that undoes the change.
+    /// sessions; keys stay valid. The old address gets a notice with a link that undoes the change, if it was verified.
     ///
     /// Errors: [`AppError::Gone`] for every link that is not valid; [`AppError::TooMany`] for too many invalid ones;
     /// [`AppError::Forbidden`] for a wrong password, which counts as a failed sign-in.
@@ -72,12 +72,15 @@ impl Service {
             let new = before.pending_email.as_deref().and_then(EmailAddress::parse).ok_or_else(link_invalid)?;
             change.set_actor(Actor::link(before.id, Level::of(&change.roles.get(&before.role))));
             set_email(change, &before, &new, LinksEnd::AddressChanged)?;
-            let until = change.now.plus_seconds(RESTORABLE_SECONDS);
-            replaced_emails::insert(change.conn, before.id, (&before.email, &before.email_key), until)?;
             let ended = end_sign_ins(change, before.id, None)?;
-            let subject = Some(Subject::User(before.id));
-            let recipient = Recipient { address_key: &before.email_key, address: Some(&before.email), subject };
-            mail.send(change, MailKind::EmailChanged, &recipient)?;
+            // An address that nobody has proved may be that of a stranger, who must not get the account.
+            if before.email_verified_at.is_some() {
+                let until = change.now.plus_seconds(RESTORABLE_SECONDS);
+                replaced_emails::insert(change.conn, before.id, (&before.email, &before.email_key), until)?;
+                let subject = Some(Subject::User(before.id));
+                let recipient = Recipient { address_key: &before.email_key, address: Some(&before.email), subject };
+                mail.send(change, MailKind::EmailChanged, &recipient)?;
+            }
             change.record(|event| event.changed(vec!["email"]).detail(ended.of_user())).map(drop)
         });
         let changed = changed.await;
@@ -110,7 +113,8 @@ impl Service {
                 let purpose = LinkPurpose::PasswordReset;
                 let target = LinkTarget { purpose, subject, address: &link.address, mailed: link.mailed, until: None };
                 let reset = mail.links().create(change.conn, target, change.now)?;
-                mail.request(change, MailKind::PasswordReset, old.key())?;
+                let recipient = Recipient { address_key: old.key(), address: None, subject: Some(subject) };
+                mail.send(change, MailKind::EmailRestored, &recipient)?;
                 change.after_commit(move || cleanups.wake());
                 let ended = end_credentials(change, before.id, Kind::ActingKeys, None)?;
                 ended.record(change, |event| event.changed(vec!["email", "password"]))?;

@@ -12,6 +12,7 @@ use crate::domain::roles::Roles;
 use crate::error::{AppError, FieldError};
 use crate::service::Service;
 use crate::service::account::creation::{email_taken, is_taken};
+use crate::service::account::me::read_language;
 use crate::service::account::users::{can_assign, check_email, may_promote};
 use crate::service::audit::change::Change;
 use crate::service::lists::first_of;
@@ -58,23 +59,29 @@ pub enum InvitationDelivery {
 }
 
 impl Service {
-    /// Invites an address. Returns the invitation, and its link if `delivery` says so.
+    /// Invites an address. Returns the invitation, and its link if `delivery` says so. `language` is the code of that of
+    /// the mail. An invitation by the command line takes the place of an earlier one for the address.
     ///
-    /// Errors: [`AppError::Invalid`] for text that is no address, and for a role that is not defined or that the caller
-    /// cannot give; [`AppError::Conflict`] for an address that has an account or an invitation.
+    /// Errors: [`AppError::Invalid`] for text that is no address or no language, and for a role that is not defined or
+    /// that the caller cannot give; [`AppError::Conflict`] for an address that has an account or an invitation;
+    /// [`AppError::TooMany`] for too many mails to the address.
     pub async fn invite(
         &self,
         context: RequestContext,
         email: &str,
         role: Option<&str>,
+        language: Option<&str>,
         delivery: InvitationDelivery,
     ) -> Result<(Invitation, Option<Link>), AppError> {
-        let (email, role) = (check_email(email), self.find_role(role.unwrap_or(BuiltInRole::Member.name())));
-        let errors: Vec<FieldError> = email.as_ref().err().into_iter().chain(role.as_ref().err()).cloned().collect();
-        let (Ok(email), Ok(role)) = (email, role) else {
+        let email = check_email(email).and_then(|email| self.mail.check_reachable(&email).map(|()| email));
+        let role = self.find_role(role.unwrap_or(BuiltInRole::Member.name()));
+        let language = language.map(read_language).transpose();
+        let errors = [email.as_ref().err(), role.as_ref().err(), language.as_ref().err()];
+        let errors: Vec<FieldError> = errors.into_iter().flatten().cloned().collect();
+        let (Ok(email), Ok(role), Ok(language)) = (email, role, language) else {
             return Err(AppError::Invalid(errors));
         };
-        let (mail, language) = (self.mail.clone(), self.mail.language(None));
+        let (mail, language) = (self.mail.clone(), self.mail.language(language));
         let member = self.roles.get(BuiltInRole::Member.name());
         self.trail
             .change(context, Event::of(Action::Invite), move |change| {
@@ -82,9 +89,11 @@ impl Service {
                 if is_taken(change.conn, &email, change.now)? {
                     return Err(email_taken());
                 }
-                // An invitation that nobody can accept is not listed, so nobody can revoke it.
+                // An invitation that nobody can accept is not listed, so nobody can revoke it. The command line can
+                // neither list nor revoke any.
+                let is_command_line = change.caller.is_none();
                 if let Some(earlier) = invitations::find_for(change.conn, email.key())?
-                    && !is_acceptable(change.conn, change.roles, &earlier)?
+                    && (is_command_line || !is_acceptable(change.conn, change.roles, &earlier)?)
                 {
                     invitations::delete(change.conn, earlier.id)?;
                 }
@@ -146,7 +155,8 @@ impl Service {
     /// Sends an invitation again, and extends it. The caller becomes the inviter. Earlier links stay valid until one of
     /// them is used.
     ///
-    /// Errors: [`AppError::NotFound`]; [`AppError::Invalid`] for a role that the caller cannot give.
+    /// Errors: [`AppError::NotFound`]; [`AppError::Invalid`] for a role that the caller cannot give;
+    /// [`AppError::TooMany`] for too many mails to the address.
     pub async fn resend_invitation(
         &self,
         context: RequestContext,
@@ -203,6 +213,8 @@ fn may_still_invite(roles: &Roles, inviter: Option<&users::User>, invitation: &i
 }
 
 /// Sends a mail with the link of an invitation, or makes the link.
+///
+/// Errors: [`AppError::TooMany`] if the limits per address would drop the mail.
 fn deliver(
     change: &mut Change<'_>,
     mail: &Mail,
@@ -212,6 +224,7 @@ fn deliver(
     let subject = Subject::Invitation(invitation.id);
     match delivery {
         InvitationDelivery::Mail => {
+            mail.check_limits(change, MailKind::Invitation, &invitation.email_key)?;
             let recipient = Recipient { address_key: &invitation.email_key, address: None, subject: Some(subject) };
             mail.send(change, MailKind::Invitation, &recipient).map(|()| None)
         }

@@ -60,7 +60,7 @@ fn require_a_change(edit: &AccountEdit) -> Result<(), ValidationError> {
 }
 
 /// Parses the field `language`.
-fn read_language(code: &str) -> Result<Language, FieldError> {
+pub(super) fn read_language(code: &str) -> Result<Language, FieldError> {
     Language::of(code).ok_or_else(|| {
         let codes = Language::ALL.map(Language::code).join(" or ");
         FieldError::new("language", "language", format!("Use {codes}."))
@@ -86,7 +86,7 @@ impl Service {
         let mut errors: Vec<FieldError> =
             edit.name.as_deref().and_then(|name| self.check_name(name).err()).into_iter().collect();
         errors.extend(validation_errors(&edit));
-        let email = match edit.email.as_deref().map(check_email) {
+        let email = match edit.email.as_deref().map(|given| self.check_new_email(given)) {
             Some(Err(error)) => {
                 errors.push(error);
                 None
@@ -171,6 +171,12 @@ impl Service {
         let changed = changed.await.map(|(user, is_stopped)| user.into_domain(&self.roles, is_stopped));
         drop(confirmed);
         changed
+    }
+
+    fn check_new_email(&self, given: &str) -> Result<EmailAddress, FieldError> {
+        let email = check_email(given)?;
+        self.mail.check_reachable(&email)?;
+        Ok(email)
     }
 
     /// Replaces the caller's password and revokes the sign-in token, the sessions and, if `revoke_keys`, the keys that

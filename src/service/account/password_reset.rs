@@ -7,7 +7,7 @@ use crate::db::mail::Subject;
 use crate::db::{known_networks, users};
 use crate::domain::audit::{Action, Actor, Event, RequestContext, Target};
 use crate::domain::id::UserId;
-use crate::domain::mail::{LinkPurpose, MailKind};
+use crate::domain::mail::{Language, LinkPurpose, MailKind};
 use crate::domain::password::{Password, PasswordHash};
 use crate::domain::principal::Level;
 use crate::error::AppError;
@@ -59,7 +59,8 @@ impl Service {
     }
 
     /// Sets a new password with the secret of a link. This ends the sign-in token, the sessions, the own keys, the
-    /// issued keys with scopes of Latchkey, a lockout and all other such links. It does not sign in.
+    /// issued keys with scopes of Latchkey, a lockout and all other such links. It does not sign in. `language` is that
+    /// of the browser, if it states one: the account gets it if its address was never verified.
     ///
     /// Errors: [`AppError::Invalid`] for an unacceptable password; [`AppError::Gone`] for every link that is not valid;
     /// [`AppError::TooMany`] for too many invalid ones.
@@ -68,6 +69,7 @@ impl Service {
         context: RequestContext,
         secret: &str,
         new: Password,
+        language: Option<Language>,
     ) -> Result<(), AppError> {
         let client = context.client_info.client;
         self.check_password("new_password", &new)?;
@@ -76,6 +78,7 @@ impl Service {
         let digest = self.live_link(&context, purpose, secret).await?;
         let hash = self.passwords.create(client, new.clone()).await?;
         let (mail, cleanups) = (self.mail.clone(), Arc::clone(self.lifecycle.cleanups()));
+        let language = mail.language(language);
         self.trail
             .change(context, Event::of(Action::ResetPassword), move |change| {
                 let (user, link) = links::redeem(change, purpose, digest)?;
@@ -83,7 +86,7 @@ impl Service {
                 change.set_target(Target::User(user.id));
                 check_not_own_name("new_password", &new, [&user.email, &user.name, &user.surname])?;
                 change.set_actor(Actor::link(user.id, level));
-                set_password(change, &user, &hash, (link.mailed, mail.language(None).code()))?;
+                set_password(change, &user, &hash, (link.mailed, language.code()))?;
                 change.after_commit(move || cleanups.wake());
                 mail.notify(change, MailKind::PasswordChanged, &user)
             })

@@ -28,9 +28,12 @@ pub struct Registration {
 }
 
 impl Service {
+    /// Whether registrations consist of an address only, and a link completes them (`registration.mode = "verified"`).
+    pub fn registers_addresses(&self) -> bool {
+        self.registration.mode == RegistrationMode::Verified
+    }
+
     /// Stores a new user who registers, with the role `member`. `language` is that of the browser, if it states one.
-    /// With `registration.mode = "verified"`, stores the address only, requests a mail, and returns `None`, whether or
-    /// not the e-mail is taken.
     ///
     /// Errors: [`AppError::Forbidden`] if registration is closed. [`AppError::Invalid`] names each bad field, also an
     /// e-mail outside of `registration.email_domains`, [`AppError::Conflict`] an e-mail that is taken,
@@ -40,18 +43,50 @@ impl Service {
         context: RequestContext,
         registration: Registration,
         language: Option<Language>,
-    ) -> Result<Option<User>, AppError> {
+    ) -> Result<User, AppError> {
         self.require_open_registration()?;
         let email = self.check_registration(&registration, Some(&self.registration.email_domains), None)?;
         self.limits.throttle().count(RateLimit::Registration, context.client_info.client)?;
-        let language = self.mail.language(language);
-        if self.registration.mode == RegistrationMode::Verified {
-            return self.store_registration(context, email, language).await.map(|()| None);
-        }
         let member = self.find_role(BuiltInRole::Member.name())?;
+        let language = self.mail.language(language);
         let user = self.store_user(context, registration.person, email, (member, language)).await?;
         self.metrics.hourly().add(CountedEvent::Registration);
-        Ok(Some(user))
+        Ok(user)
+    }
+
+    /// Stores an address until it is proved, and requests a mail. The work is the same for an address that is taken.
+    /// Nothing else of the registration is stored: a stranger may have sent it, and the holder of the link chooses it.
+    /// `language` is that of the browser, if it states one.
+    ///
+    /// Errors: [`AppError::Invalid`] for text that is no address, or one outside of `registration.email_domains`;
+    /// [`AppError::TooMany`] too many registrations by the client.
+    pub async fn register_address(
+        &self,
+        context: RequestContext,
+        email: &str,
+        language: Option<Language>,
+    ) -> Result<(), AppError> {
+        let email = check_email(email)?;
+        self.mail.check_reachable(&email)?;
+        check_email_domain(&email, &self.registration.email_domains)?;
+        self.limits.throttle().count(RateLimit::Registration, context.client_info.client)?;
+        let language = self.mail.language(language);
+        let (mail, valid_seconds) = (self.mail.clone(), self.mail.links().valid_seconds(LinkPurpose::Registration));
+        self.trail
+            .change(context, Event::of(Action::Register), move |change| {
+                // The account has an entry when it is created.
+                change.needs_no_entry();
+                let new = NewRegistration {
+                    email: email.as_given(),
+                    email_key: email.key(),
+                    locale: language.code(),
+                    expires_at: change.now.plus_seconds(valid_seconds).naive(),
+                };
+                let subject = Some(Subject::Registration(registrations::upsert(change.conn, &new)?));
+                let recipient = Recipient { address_key: email.key(), address: None, subject };
+                mail.send(change, MailKind::Registration, &recipient)
+            })
+            .await
     }
 
     /// Stores a new user for an admin or the command line. `registration.mode`, `registration.email_domains` and
@@ -96,32 +131,6 @@ impl Service {
         stored.await.map(|user| user.into_domain(&self.roles, false))
     }
 
-    /// Stores an address until it is proved, and requests a mail. The work is the same for an address that is taken.
-    /// Nothing else of the registration is stored: a stranger may have sent it, and the holder of the link chooses again.
-    async fn store_registration(
-        &self,
-        context: RequestContext,
-        email: EmailAddress,
-        language: Language,
-    ) -> Result<(), AppError> {
-        let (mail, valid_seconds) = (self.mail.clone(), self.mail.links().valid_seconds(LinkPurpose::Registration));
-        self.trail
-            .change(context, Event::of(Action::Register), move |change| {
-                // The account has an entry when it is created.
-                change.needs_no_entry();
-                let new = NewRegistration {
-                    email: email.as_given(),
-                    email_key: email.key(),
-                    locale: language.code(),
-                    expires_at: change.now.plus_seconds(valid_seconds).naive(),
-                };
-                let subject = Some(Subject::Registration(registrations::upsert(change.conn, &new)?));
-                let recipient = Recipient { address_key: email.key(), address: None, subject };
-                mail.send(change, MailKind::Registration, &recipient)
-            })
-            .await
-    }
-
     /// Errors: [`AppError::Forbidden`] if `registration.mode` is `invited` or `closed`.
     pub fn require_open_registration(&self) -> Result<(), AppError> {
         match self.registration.mode {
@@ -160,6 +169,7 @@ impl Service {
         let mut errors = self.errors_of_person(person);
         errors.extend(role_error.cloned());
         let email = check_email(given).and_then(|email| {
+            self.mail.check_reachable(&email)?;
             domains.map_or(Ok(()), |domains| check_email_domain(&email, domains))?;
             Ok(email)
         });

@@ -229,7 +229,7 @@ impl Service {
         if !(0..=OVERLAP_MAX).contains(&overlap) {
             return Err(FieldError::new("overlap_seconds", "range", format!("Use 0 to {OVERLAP_MAX}.")).into());
         }
-        let secret = Secret::generate(SecretKind::ApiKey)?;
+        let (secret, mail) = (Secret::generate(SecretKind::ApiKey)?, self.mail.clone());
         let rotated = self.trail.change(context, Event::of(Action::RotateKey).on(Target::Key(id)), move |change| {
             let before = find(change)?;
             let is_repeat = is_repetition(&before, repeatable.as_ref(), change.now)?;
@@ -256,6 +256,10 @@ impl Service {
                 },
             )?;
             change.record(|event| event.changed(vec!["secret"]).detail(format!("overlap {overlap} s")))?;
+            // The new secret of a key that its owner rotates may be that of a thief with a token.
+            if let Some(user) = change.caller_row.take().filter(|user| !is_itself && user.id == after.owner_id) {
+                mail.notify(change, MailKind::KeyCreated, &user)?;
+            }
             Ok(FreshKey { key: after.into(), secret })
         });
         rotated.await

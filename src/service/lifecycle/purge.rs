@@ -36,7 +36,7 @@ const FAILURES_RETENTION: i64 = 86_400;
 /// stopped, too, so this bounds the number of rows.
 const STOPPED_RETENTION: i64 = 30 * 86_400;
 /// Seconds for which a known network is kept after the last sign-in: 90 days.
-const NETWORK_RETENTION: i64 = 90 * 86_400;
+pub(crate) const NETWORK_RETENTION: i64 = 90 * 86_400;
 /// Seconds for which an expired claim code is kept: 30 days. During this time a claim fails with 410 instead of 404.
 const CLAIM_RETENTION: i64 = 30 * 86_400;
 /// Seconds for which a mail is kept after it was requested: 25 hours. Within a day it is sent or given up, and counts

@@ -117,6 +117,11 @@ impl AttemptedAccount {
         Self::new(account_of(user), Some(user.id), client)
     }
 
+    /// The account together with the network, as known networks are stored.
+    pub(crate) fn network(self) -> Option<Digest> {
+        self.network
+    }
+
     fn new(account: Digest, user: Option<UserId>, client: Option<IpAddr>) -> Self {
         let owner = user.map_or_else(|| account.to_hex(), |user| user.to_string());
         let network = client.map(|client| Digest::of(&format!("{owner} {}", Network::of(client))));

@@ -3,7 +3,7 @@
 //! that several processes send each mail once. A process that is killed between sending and marking leaves a row that is
 //! sent once more.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ use crate::metrics::Metrics;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum number of mails that are sent at the same time. A slow recipient must not delay all others.
 const PARALLEL: usize = 4;
+/// Maximum number of mails to one domain that are sent at the same time.
+const PARALLEL_TO_DOMAIN: usize = 2;
 /// Failures of the database after which no further mails are looked at in the same run.
 const FAILURES_MAX: usize = 3;
 /// Seconds before the second attempt. The pause doubles with each attempt.
@@ -54,8 +56,12 @@ pub struct Delivery {
     /// Mails may be due.
     due: Notify,
     is_stopping: AtomicBool,
+    /// The id of the mail after which the next run decides about requests. It is not 0 if the run before has failed.
+    accept_after: AtomicI64,
     /// The number of attempts in progress.
     running: watch::Sender<usize>,
+    /// The domains of the mails that are being sent.
+    domains: Mutex<Vec<String>>,
     pause: Mutex<Pause>,
     /// The server cannot be used.
     server: RepeatedFailure,
@@ -107,7 +113,9 @@ impl Delivery {
             requested: Notify::new(),
             due: Notify::new(),
             is_stopping: AtomicBool::new(false),
+            accept_after: AtomicI64::new(0),
             running: watch::Sender::new(0),
+            domains: Mutex::default(),
             pause: Mutex::default(),
             server: RepeatedFailure::new("use the SMTP server"),
             accepting: RepeatedFailure::new("decide about requested mails"),
@@ -159,7 +167,8 @@ impl Delivery {
 
     /// Accepts or drops all requested mails.
     async fn accept_requests(&self) -> Result<(), AppError> {
-        let (mut after, mut failures, mut first_error) = (0, 0, None);
+        let mut after = self.accept_after.swap(0, Ordering::Relaxed);
+        let (mut failures, mut first_error) = (0, None);
         loop {
             let now = self.clock.now();
             let Some(found) = self.db.read(move |conn| queue::sort_requests(conn, after, now)).await? else {
@@ -179,6 +188,7 @@ impl Delivery {
                         failures += 1;
                         let first = first_error.take().unwrap_or(error);
                         if failures >= FAILURES_MAX {
+                            self.accept_after.store(id, Ordering::Relaxed);
                             return Err(first);
                         }
                         first_error = Some(first);
@@ -202,7 +212,13 @@ impl Delivery {
                     Ok(Some(attempt)) => {
                         // Another one may be due.
                         self.due.notify_one();
+                        let domain = attempt.to.domain().to_owned();
+                        self.domains().push(domain.clone());
                         note(&self.sending, self.attempt(outgoing, attempt).await);
+                        let mut domains = self.domains();
+                        if let Some(index) = domains.iter().position(|busy| *busy == domain) {
+                            domains.swap_remove(index);
+                        }
                         continue;
                     }
                     Ok(None) => self.sending.succeeded(),
@@ -234,7 +250,8 @@ impl Delivery {
         let (mut passed, mut failures) = (Vec::new(), 0);
         loop {
             let (links, now, except) = (self.links.clone(), self.clock.now(), passed.clone());
-            let Some(found) = self.db.read(move |conn| outbox::next_due(conn, now, &except)).await? else {
+            let busy = self.busy_domains();
+            let Some(found) = self.db.read(move |conn| outbox::next_due(conn, now, &except, &busy)).await? else {
                 return Ok(None);
             };
             let (id, kind) = (found.id, found.kind.clone());
@@ -313,7 +330,7 @@ impl Delivery {
 
     /// Stores that a mail was sent, or never will be, with an audit entry unless strangers can cause the mail.
     async fn mark(&self, intent: &Intent, kind: MailKind, subject: Subject, outcome: Outcome) -> Result<(), AppError> {
-        let (id, now, is_recorded) = (intent.id, self.clock.now(), !kind.is_caused_by_anyone());
+        let (id, now, is_recorded) = (intent.id, self.clock.now(), kind.is_recorded());
         self.db
             .write(move |conn| {
                 outbox::mark_done(conn, id, now)?;
@@ -370,6 +387,17 @@ impl Delivery {
         if !ended.length.is_zero() {
             self.due.notify_one();
         }
+    }
+
+    /// The domains to which no further mail is sent now.
+    fn busy_domains(&self) -> Vec<String> {
+        let domains = self.domains();
+        let is_busy = |domain: &&String| domains.iter().filter(|other| other == domain).count() >= PARALLEL_TO_DOMAIN;
+        domains.iter().filter(is_busy).cloned().collect()
+    }
+
+    fn domains(&self) -> MutexGuard<'_, Vec<String>> {
+        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pause(&self) -> MutexGuard<'_, Pause> {

@@ -222,5 +222,5 @@ pub(crate) fn link_invalid() -> AppError {
 }
 
 fn no_page() -> AppError {
-    AppError::Internal("set http.public_url, or links.url to the page that links open".into())
+    AppError::Internal("set http.public_url with console.enabled, or links.url to the page that links open".into())
 }

@@ -12,12 +12,14 @@ use std::sync::Arc;
 
 use self::delivery::Delivery;
 use self::links::Links;
+use self::queue::MailsTo;
 use crate::clock::Timestamp;
 use crate::db::mail::Subject;
 use crate::db::mail::outbox::{self, NewIntent};
 use crate::db::{Conn, users};
+use crate::domain::email::EmailAddress;
 use crate::domain::mail::{Language, MailKind};
-use crate::error::AppError;
+use crate::error::{AppError, FieldError};
 use crate::service::audit::change::Change;
 
 /// What use cases need to request mails and to make links.
@@ -83,6 +85,33 @@ impl Mail {
         }
         let (address, subject) = (Some(user.email.as_str()), Some(Subject::User(user.id)));
         self.send(change, kind, &Recipient { address_key: &user.email_key, address, subject })
+    }
+
+    /// Whether mails can reach an address. Errors: SMTP cannot transport it.
+    pub(crate) fn check_reachable(&self, email: &EmailAddress) -> Result<(), FieldError> {
+        if self.is_configured() && !smtp::can_reach(email) {
+            let rule = "No mail can be sent to this address. Use one with common letters and single dots before the @.";
+            return Err(FieldError::new("email", "email", rule));
+        }
+        Ok(())
+    }
+
+    /// Whether a mail of this kind to this address would be sent. For callers who may know that.
+    ///
+    /// Errors: [`AppError::TooMany`] if the limits per address would drop it.
+    pub(crate) fn check_limits(
+        &self,
+        change: &mut Change<'_>,
+        kind: MailKind,
+        address_key: &str,
+    ) -> Result<(), AppError> {
+        let requested = outbox::count_requested(change.conn, kind.name(), address_key)?;
+        let requested = usize::try_from(requested).unwrap_or_default();
+        let mails = MailsTo { kind, address_key, network: None };
+        let reached = queue::reached_limit(change.conn, &mails, kind.limits(), requested, change.now)?;
+        let Some((most, seconds)) = reached else { return Ok(()) };
+        let limit = u32::try_from(most).unwrap_or(u32::MAX);
+        Err(AppError::TooMany { limit, retry_after: u64::try_from(seconds).unwrap_or_default().max(1) })
     }
 
     /// Requests a mail. Does nothing if no SMTP server is set.

@@ -5,10 +5,12 @@ use super::outgoing::MailValues;
 use crate::clock::Timestamp;
 use crate::db::mail::outbox::{self, Intent};
 use crate::db::mail::{Subject, invitations, registrations, replaced_emails};
-use crate::db::{self, Conn, users};
+use crate::db::{self, Conn, known_networks, users};
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::{Language, MailKind};
+use crate::domain::network::Network;
 use crate::error::AppError;
+use crate::service::limits::lockout::AttemptedAccount;
 
 /// Maximum number of requests that are read at once.
 const BATCH: i64 = 50;
@@ -133,6 +135,9 @@ fn decide(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<(Ma
         {
             Some((MailKind::AccountExists, holder))
         }
+        // The owner of a replaced address gets the link that undoes the change again.
+        (MailKind::PasswordReset, None) => replaced_emails::find(conn, &intent.address_key, now)?
+            .map(|replaced| (MailKind::EmailChanged, Subject::User(replaced.user_id))),
         // The address is taken: another account can restore it.
         (MailKind::Registration | MailKind::EmailChange | MailKind::Invitation, None)
             if replaced_emails::find(conn, &intent.address_key, now)?
@@ -150,18 +155,70 @@ fn decide(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<(Ma
     })
 }
 
-/// Whether the address did not get too many mails of this kind.
+/// Whether the address did not get too many mails of this kind. Strangers must not use up the mails of a user who is on
+/// a network of an earlier sign-in: its requests have limits of their own.
 fn is_within_limits(conn: &mut Conn, kind: MailKind, intent: &Intent, now: Timestamp) -> Result<bool, AppError> {
-    let limits = kind.limits();
+    let own = if kind == MailKind::PasswordReset { known_network(conn, intent)? } else { None };
+    // A notice that is repeated on request has the limits of the request.
+    let limits = match MailKind::of(&intent.kind) {
+        Some(requested) if kind.limits().is_empty() => requested.limits(),
+        _ => kind.limits(),
+    };
+    let mails = MailsTo { kind, address_key: &intent.address_key, network: own };
+    Ok(reached_limit(conn, &mails, limits, 0, now)?.is_none())
+}
+
+/// The network of a request, if its user has signed in from there.
+fn known_network(conn: &mut Conn, intent: &Intent) -> Result<Option<Network>, AppError> {
+    let Some(client) = intent.client.as_deref().and_then(|client| client.parse().ok()) else {
+        return Ok(None);
+    };
+    let Some(user) = users::find_by_email(conn, &intent.address_key)? else {
+        return Ok(None);
+    };
+    let is_known = match AttemptedAccount::of(&user, Some(client)).network() {
+        Some(network) => known_networks::seen_at(conn, network)?.is_some(),
+        None => false,
+    };
+    Ok(is_known.then(|| Network::of(client)))
+}
+
+/// Mails that are limited together.
+pub(super) struct MailsTo<'a> {
+    pub(super) kind: MailKind,
+    /// The canonical address.
+    pub(super) address_key: &'a str,
+    /// Only those that this network has requested.
+    pub(super) network: Option<Network>,
+}
+
+/// The limit of these mails that is reached, and the seconds until one more is accepted. `requested` further ones count
+/// as accepted now.
+pub(super) fn reached_limit(
+    conn: &mut Conn,
+    mails: &MailsTo<'_>,
+    limits: &[(i64, usize)],
+    requested: usize,
+    now: Timestamp,
+) -> Result<Option<(usize, i64)>, AppError> {
     let Some(longest) = limits.iter().map(|(seconds, _)| *seconds).max() else {
-        return Ok(true);
+        return Ok(None);
     };
-    let accepted = outbox::accepted_since(conn, kind.name(), &intent.address_key, now.plus_seconds(-longest))?;
-    let is_within = |(seconds, most): &(i64, usize)| {
-        let since = now.plus_seconds(-*seconds);
-        accepted.iter().filter(|at| **at > since).count() < *most
+    let accepted = outbox::accepted_since(conn, mails.kind.name(), mails.address_key, now.plus_seconds(-longest))?;
+    let is_counted = |client: Option<&str>| {
+        let network = client.and_then(|client| client.parse().ok()).map(Network::of);
+        mails.network.is_none() || mails.network == network
     };
-    Ok(limits.iter().all(is_within))
+    let mut times: Vec<Timestamp> =
+        accepted.iter().filter(|(_, client)| is_counted(client.as_deref())).map(|(at, _)| *at).collect();
+    times.extend(std::iter::repeat_n(now, requested));
+    times.sort_unstable();
+    let wait = |(seconds, most): &(i64, usize)| {
+        let within: Vec<&Timestamp> = times.iter().filter(|at| **at > now.plus_seconds(-*seconds)).collect();
+        let first = within.len().checked_sub(*most).and_then(|index| within.get(index))?;
+        Some((*most, first.seconds() + seconds - now.seconds()))
+    };
+    Ok(limits.iter().filter_map(wait).max_by_key(|(_, seconds)| *seconds))
 }
 
 /// Reserves a mail that was due for `reserved_seconds`, and makes its link.
@@ -255,7 +312,11 @@ fn address_of(
             .map(|replaced| replaced.email),
         _ if kind.purpose().is_none() => intent.address.clone().or_else(|| Some(user.email.clone())),
         MailKind::EmailVerification if user.email_verified_at.is_some() => None,
-        MailKind::EmailVerification | MailKind::PasswordReset if user.email_key != intent.address_key => None,
+        MailKind::EmailVerification | MailKind::PasswordReset | MailKind::EmailRestored
+            if user.email_key != intent.address_key =>
+        {
+            None
+        }
         _ => Some(user.email.clone()),
     })
 }

@@ -198,6 +198,11 @@ impl Header for AutoSubmitted {
     }
 }
 
+/// Whether SMTP can transport an address, in the spelling for it.
+pub(super) fn can_reach(email: &EmailAddress) -> bool {
+    address(&email.clone().for_smtp()).is_ok()
+}
+
 /// The address as SMTP requires it: with the domain in ASCII.
 ///
 /// Errors: a local part that SMTP cannot transport.

@@ -45,6 +45,8 @@ const BUILT_IN: &[(&str, &str)] = &[
     template!("email_change_requested.de.txt"),
     template!("email_changed.en.txt"),
     template!("email_changed.de.txt"),
+    template!("email_restored.en.txt"),
+    template!("email_restored.de.txt"),
     template!("invitation.en.txt"),
     template!("invitation.de.txt"),
     template!("key_created.en.txt"),

@@ -8,6 +8,7 @@ use crate::domain::network::Place;
 use crate::domain::secret::Digest;
 use crate::error::AppError;
 use crate::service::audit::change::Change;
+use crate::service::lifecycle::purge::NETWORK_RETENTION;
 use crate::service::limits::lockout::LockoutState;
 use crate::service::mail::Mail;
 
@@ -37,14 +38,15 @@ pub(super) fn request(
     Ok(())
 }
 
-/// Stores the place of a sign-in. Returns whether it is new, although others are known.
+/// Stores the place of a sign-in. Returns whether it is new, although others are known, or were before they expired.
 fn note_place(change: &mut Change<'_>, user: &users::User, client: Option<IpAddr>) -> Result<bool, AppError> {
     let Some(client) = client else {
         return Ok(false);
     };
     let place = Digest::of(&format!("{} place {}", user.id, Place::of(client)));
     let seen_at = known_networks::seen_at(change.conn, place)?;
-    let is_new = seen_at.is_none() && known_networks::is_any_known(change.conn, user.id)?;
+    let is_dormant = change.now >= user.created_at.plus_seconds(NETWORK_RETENTION);
+    let is_new = seen_at.is_none() && (is_dormant || known_networks::is_any_known(change.conn, user.id)?);
     if seen_at.is_none_or(|seen_at| change.now >= seen_at.plus_seconds(PLACE_RENEWED_AFTER)) {
         known_networks::record(change.conn, user.id, place, change.now, true)?;
     }

@@ -10,7 +10,7 @@ use super::target::{load_postgres, open_postgres, record, take_file};
 use super::{Manifest, OnProgress, failed};
 use crate::clock::Timestamp;
 use crate::config::DatabaseUrl;
-use crate::db::mail::{outbox, secrets};
+use crate::db::mail::{outbox, replaced_emails, secrets};
 use crate::db::transfer::{Session, check_texts, files, manifest};
 use crate::db::{Conn, access_tokens, api_keys, sessions};
 use crate::domain::audit::{Action, Event, Target};
@@ -139,6 +139,7 @@ fn finish(
     if options.revoke_tokens {
         (tokens, ended_sessions) = (access_tokens::delete_all(conn)?, sessions::delete_all(conn)?);
         secrets::delete_all(conn)?;
+        replaced_emails::delete_all(conn)?;
         // A mail that waits would get a new link.
         outbox::end_all(conn, now)?;
         if tokens + ended_sessions > 0 {
