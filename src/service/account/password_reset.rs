@@ -59,7 +59,8 @@ impl Service {
     }
 
     /// Sets a new password with the secret of a link. This ends the sign-in token, the sessions, the own keys, the
-    /// issued keys with scopes of Latchkey, a lockout and all other such links. It does not sign in.
+    /// issued keys with scopes of Latchkey (all of them if the link is the first proof of the address), a lockout and
+    /// all other such links. It does not sign in.
     ///
     /// Errors: [`AppError::Invalid`] for an unacceptable password; [`AppError::Gone`] for every link that is not valid;
     /// [`AppError::TooMany`] for too many invalid ones.
@@ -91,9 +92,10 @@ impl Service {
     }
 }
 
-/// Sets the password, and ends what the old one has given access to. If the address was never verified, a stranger may
-/// have registered it, so everything ends that was set before; `is_mailed` verifies the address. `locale` is then the
-/// language of mails.
+/// Sets the password, and ends what the old one has given access to. If the link was mailed and the address was not
+/// verified before, it is the first proof of the address: a stranger may have registered it. Then the address is
+/// verified, all issued keys and all links end, the known networks are deleted, notices are on, and `locale` is the
+/// language of mails. Name, surname, website and pages stay.
 fn set_password(
     change: &mut Change<'_>,
     user: &users::User,
