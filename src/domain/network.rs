@@ -1,4 +1,4 @@
-//! The network that counts as one client for limits and lockouts.
+//! Networks of clients: those that count as one client for limits and lockouts, and wider ones for notices of sign-ins.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

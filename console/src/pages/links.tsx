@@ -88,7 +88,7 @@ function Confirmation({ title, intro, label, done, act }: { title: string; intro
 
 function ResetPage({ secret }: LinkProps) {
   return (
-    <NewPassword secret={secret} intro="This ends all sign-ins and API keys of your account.">
+    <NewPassword secret={secret} intro="This ends all sign-ins of your account, and the API keys that can act on it.">
       <p>
         Is the link not valid any more? <a href="#/forgotten-password">Request a new one</a>
       </p>
@@ -166,7 +166,7 @@ function EmailUndoPage({ secret }: LinkProps) {
   return (
     <Steps
       title="Restore your e-mail address"
-      intro="This ends the password, all sign-ins and API keys of the account. Then you set a new password."
+      intro="This ends the password, all sign-ins, and the API keys that can act on the account. Then you set a new password."
       done={undefined}
     >
       <ErrorBox error={error} />

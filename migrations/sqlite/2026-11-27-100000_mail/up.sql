@@ -46,7 +46,8 @@ CREATE TABLE outbox (
     address_key TEXT,
     -- SHA-256 of the canonical address in hex, for the limits per address.
     address_digest TEXT NOT NULL,
-    -- The address, if it is not the present one of the account.
+    -- The address of the account at the time of the request, to which a notice goes. NULL if the request does not name
+    -- the account.
     address TEXT,
     -- What the mail is about, if the request named it. The row remains without it, so that it counts for the limits
     -- per address.

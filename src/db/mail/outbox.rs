@@ -25,7 +25,8 @@ pub struct NewIntent<'a> {
     pub kind: &'a str,
     /// The canonical address for which the mail was requested.
     pub address_key: &'a str,
-    /// The address, if it is not the present one of the account.
+    /// The address of the account at the time of the request, if that names the account. A notice goes there, even if
+    /// the account has another address when it is sent.
     pub address: Option<&'a str>,
     /// What the mail is about, if the request named it.
     pub subject: Option<Subject>,
@@ -60,7 +61,7 @@ pub struct Intent {
     pub kind: String,
     /// The canonical address for which the mail was requested. It may belong to no account.
     pub address_key: String,
-    /// The address, if it is not the present one of the account.
+    /// The address of the account at the time of the request, to which a notice goes.
     pub address: Option<String>,
     /// What the mail is about, if the request named it.
     pub subject: Option<Subject>,

@@ -84,9 +84,9 @@ pub async fn read(service: web::Data<Service>, permit: Permit<IsUser>) -> Result
 ///
 /// The response is the changed account. A sign-in token is full if the sign-in requested no scopes.
 ///
-/// A new e-mail address, and to turn notices off, also requires the current password. If the server sends mails, the response is then 202 for every
-/// address: the address is `pending_email` until the link in the mail to it is confirmed. The present address ends a change
-/// that is pending.
+/// An e-mail address requires the current password, and so does turning the notices off. If the server sends mails, a
+/// new address returns 202, whether or not it is taken: it is `pending_email` until the link in the mail to it is
+/// confirmed. The present address ends a change that is pending.
 #[api_v2_operation(operation_id = "editMe", tags("My account"))]
 pub async fn edit(
     service: web::Data<Service>,

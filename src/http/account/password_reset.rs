@@ -78,8 +78,9 @@ pub async fn request(
 /// Next, sign in with the new password.
 ///
 /// It revokes the token, the browser sessions and the own API keys of the user, and issued keys with scopes of
-/// Latchkey. It ends a lockout, and all other links that reset the password. A link that has expired, was used, or
-/// whose account has changed returns 410 `link_invalid`.
+/// Latchkey. If the link came with a mail and the address was not verified, it revokes all issued keys, and verifies the
+/// address. It ends a lockout, and all other links that reset the password. A link that has expired, was used, or whose
+/// account has changed returns 410 `link_invalid`.
 #[api_v2_operation(operation_id = "confirmPasswordReset", tags("Password reset"))]
 pub async fn confirm(
     service: web::Data<Service>,

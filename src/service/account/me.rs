@@ -75,10 +75,11 @@ impl Service {
         self.load_user(move |conn| users::find(conn, id)).await?.ok_or_else(|| context.credential_ended())
     }
 
-    /// Changes the caller's own data. A new e-mail requires the current password, and one of
-    /// `registration.email_domains`. To turn notices about sign-ins off requires the current password, too: otherwise
-    /// whoever has found a token could hide what they do with it. If mails are sent, it changes when its owner has confirmed it; until then it is the
-    /// pending e-mail of the returned user. The present one as the new one ends a change that is pending.
+    /// Changes the caller's own data. An e-mail requires the current password, and a new one must be of
+    /// `registration.email_domains`. If mails are sent, the e-mail changes when its owner has confirmed the new one;
+    /// until then that is the pending e-mail of the returned user. The present e-mail as the new one ends a pending
+    /// change. Turning notices about sign-ins off requires the current password, too: otherwise whoever has found a token
+    /// could hide what they do with it.
     ///
     /// Errors: [`AppError::Invalid`] names each bad field, [`AppError::Conflict`] an e-mail that is taken,
     /// [`AppError::Forbidden`] a wrong password, [`AppError::TooMany`] too many mails to new addresses.

@@ -59,8 +59,9 @@ impl Service {
     }
 
     /// Sets a new password with the secret of a link. This ends the sign-in token, the sessions, the own keys, the
-    /// issued keys with scopes of Latchkey, a lockout and all other such links. It does not sign in. `language` is that
-    /// of the browser, if it states one: the account gets it if its address was never verified.
+    /// issued keys with scopes of Latchkey (all of them if the link is the first proof of the address), a lockout and
+    /// all other such links. It does not sign in. `language` is that of the browser, if it states one: an account whose
+    /// address was never verified gets it.
     ///
     /// Errors: [`AppError::Invalid`] for an unacceptable password; [`AppError::Gone`] for every link that is not valid;
     /// [`AppError::TooMany`] for too many invalid ones.
@@ -94,9 +95,10 @@ impl Service {
     }
 }
 
-/// Sets the password, and ends what the old one has given access to. If the address was never verified, a stranger may
-/// have registered it, so everything ends that was set before; `is_mailed` verifies the address. `locale` is then the
-/// language of mails.
+/// Sets the password, and ends what the old one has given access to. If the link was mailed and the address was not
+/// verified before, it is the first proof of the address: a stranger may have registered it. Then the address is
+/// verified, all issued keys and all links end, the known networks are deleted, notices are on, and `locale` is the
+/// language of mails. Name, surname, website and pages stay.
 fn set_password(
     change: &mut Change<'_>,
     user: &users::User,
