@@ -13,6 +13,7 @@ export type FreshKey = Schemas["FreshKeyResponse"];
 export type IssuedKey = Schemas["IssuedKeyResponse"];
 export type Session = Schemas["SessionResponse"];
 export type SessionItem = Schemas["SessionItemResponse"];
+export type Registration = Schemas["RegisterRequest"];
 export type Invitation = Schemas["InvitationResponse"];
 export type AuditEntry = Schemas["AuditEntryResponse"];
 export type Problem = Schemas["Problem"];

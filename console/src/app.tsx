@@ -31,7 +31,7 @@ export function App() {
       <>
         <main class="narrow">
           <Brand />
-          <LinkPage key={link.secret} {...link} />
+          <LinkPage key={`${link.purpose}/${link.secret}`} {...link} />
         </main>
         <Waiting />
       </>

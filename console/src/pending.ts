@@ -6,6 +6,8 @@ export interface ConsoleSettings {
   registration: "open" | "verified" | "invited" | "closed";
   /** Whether the server sends mails. */
   mail: boolean;
+  /** Whether a sign-in requires a verified address. */
+  verified_email_required: boolean;
   name_min: number;
   password_min: number;
   password_max: number;

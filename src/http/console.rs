@@ -28,6 +28,8 @@ const CROSS_ORIGIN_OPENER_POLICY: HeaderName = HeaderName::from_static("cross-or
 pub struct PublicSettings {
     registration: RegistrationMode,
     mail: bool,
+    /// Whether a sign-in requires a verified address.
+    verified_email_required: bool,
     name_min: usize,
     password_min: usize,
     password_max: usize,
@@ -39,6 +41,7 @@ impl PublicSettings {
         settings.console.enabled.then_some(Self {
             registration: settings.registration.mode,
             mail: settings.mail.url.server().is_some(),
+            verified_email_required: settings.auth.require_verified_email,
             name_min: settings.registration.name_min_length,
             password_min: settings.auth.password_min_length,
             password_max: settings.auth.password_max_length,

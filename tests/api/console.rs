@@ -122,7 +122,10 @@ specify! {
     async fn everyone_can_read_the_settings_that_the_console_shows(app: App) {
         let settings = app.get("/console/settings.json", &Credential::None).await;
         assert_is_never_stored(&settings);
-        let expected = json!({ "registration": "open", "mail": false, "name_min": 5, "password_min": 8, "password_max": 128 });
+        let expected = json!({
+            "registration": "open", "mail": false, "verified_email_required": false,
+            "name_min": 5, "password_min": 8, "password_max": 128,
+        });
         assert_eq!(settings.body, expected);
     }
 }
@@ -132,14 +135,17 @@ async fn the_console_shows_changed_settings() {
     for app in App::start_on_all(|settings| {
         settings.registration.mode = latchkey::config::RegistrationMode::Closed;
         settings.registration.name_min_length = 1;
+        settings.auth.require_verified_email = true;
         settings.auth.password_min_length = 12;
         settings.auth.password_max_length = 64;
     })
     .await
     {
         let settings = app.get("/console/settings.json", &Credential::None).await;
-        let expected =
-            json!({ "registration": "closed", "mail": false, "name_min": 1, "password_min": 12, "password_max": 64 });
+        let expected = json!({
+            "registration": "closed", "mail": false, "verified_email_required": true,
+            "name_min": 1, "password_min": 12, "password_max": 64,
+        });
         assert_eq!(settings.body, expected);
     }
 }

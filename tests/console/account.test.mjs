@@ -107,6 +107,28 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.close();
     });
 
+    test('a server without mails shows no settings of mails, and says who sets a new password', async () => {
+      const { profile, page } = await open('unmailed@example.org', '#/profile');
+      await page.getByRole('heading', { name: 'Change your e-mail address' }).waitFor();
+      assert.equal(await page.getByRole('heading', { name: 'Mails to you' }).count(), 0);
+      await profile.context.clearCookies();
+      const signedOut = await profile.tab('#/forgotten-password');
+      await signedOut.getByText('This server sends no mails. Ask an administrator').waitFor();
+      assert.equal(await signedOut.getByRole('textbox').count(), 0);
+      await profile.close();
+    });
+
+    test('who cannot register learns what to ask for', async () => {
+      const profile = await Profile.open(browser, server);
+      const page = await profile.context.newPage();
+      const json = { ...(await request(server, 'GET', '/console/settings.json')), registration: 'invited' };
+      await page.route('**/console/settings.json', (route) => route.fulfill({ json }));
+      await page.goto('/console/#/register');
+      await page.getByText('Ask for an invitation').waitFor();
+      assert.equal(await page.getByRole('textbox').count(), 0);
+      await profile.close();
+    });
+
     test('a key is created with scopes, and its secret is displayed once', async () => {
       const { profile, page } = await open('keys@example.org', '#/keys');
       await press(page.getByRole('main'), 'Create key');

@@ -162,6 +162,22 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await page.keyboard.press('Escape');
     });
 
+    test('an invitation that was sent a moment ago is an error in the dialog, and no message says that a mail is on its way', async () => {
+      const email = 'impatient@example.org';
+      await storeInvitations(server, [email]);
+      await go(page, '#/users');
+      await go(page, '#/invitations');
+      const detail = 'A mail was sent to this address a moment ago. Try again later.';
+      const body = JSON.stringify({ title: 'Too Many Requests', status: 429, code: 'rate_limited', detail });
+      const tooMany = { status: 429, headers: { 'Retry-After': '42' }, contentType: 'application/problem+json', body };
+      await page.route('**/users/invitations/*/resend', (route) => route.fulfill(tooMany), { times: 1 });
+      await row(email).getByRole('button', { name: /^Resend/ }).click();
+      await press('Send again', dialog());
+      await dialog().getByRole('alert').getByText(detail).waitFor();
+      assert.equal(await page.getByText('is on its way').count(), 0);
+      await page.keyboard.press('Escape');
+    });
+
     test('a long list loads part by part, and the address holds the state', async () => {
       for (const { id } of await stored()) await request(server, 'DELETE', `/users/invitations/${id}`, { token });
       const addresses = Array.from({ length: 2 * PART + 5 }, (_, index) => `many${index}@example.org`);

@@ -4,12 +4,21 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
 import { register } from './support/accounts.mjs';
-import { Profile, go, launch, settled } from './support/browser.mjs';
+import { NARROW, Profile, go, launch, settled } from './support/browser.mjs';
 import { send } from './support/http.mjs';
 import { CONFIGURATIONS, PASSWORD, Server } from './support/server.mjs';
 import { Smtp } from './support/smtp.mjs';
 
 const NEW_PASSWORD = 'another horse battery';
+/** What the page of each link says about a link that is not valid. */
+const NEW_LINK = {
+  'password-reset': 'Request a new one',
+  'email-verification': 'Send it again in your profile',
+  registration: 'Register again',
+  'email-change': 'Request the change again in your profile',
+  'email-undo': 'There is no new one.',
+  invitation: 'Ask the person who invited you',
+};
 
 for (const configuration of CONFIGURATIONS.slice(0, 2)) {
   describe(`links in mails on ${configuration.database}, profile ${configuration.profile}`, () => {
@@ -50,6 +59,10 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       }
       page = await profile.tab(link);
       assert.equal(new URL(page.url()).hash, '#/password-reset', 'the secret is not in the address bar');
+      await page.reload();
+      await page.getByRole('heading', { name: 'Open the link again' }).waitFor();
+      await page.getByRole('link', { name: 'Request a new one' }).waitFor();
+      await go(page, link);
       await page.getByLabel('New password', { exact: true }).fill(NEW_PASSWORD);
       await press(page, 'Set the password');
       await page.getByText('Your password is changed').waitFor();
@@ -63,6 +76,49 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await page.getByRole('link', { name: 'Request a new one' }).click();
       await page.getByRole('button', { name: 'Send the link' }).waitFor();
       await profile.close();
+    });
+
+    const fillRegistration = async (page, email) => {
+      await page.getByLabel('First name').fill('Grace');
+      await page.getByLabel('E-mail address').fill(email);
+      await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+      await page.getByRole('main').getByRole('button', { name: 'Register' }).click();
+    };
+
+    test('a registration signs in, and names the address to which the mail was sent', async () => {
+      const email = 'fresh@example.org';
+      const profile = await Profile.open(browser, server);
+      const page = await profile.tab('#/register');
+      await fillRegistration(page, email);
+      await page.getByRole('heading', { name: 'Profile' }).waitFor();
+      await page.getByRole('status').getByText(`Open the link in the mail to ${email}.`).waitFor();
+      await smtp.link(email, 'email-verification');
+      await profile.close();
+    });
+
+    test('a registration that requires a verified address signs in only after the link in the mail', async () => {
+      const strict = await Server.start(configuration, { ...smtp.settings, LATCHKEY__AUTH__REQUIRE_VERIFIED_EMAIL: 'true' });
+      try {
+        const email = 'strict@example.org';
+        const profile = await Profile.open(browser, strict);
+        const page = await profile.tab('#/register');
+        await fillRegistration(page, email);
+        await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+        await page.getByText(`Open the link in the mail to ${email}. Then sign in.`).waitFor();
+        assert.equal(profile.requests.filter((request) => request.method() === 'POST').length, 1, 'no sign-in is refused');
+        await go(page, await smtp.link(email, 'email-verification'));
+        await page.getByText('Sign in: the server then sends a new one').waitFor();
+        await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+        await press(page, 'Verify the address');
+        await page.getByRole('main').getByRole('link', { name: 'Sign in' }).click();
+        await page.getByLabel('E-mail address').fill(email);
+        await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
+        await press(page, 'Sign in');
+        await page.getByRole('heading', { name: 'Profile' }).waitFor();
+        await profile.close();
+      } finally {
+        await strict.stop();
+      }
     });
 
     test('the profile sends the link that verifies the address again', async () => {
@@ -89,6 +145,28 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await profile.close();
     });
 
+    test('the page of each link says how to get a new one, before and after an error and a reload', async () => {
+      const profile = await Profile.open(browser, server, { viewport: { ...NARROW, width: 360 } });
+      const page = await profile.tab();
+      for (const [purpose, text] of Object.entries(NEW_LINK)) {
+        await go(page, `#/${purpose}/lkm_0`);
+        await page.getByRole('paragraph').filter({ hasText: `Is the link not valid any more? ${text}` }).waitFor();
+        // "e-" on one line and "mail" on the next one would be hard to read.
+        for (const word of await page.locator('h1 span').all()) {
+          assert.equal(await word.evaluate((element) => element.getClientRects().length), 1, purpose);
+        }
+      }
+      await go(page, '#/email-undo/lkm_0');
+      await press(page, 'Restore the address');
+      await page.getByText('The link is not valid').waitFor();
+      for (const [purpose, text] of Object.entries(NEW_LINK)) {
+        await go(page, `#/${purpose}`);
+        await page.getByRole('heading', { name: 'Open the link again' }).waitFor();
+        await page.getByRole('paragraph').filter({ hasText: `Is the link not valid any more? ${text}` }).waitFor();
+      }
+      await profile.close();
+    });
+
     test('an address is verified with a click and the password', async () => {
       const email = 'verify@example.org';
       await register(server, email);
@@ -105,6 +183,7 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       await page.waitForFunction(() => document.activeElement.textContent === 'Your e-mail address is verified.');
       await page.keyboard.press('Tab');
       assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Sign in');
+      assert.equal(await page.getByText('Is the link not valid any more?').count(), 0);
       await profile.close();
     });
 
@@ -114,10 +193,19 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       const profile = await Profile.open(browser, server);
       await profile.signIn(user);
       let page = await profile.tab('#/profile');
-      await page.getByLabel('New e-mail address').fill(other);
-      await page.getByLabel('Current password', { exact: true }).fill(PASSWORD);
-      await press(page, 'Change e-mail address');
-      await page.getByText('Until then, your present address stays').waitFor();
+      await page.getByRole('heading', { name: 'Mails to you' }).waitFor();
+      const hint = page.getByText('To end this change, enter your present address');
+      for (const [address, message] of [
+        ['third@example.org', 'Until then, your present address stays'],
+        [old, `Your e-mail address stays ${old}`],
+        [other, 'Until then, your present address stays'],
+      ]) {
+        await page.getByLabel('New e-mail address').fill(address);
+        await page.getByLabel('Current password', { exact: true }).fill(PASSWORD);
+        await press(page, 'Change e-mail address');
+        await page.getByText(message).waitFor();
+        assert.equal(await hint.count(), address === old ? 0 : 1, address);
+      }
       page = await profile.tab(await smtp.link(other, 'email-change'));
       await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
       await press(page, 'Use this address');
@@ -155,17 +243,14 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
         const email = 'complete@example.org';
         const profile = await Profile.open(browser, verified);
         let page = await profile.tab('#/register');
-        const fill = async (name, password) => {
-          await page.getByLabel('First name').fill(name);
-          await page.getByLabel('Password', { exact: true }).fill(password);
-        };
-        await fill('Stranger', NEW_PASSWORD);
         await page.getByLabel('E-mail address').fill(email);
+        assert.equal(await page.getByRole('textbox').count(), 1, 'only the address is kept');
         await page.getByRole('main').getByRole('button', { name: 'Register' }).click();
-        await page.getByText('You get a mail').waitFor();
-        await page.waitForFunction(() => document.activeElement.textContent.startsWith('You get a mail'));
+        await page.getByText(`Open the link in the mail to ${email}`).waitFor();
+        await page.waitForFunction(() => document.activeElement.textContent.startsWith('Open the link in the mail'));
         page = await profile.tab(await smtp.link(email, 'registration'));
-        await fill('Grace', PASSWORD);
+        await page.getByLabel('First name').fill('Grace');
+        await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
         await press(page, 'Create the account');
         await page.getByText('Your account is created').waitFor();
         const form = { grant_type: 'password', username: email, password: PASSWORD };

@@ -4,6 +4,7 @@ import { useEffect, useId, useRef, useState } from "preact/hooks";
 import { Button } from "./button";
 import { Field } from "./form";
 import { ErrorBox } from "./notice";
+import { Title } from "./text";
 
 interface Props {
   title: string;
@@ -38,7 +39,7 @@ export function Dialog({ title, onClose, isDismissible = true, role = "dialog", 
   return (
     <dialog ref={element} role={role} aria-labelledby={`${id}-title`} onCancel={cancel}>
       <h2 id={`${id}-title`} dir="auto">
-        {title}
+        <Title text={title} />
       </h2>
       {children}
     </dialog>

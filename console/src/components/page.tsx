@@ -1,6 +1,7 @@
 // The frame of a page: its heading, which gets the focus, and what belongs to it.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { Title } from "./text";
 
 interface Props {
   title: string;
@@ -33,7 +34,7 @@ export function Page({ title, intro, actions, back, children }: Props) {
             </a>
           )}
           <h1 ref={heading} tabIndex={-1} dir="auto">
-            {title}
+            <Title text={title} />
           </h1>
           {intro && <p class="intro">{intro}</p>}
         </div>
@@ -48,7 +49,11 @@ export function Page({ title, intro, actions, back, children }: Props) {
 export function Card({ title, children }: { title?: string; children: ComponentChildren }) {
   return (
     <section class="card">
-      {title && <h2>{title}</h2>}
+      {title && (
+        <h2>
+          <Title text={title} />
+        </h2>
+      )}
       {children}
     </section>
   );

@@ -113,3 +113,9 @@ export function SecretBox({ label, secret }: { label: string; secret: string }) 
     </div>
   );
 }
+
+/** A title in which short words with a hyphen, such as e-mail, stay on one line. Longer ones must break on narrow screens. */
+export function Title({ text }: { text: string }) {
+  const parts = text.split(/(\b\w{1,4}-\w{1,4}\b)/);
+  return <>{parts.map((part, index) => (index % 2 === 1 ? <span class="unbroken">{part}</span> : part))}</>;
+}

@@ -5,11 +5,12 @@ import { useEffect, useState } from "preact/hooks";
 import { call } from "../api";
 import { Form, PasswordField, TextField, useForm } from "../components/form";
 import { Button } from "../components/button";
-import { DoneNotice, ErrorBox } from "../components/notice";
+import { DoneNotice, ErrorBox, Loading, Notice } from "../components/notice";
 import { Page } from "../components/page";
 import { useSettings } from "../settings";
 import { NewPasswordField, lengthError } from "./account/new-password";
 import { PersonFields } from "./account/person";
+import { NewLink } from "./new-link";
 
 /** The pages by the first part of their path. */
 const PAGES = {
@@ -20,16 +21,16 @@ const PAGES = {
   "email-undo": EmailUndoPage,
   invitation: InvitationPage,
 } as const;
-type Purpose = keyof typeof PAGES;
+export type Purpose = keyof typeof PAGES;
 
 interface LinkProps {
   secret: string;
 }
 
-/** The purpose and the secret in the path of a link, such as `password-reset/lkm_…`. */
+/** The purpose and the secret in the path of a link, such as `password-reset/lkm_…`. The secret is empty after a reload. */
 export function linkIn(path: string): { purpose: Purpose; secret: string } | undefined {
-  const [purpose = "", secret, ...others] = path.split("/");
-  if (!Object.hasOwn(PAGES, purpose) || secret === undefined || others.length > 0) return undefined;
+  const [purpose = "", secret = "", ...others] = path.split("/");
+  if (!Object.hasOwn(PAGES, purpose) || others.length > 0) return undefined;
   return { purpose: purpose as Purpose, secret };
 }
 
@@ -39,15 +40,41 @@ export function LinkPage({ purpose, secret }: { purpose: Purpose; secret: string
     history.replaceState(null, "", `#/${purpose}`);
   });
   const Content = PAGES[purpose];
-  return <Content secret={secret} />;
+  return secret === "" ? <WithoutSecret purpose={purpose} /> : <Content secret={secret} />;
 }
 
-/** The page of a form for a link, or what is there after it. */
-function Steps({ title, intro, done, children }: { title: string; intro: string; done: string | undefined; children: ComponentChildren }) {
+function WithoutSecret({ purpose }: { purpose: Purpose }) {
+  return (
+    <Page
+      title="Open the link again"
+      intro="Open the link in the mail again: its secret is not kept in the address bar, so a reload loses it."
+    >
+      <p>
+        Did you use it already? <a href="#/sign-in">Sign in</a>
+      </p>
+      <NewLink purpose={purpose} />
+    </Page>
+  );
+}
+
+interface StepsProps {
+  title: string;
+  intro: string;
+  done: string | undefined;
+  /** The link that the page needs. */
+  purpose?: Purpose;
+  children: ComponentChildren;
+}
+
+/** The page of a form, or what is there after it. */
+function Steps({ title, intro, done, purpose, children }: StepsProps) {
   return (
     <Page title={title} {...(done === undefined && { intro })}>
       {done === undefined ? (
-        <div class="card">{children}</div>
+        <>
+          <div class="card">{children}</div>
+          {purpose && <NewLink purpose={purpose} />}
+        </>
       ) : (
         <>
           <DoneNotice>{done}</DoneNotice>
@@ -60,8 +87,17 @@ function Steps({ title, intro, done, children }: { title: string; intro: string;
   );
 }
 
+interface ConfirmationProps {
+  purpose: Purpose;
+  title: string;
+  intro: string;
+  label: string;
+  done: string;
+  act: (password: string) => Promise<unknown>;
+}
+
 /** A form that asks for the password of the account, without which a link of a stranger's request would do. */
-function Confirmation({ title, intro, label, done, act }: { title: string; intro: string; label: string; done: string; act: (password: string) => Promise<unknown> }) {
+function Confirmation({ purpose, title, intro, label, done, act }: ConfirmationProps) {
   const [isDone, setDone] = useState(false);
   const form = useForm({
     initial: { password: "" },
@@ -73,7 +109,7 @@ function Confirmation({ title, intro, label, done, act }: { title: string; intro
     fieldOf: { wrong_password: "password" },
   });
   return (
-    <Steps title={title} intro={intro} done={isDone ? done : undefined}>
+    <Steps purpose={purpose} title={title} intro={intro} done={isDone ? done : undefined}>
       <Form form={form} submitLabel={label}>
         <PasswordField form={form} name="password" label="Password" autoComplete="current-password" />
       </Form>
@@ -87,16 +123,10 @@ function Confirmation({ title, intro, label, done, act }: { title: string; intro
 }
 
 function ResetPage({ secret }: LinkProps) {
-  return (
-    <NewPassword secret={secret} intro="This ends all sign-ins of your account, and the API keys that can act on it.">
-      <p>
-        Is the link not valid any more? <a href="#/forgotten-password">Request a new one</a>
-      </p>
-    </NewPassword>
-  );
+  return <NewPassword secret={secret} intro="This ends all sign-ins of your account, and the API keys that can act on it." />;
 }
 
-function NewPassword({ secret, intro, children }: LinkProps & { intro: string; children?: ComponentChildren }) {
+function NewPassword({ secret, intro }: LinkProps & { intro: string }) {
   const settings = useSettings();
   const [isDone, setDone] = useState(false);
   const form = useForm({
@@ -111,11 +141,10 @@ function NewPassword({ secret, intro, children }: LinkProps & { intro: string; c
     },
   });
   return (
-    <Steps title="Set a new password" intro={intro} done={isDone ? "Your password is changed." : undefined}>
+    <Steps purpose="password-reset" title="Set a new password" intro={intro} done={isDone ? "Your password is changed." : undefined}>
       <Form form={form} submitLabel="Set the password">
         <NewPasswordField form={form} name="new_password" label="New password" />
       </Form>
-      {children}
     </Steps>
   );
 }
@@ -123,6 +152,7 @@ function NewPassword({ secret, intro, children }: LinkProps & { intro: string; c
 function VerificationPage({ secret }: LinkProps) {
   return (
     <Confirmation
+      purpose="email-verification"
       title="Verify your e-mail address"
       intro="This states that you receive mails at the address of your account. If you have no account, close this page."
       label="Verify the address"
@@ -135,6 +165,7 @@ function VerificationPage({ secret }: LinkProps) {
 function EmailChangePage({ secret }: LinkProps) {
   return (
     <Confirmation
+      purpose="email-change"
       title="Confirm your new e-mail address"
       intro="You will sign in with it. All present sign-ins end, and API keys stay valid. If you did not change your address, close this page."
       label="Use this address"
@@ -165,6 +196,7 @@ function EmailUndoPage({ secret }: LinkProps) {
   }
   return (
     <Steps
+      purpose="email-undo"
       title="Restore your e-mail address"
       intro="This ends the password, all sign-ins, and the API keys that can act on the account. Then you set a new password."
       done={undefined}
@@ -182,6 +214,7 @@ function EmailUndoPage({ secret }: LinkProps) {
 function RegistrationPage({ secret }: LinkProps) {
   return (
     <NewAccount
+      purpose="registration"
       title="Complete your registration"
       intro="You sign in with the e-mail address to which the link was sent. If you did not register, close this page."
       create={(values) => call("post", "/registration/confirm", { body: { secret, ...values } })}
@@ -192,6 +225,7 @@ function RegistrationPage({ secret }: LinkProps) {
 function InvitationPage({ secret }: LinkProps) {
   return (
     <NewAccount
+      purpose="invitation"
       title="Create your account"
       intro="You sign in with the e-mail address to which the invitation was sent."
       create={(values) => call("post", "/invitations/accept", { body: { secret, ...values } })}
@@ -201,7 +235,14 @@ function InvitationPage({ secret }: LinkProps) {
 
 const NOBODY = { name: "", surname: "", website: "", password: "" };
 
-function NewAccount({ title, intro, create }: { title: string; intro: string; create: (values: typeof NOBODY) => Promise<unknown> }) {
+interface NewAccountProps {
+  purpose: Purpose;
+  title: string;
+  intro: string;
+  create: (values: typeof NOBODY) => Promise<unknown>;
+}
+
+function NewAccount({ purpose, title, intro, create }: NewAccountProps) {
   const settings = useSettings();
   const [isDone, setDone] = useState(false);
   const form = useForm({
@@ -219,7 +260,7 @@ function NewAccount({ title, intro, create }: { title: string; intro: string; cr
     },
   });
   return (
-    <Steps title={title} intro={intro} done={isDone ? "Your account is created." : undefined}>
+    <Steps purpose={purpose} title={title} intro={intro} done={isDone ? "Your account is created." : undefined}>
       <Form form={form} submitLabel="Create the account">
         <PersonFields form={form} />
         <NewPasswordField form={form} name="password" label="Password" />
@@ -230,6 +271,24 @@ function NewAccount({ title, intro, create }: { title: string; intro: string; cr
 
 /** Asks for a link that sets a new password. */
 export function ForgottenPasswordPage() {
+  const settings = useSettings();
+  // A form that is filled in must stay while the settings load again.
+  if (settings.value?.mail ?? settings.error !== undefined) return <ResetRequest />;
+  return (
+    <Page title="Forgotten password">
+      {settings.value === undefined ? (
+        <Loading />
+      ) : (
+        <Notice>This server sends no mails. Ask an administrator for a link that sets a new password.</Notice>
+      )}
+      <p>
+        <a href="#/sign-in">Sign in</a>
+      </p>
+    </Page>
+  );
+}
+
+function ResetRequest() {
   const [isDone, setDone] = useState(false);
   const form = useForm({
     initial: { email: "" },

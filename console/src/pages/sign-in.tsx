@@ -16,7 +16,11 @@ export function SignInPage({ notice }: { notice: string | undefined }) {
   });
   return (
     <Page title="Sign in">
-      {notice && <Notice>{notice}</Notice>}
+      {notice && (
+        <Notice>
+          <p dir="auto">{notice}</p>
+        </Notice>
+      )}
       <div class="card">
         <Form form={form} submitLabel="Sign in">
           <TextField form={form} name="email" label="E-mail address" type="email" autoComplete="username" input={{ autoCapitalize: "none", spellcheck: false }} />

@@ -12,6 +12,7 @@ export function pages(ids) {
     { name: 'sign-in', user: null, route: '#/sign-in' },
     { name: 'register', user: null, route: '#/register' },
     { name: 'forgotten-password', user: null, route: '#/forgotten-password' },
+    { name: 'link-without-secret', user: null, route: '#/password-reset' },
     ...LINKS.map((purpose) => ({ name: `link-${purpose}`, user: null, route: `#/${purpose}/lkm_0` })),
     { name: 'profile', user: MEMBER, route: '#/profile' },
     { name: 'password', user: MEMBER, route: '#/password' },

@@ -15,6 +15,7 @@ import { PersonFields } from "./person";
 
 export function ProfilePage() {
   const { user, scopes } = useSession();
+  const settings = useSettings();
   return (
     <Page title="Profile" intro="Your data, as this server stores it.">
       <Card title="Account">
@@ -23,7 +24,7 @@ export function ProfilePage() {
             ["Name", <UserText value={`${user.name} ${user.surname}`.trim()} />],
             ["E-mail address", <UserText value={user.email} />],
             ["Verified", user.email_verified ? "yes" : "no"],
-            ["New address, not confirmed yet", user.pending_email ? <UserText value={user.pending_email} /> : "none"],
+            ["New address, not confirmed yet", <PendingAddress />],
             ["Role", <Badge>{user.role}</Badge>],
             ["Scopes", <Scopes scopes={scopes} />],
             ["User id", String(user.id)],
@@ -35,9 +36,20 @@ export function ProfilePage() {
       <VerificationCard />
       <PersonCard />
       <EmailCard />
-      <MailCard />
+      {settings.value?.mail && <MailCard />}
       <DeleteCard />
     </Page>
+  );
+}
+
+function PendingAddress() {
+  const { user } = useSession();
+  if (!user.pending_email) return "none";
+  return (
+    <>
+      <UserText value={user.pending_email} />
+      <span class="second-line">To end this change, enter your present address under “Change your e-mail address” below.</span>
+    </>
   );
 }
 
@@ -89,6 +101,7 @@ function PersonCard() {
 }
 
 function EmailCard() {
+  const { user } = useSession();
   const initial = { email: "", current_password: "" };
   const form = useForm({
     initial,
@@ -100,11 +113,9 @@ function EmailCard() {
       const changed = await call("patch", "/me", { body: values });
       await refresh();
       form.reset();
-      notify(
-        changed.pending_email
-          ? "Open the link in the mail to the new address. Until then, your present address stays."
-          : "Your e-mail address is changed. Use it for the next sign-in.",
-      );
+      if (changed.pending_email) notify("Open the link in the mail to the new address. Until then, your present address stays.");
+      else if (changed.email === user.email) notify(`Your e-mail address stays ${user.email}.`);
+      else notify("Your e-mail address is changed. Use it for the next sign-in.");
     },
     fieldOf: { wrong_password: "current_password", email_taken: "email" },
   });

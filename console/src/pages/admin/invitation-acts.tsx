@@ -24,7 +24,7 @@ export function ResendDialog({ invitation, onResend, onClose }: ResendProps) {
     >
       <p>
         <UserText value={invitation.email} /> gets a mail with a new link, and the invitation is extended. Earlier links
-        stay valid until one of them is used or they expire. A second mail within a minute is not sent.
+        stay valid until one of them is used or they expire.
       </p>
     </ConfirmDialog>
   );
