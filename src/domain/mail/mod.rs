@@ -46,6 +46,8 @@ kinds! {
 
 /// Mails that callers can request for any address: one in a minute, 5 in an hour, 20 in a day.
 const REQUESTED: &[(i64, usize)] = &[(60, 1), (3_600, 5), (86_400, 20)];
+/// Mails that callers with a right request: 5 in an hour, 20 in a day.
+const INVITED: &[(i64, usize)] = &[(3_600, 5), (86_400, 20)];
 /// Notices: one in an hour.
 const NOTICE: &[(i64, usize)] = &[(3_600, 1)];
 
@@ -57,11 +59,8 @@ impl MailKind {
             // Only the owner of the password, or of a link, can cause them. Those that somebody requests again have the
             // limits of the request.
             Self::Test | Self::EmailChanged | Self::EmailRestored => &[],
-            Self::PasswordReset
-            | Self::EmailVerification
-            | Self::Registration
-            | Self::EmailChange
-            | Self::Invitation => REQUESTED,
+            Self::PasswordReset | Self::EmailVerification | Self::Registration | Self::EmailChange => REQUESTED,
+            Self::Invitation => INVITED,
             Self::PasswordChanged
             | Self::AccountExists
             | Self::EmailChangeRequested

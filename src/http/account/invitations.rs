@@ -158,7 +158,7 @@ pub async fn list(
 ///
 /// Earlier links stay valid until one of them is used. You become the inviter, and must be able to assign the role.
 ///
-/// An address gets at most one such mail in a minute, 5 in an hour and 20 in a day. Beyond that, the response is 429.
+/// An address gets at most 5 such mails in an hour and 20 in a day. Beyond that, the response is 429.
 #[api_v2_operation(operation_id = "resendInvitation", tags("Invitations"))]
 pub async fn resend(
     service: web::Data<Service>,
