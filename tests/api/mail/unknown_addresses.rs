@@ -21,8 +21,13 @@ async fn note_writes(database: &Database) {
         }
     }
     .to_owned();
+    let tables = match database.backend {
+        // A virtual table, such as a full-text index, cannot have triggers.
+        Backend::Sqlite => database.rows("SELECT name AS row FROM pragma_table_list WHERE type = 'table'").await,
+        Backend::Postgres => database.tables().await,
+    };
     // The server writes statistics now and then.
-    for table in database.tables().await.into_iter().filter(|table| table != "hourly_counts") {
+    for table in tables.into_iter().filter(|table| table != "hourly_counts" && !table.starts_with("sqlite_")) {
         for event in ["INSERT", "UPDATE", "DELETE"] {
             let trigger = format!("CREATE TRIGGER noted_{table}_{event} AFTER {event} ON {table}");
             sql += &match database.backend {
