@@ -1,18 +1,23 @@
-"""An independent SMTP server (aiosmtpd) with STARTTLS and AUTH receives the mails, and their links work."""
+"""Independent SMTP servers, aiosmtpd and postfix, receive the mails, and their links work."""
 
 import asyncio
 import email
 import email.policy
+import os
 import re
+import shutil
 import ssl
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
+import pytest
 import requests
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult
 
-from conftest import PASSWORD, free_port
+from conftest import PASSWORD, free_port, wait_for
 
 USER, SMTP_PASSWORD = "latchkey@example.org", "p:w/d@1"
 
@@ -127,3 +132,115 @@ def test_a_slow_recipient_delays_no_other_mail_and_a_stop_waits_for_its_answer(s
         assert [mail["To"] for mail in mailbox.mails].count("slow@example.org") == 1, "it is not sent again"
     finally:
         controller.stop()
+
+
+MAIN_CF = """
+compatibility_level = 3.6
+queue_directory = {home}/queue
+data_directory = {home}/data
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+mail_owner = postfix
+setgid_group = postdrop
+maillog_file = {home}/log
+maillog_file_prefixes = {home}
+myhostname = localhost
+alias_maps =
+mydestination =
+inet_protocols = ipv4
+smtpd_tls_security_level = encrypt
+smtpd_tls_cert_file = {certificates}/leaf.crt
+smtpd_tls_key_file = {certificates}/leaf.key
+smtpd_relay_restrictions = reject_unauth_destination
+virtual_mailbox_domains = example.org
+virtual_mailbox_base = {home}/mail
+virtual_mailbox_maps = inline:{{ grace@example.org=grace/ }}
+virtual_minimum_uid = 1
+virtual_uid_maps = static:65534
+virtual_gid_maps = static:65534
+"""
+MASTER_CF = """
+127.0.0.1:{port} inet n - n - - smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+error unix - - n - - error
+retry unix - - n - - error
+virtual unix - n n - - virtual
+proxymap unix - - n - - proxymap
+anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+@pytest.fixture
+def postfix(tmp_path):
+    """Debian's postfix, which delivers mails to grace@example.org into a directory, and knows no other address."""
+    if os.geteuid() != 0 or not Path("/usr/sbin/postfix").exists():
+        pytest.skip("requires root, and the package postfix")
+    certificate(tmp_path)
+    port = free_port()
+    # Its processes have users of their own, who cannot enter the folder of the test.
+    with tempfile.TemporaryDirectory(prefix="latchkey-postfix-") as name:
+        home = Path(name)
+        home.chmod(0o755)
+        for folder, owner in [("etc", "root"), ("queue", "root"), ("data", "postfix"), ("mail", "nobody")]:
+            (home / folder).mkdir()
+            shutil.chown(home / folder, owner)
+        (home / "etc/main.cf").write_text(MAIN_CF.format(home=home, certificates=tmp_path))
+        (home / "etc/master.cf").write_text(MASTER_CF.format(port=port))
+        command = ["/usr/sbin/postfix", "-c", home / "etc"]
+        process = subprocess.Popen([*command, "start-fg"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(port, process)
+            yield port, home
+        finally:
+            subprocess.run([*command, "stop"], check=True, capture_output=True)
+            process.wait(15)
+
+
+def test_postfix_delivers_mails_whose_links_work_and_refuses_unknown_recipients(start, postfix, tmp_path):
+    port, home = postfix
+    latchkey = start(
+        f"""
+        [mail]
+        url = "smtp://localhost:{port}"
+        ca_file = "{tmp_path}/ca.crt"
+        from = "Example <no-reply@example.org>"
+        """
+    )
+    latchkey.command("mail", "test", "grace@example.org")
+    for address in ["grace@example.org", "ada@example.org"]:
+        answer = requests.post(f"{latchkey.url}/password-reset", json={"email": address}, timeout=10)
+        assert answer.status_code == 202, answer.text
+    mail = eventually(home, lambda: delivered(home, "Set a new password"))
+    assert (mail["To"], mail["Delivered-To"]) == ("grace@example.org", "grace@example.org")
+    assert "with ESMTPS" in mail["Received"], "the connection is encrypted"
+    text = mail.get_body(("plain",)).get_content()
+    secret = re.search(r"#/password-reset/(lkm_\w+)", text)[1]
+    body = {"secret": secret, "new_password": PASSWORD}
+    answer = requests.post(f"{latchkey.url}/password-reset/confirm", json=body, timeout=10)
+    assert answer.status_code == 204, answer.text
+    latchkey.sign_in()
+    eventually(home, lambda: delivered(home, "Your password was changed"))
+    eventually(home, lambda: "550 5.1.1 <ada@example.org>" in (home / "log").read_text())
+
+
+def delivered(home, subject):
+    """The mail with this subject in the mailbox of Grace, or None."""
+    files = (home / "mail/grace/new").glob("*")
+    mails = [email.message_from_bytes(file.read_bytes(), policy=email.policy.default) for file in files]
+    return next((mail for mail in mails if mail["Subject"] == subject), None)
+
+
+def eventually(home, find):
+    """Waits until `find` returns something."""
+    for _ in range(200):
+        if found := find():
+            return found
+        time.sleep(0.05)
+    raise AssertionError((home / "log").read_text())

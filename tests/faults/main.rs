@@ -18,6 +18,7 @@ mod erasure;
 mod fill;
 mod hang;
 mod hosts;
+mod mail;
 mod network;
 mod outage;
 mod outgoing;

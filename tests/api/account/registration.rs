@@ -19,19 +19,7 @@ use crate::support::{App, Credential, specify};
 
 /// Creates a user as the command line does; returns their access token as a `Token` header.
 async fn created_by_command(app: &App, email: &str, role: BuiltInRole) -> Credential {
-    let mut settings = Settings { database: app.database.settings(), ..Settings::defaults().unwrap() };
-    settings.auth.bcrypt_cost = 4;
-    let service = open_service(&settings, app.clock.clone()).await.unwrap();
-    let user = Registration {
-        person: Person {
-            name: "Augusta".to_owned(),
-            surname: String::new(),
-            website: String::new(),
-            password: Password::new(PASSWORD.to_owned()),
-        },
-        email: email.to_owned(),
-    };
-    service.create_user(RequestContext::command_line(), user, Some(role.name())).await.unwrap();
+    app.create_user(email, role.name()).await;
     Credential::Token(app.new_token_of(email).await)
 }
 

@@ -8,7 +8,7 @@ use latchkey::domain::secret::Digest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::app::{LINK_PAGE, registration};
+use crate::support::app::registration;
 use crate::support::client::Request;
 use crate::support::program::{Serving, latchkey, out, with_input};
 use crate::support::smtp::{Behaviour, SmtpServer};
@@ -80,8 +80,7 @@ specify_database! {
         let format = if database.backend == Backend::Sqlite { "text" } else { "json" };
         let mut serve = command(&[]);
         serve.env("RUST_LOG", "trace").env("LATCHKEY__LOG__FORMAT", format).env("LATCHKEY__METRICS__LISTEN", "127.0.0.1:0");
-        serve.env("LATCHKEY__MAIL__URL", format!("smtp://{}", smtp.address)).env("LATCHKEY__MAIL__STARTTLS", "none");
-        serve.env("LATCHKEY__MAIL__FROM", "no-reply@example.org").env("LATCHKEY__LINKS__URL", LINK_PAGE);
+        smtp.configure_command(&mut serve);
         let mut serving = Serving::start(&mut serve);
         let metrics = serving.metrics_url();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -187,13 +186,9 @@ specify_database! {
         let metrics = Request::new(server.http.get(&metrics)).send().await;
         assert!(metrics.text.contains("latchkey_sign_ins_total"), "{metrics:?}");
         server.answers.push(("GET /metrics".to_owned(), metrics));
-        let links = smtp.wait_for(1).await.into_iter().flat_map(|mail| {
-            let words = mail.text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-            words.into_iter().filter_map(|word| word.split_once("lkm_").map(|(_, secret)| format!("lkm_{secret}")))
-        });
-        let links: Vec<String> = links.collect();
-        assert!(!links.is_empty(), "mails with links were sent");
-        secrets.extend(links.into_iter().map(|secret| (secret, 0)));
+        server.send("POST", "/password-reset", &none, json!({ "email": "root@example.org" })).await;
+        smtp.wait_for_mail("root@example.org", "Set a new password").await;
+        smtp.wait_for_mail("ada@example.org", "Verify your e-mail address").await;
         serving.signal("-TERM");
         // The SMTP server of this test must go on: the stop waits for a mail that is being sent.
         let stopped = tokio::task::spawn_blocking(move || (serving.child.wait().unwrap(), serving)).await.unwrap();
@@ -201,6 +196,14 @@ specify_database! {
         assert!(status.success());
         let stdout = std::io::read_to_string(serving.child.stdout.take().unwrap()).unwrap();
         assert_eq!(stdout, "", "the server prints nothing to standard output");
+        // Also those of mails that were sent during the stop.
+        let links = smtp.mails().into_iter().flat_map(|mail| {
+            let words = mail.text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            words.into_iter().filter_map(|word| word.split_once("lkm_").map(|(_, secret)| format!("lkm_{secret}")))
+        });
+        let links: Vec<String> = links.collect();
+        assert!(links.len() >= 2, "mails with links were sent: {links:?}");
+        secrets.extend(links.into_iter().map(|secret| (secret, 0)));
         let log = serving.remaining_lines().join("\n");
         assert!(log.contains("was not accepted at attempt 1"), "the refusal is in the log");
         assert!(log.contains("TRACE") && log.lines().count() > 100, "the log has the level trace");

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{RESET, VERIFY, advance, all_sent, created_admin, mailing, request_reset, resets, settle};
+use super::{RESET, VERIFY, advance, all_sent, created_admin, mailing, request_reset, settle};
 use crate::support::smtp::{Behaviour, SmtpServer};
 use crate::support::{App, Backend, Profile};
 
@@ -64,7 +64,7 @@ async fn an_account_that_somebody_has_locked_delays_only_the_decision_about_its_
     smtp.wait_for_mail("eve@example.org", RESET).await;
     lock.release().await;
     all_sent(&app).await;
-    assert_eq!(resets(&smtp, "ada@example.org"), 0);
+    assert_eq!(smtp.count("ada@example.org", RESET), 0);
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn an_account_that_somebody_has_locked_delays_only_the_sending_of_its_own_
     // Both are due, that of the locked account first.
     advance(&app, 31).await;
     smtp.wait_for_mail("eve@example.org", RESET).await;
-    assert_eq!(resets(&smtp, "ada@example.org"), 0);
+    assert_eq!(smtp.count("ada@example.org", RESET), 0);
     lock.release().await;
     advance(&app, 31).await;
     smtp.wait_for_mail("ada@example.org", RESET).await;

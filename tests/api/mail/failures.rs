@@ -5,8 +5,9 @@ use std::time::Duration;
 use latchkey::config::Settings;
 use tempfile::TempDir;
 
-use super::{VERIFY, advance, all_sent, mailing, request_reset, resets, settle, wait_until_none};
-use crate::support::app::{LINK_PAGE, PASSWORD};
+use super::{PASSWORD_CHANGED, RESET, VERIFY, advance, all_sent, mailing, request_reset, settle, wait_until_none};
+use crate::support::App;
+use crate::support::app::PASSWORD;
 use crate::support::program::{Serving, latchkey, out, with_input};
 use crate::support::smtp::{Behaviour, SmtpServer};
 
@@ -23,7 +24,7 @@ async fn a_refusal_before_the_recipient_is_temporary_whatever_its_code() {
             Behaviour::ReplyToSender("553 5.1.8 not this sender"),
         ] {
             app.clock.advance(3_601);
-            let before = resets(&smtp, "ada@example.org");
+            let before = smtp.count("ada@example.org", RESET);
             smtp.behave(behaviour.clone());
             request_reset(&app, "ada@example.org").await;
             settle(&app).await;
@@ -31,7 +32,7 @@ async fn a_refusal_before_the_recipient_is_temporary_whatever_its_code() {
             smtp.behave(Behaviour::Accept);
             advance(&app, 61).await;
             all_sent(&app).await;
-            assert_eq!(resets(&smtp, "ada@example.org"), before + 1, "{behaviour:?}");
+            assert_eq!(smtp.count("ada@example.org", RESET), before + 1, "{behaviour:?}");
         }
     }
 }
@@ -43,9 +44,10 @@ async fn slow_recipients_delay_no_other_mail() {
         for (app, smtp) in mailing(|settings| settings.mail.answer_timeout = 30).await {
             smtp.behave(behaviour.clone());
             for number in 0..3 {
-                app.register(&format!("slow{number}@example.org")).await;
+                app.register(&format!("slow{number}@slow.example")).await;
             }
-            wait_until_none(&app, "attempts = 0").await;
+            // Two mails to one domain are sent at the same time.
+            wait_until_none(&app, "attempts = 0 AND id <= 2").await;
             app.register("ada@example.org").await;
             smtp.wait_for_mail("ada@example.org", VERIFY).await;
             let slow = app.database.number(format!("{OPEN} AND address_key LIKE 'slow%'")).await;
@@ -121,7 +123,7 @@ async fn while_the_server_cannot_be_used_one_mail_at_a_time_tries_it() {
 }
 
 /// Waits until all requests are accepted and no attempt is in progress, although some mails were not tried.
-async fn settle_some(app: &crate::support::App) {
+async fn settle_some(app: &App) {
     wait_until_none(app, "accepted_at IS NULL").await;
     wait_until_none(app, "(SELECT max(attempts) FROM outbox) = 0").await;
     app.service.mail_delivery().finished().await;
@@ -130,8 +132,7 @@ async fn settle_some(app: &crate::support::App) {
 /// A command of a server with its own database, which sends its mails to `smtp`.
 fn command(home: &TempDir, smtp: &SmtpServer, arguments: &[&str]) -> std::process::Command {
     let mut command = latchkey(home.path(), arguments);
-    command.env("LATCHKEY__MAIL__URL", format!("smtp://{}", smtp.address)).env("LATCHKEY__LINKS__URL", LINK_PAGE);
-    command.env("LATCHKEY__MAIL__STARTTLS", "none").env("LATCHKEY__MAIL__FROM", "no-reply@example.org");
+    smtp.configure_command(&mut command);
     command.env("LATCHKEY__SERVER__SHUTDOWN_DELAY", "0").env("LATCHKEY__SERVER__SHUTDOWN_TIMEOUT", "20");
     command
 }
@@ -160,7 +161,7 @@ async fn a_stop_waits_for_the_mail_that_is_being_sent() {
     let serving = Serving::start(&mut command(&home, &smtp, &[]));
     serving.address();
     out(&with_input(&mut command(&home, &smtp, &["user", "set-password", "ada@example.org"]), PASSWORD));
-    smtp.wait_for_mail("ada@example.org", "Your password was changed").await;
+    smtp.wait_for_mail("ada@example.org", PASSWORD_CHANGED).await;
     assert_eq!(smtp.mails().len(), 2, "the first mail is not sent again");
 }
 
@@ -188,5 +189,72 @@ async fn a_mail_is_reserved_for_longer_than_an_attempt_may_take() {
         let end = app.clock.now().plus_seconds(63).naive();
         let reserved = format!("SELECT count(*) FROM outbox WHERE done_at IS NULL AND due_at > '{end}'");
         assert_eq!(app.database.number(reserved).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn mails_that_were_requested_while_the_server_is_down_leave_later_and_once() {
+    for (app, mut smtp) in mailing(|_| ()).await {
+        smtp.go_down().await;
+        for number in 0..3 {
+            assert_eq!(app.register(&format!("user{number}@example.org")).await.status, 201);
+        }
+        settle_some(&app).await;
+        for _ in 0..3 {
+            let before = app.database.number("SELECT sum(attempts) FROM outbox").await;
+            advance(&app, 31).await;
+            wait_until_none(&app, &format!("(SELECT sum(attempts) FROM outbox) = {before}")).await;
+            app.service.mail_delivery().finished().await;
+        }
+        assert_eq!(app.database.number(OPEN).await, 3, "no mail is given up");
+        smtp.go_up().await;
+        advance(&app, 3_601).await;
+        all_sent(&app).await;
+        let sent: Vec<usize> = (0..3).map(|number| smtp.count(&format!("user{number}@example.org"), VERIFY)).collect();
+        assert_eq!(sent, [1, 1, 1]);
+        advance(&app, 86_400).await;
+        settle(&app).await;
+        assert_eq!(smtp.mails().len(), 3);
+    }
+}
+
+/// Waits until a mail was attempted `number` times, and the outcome is stored.
+async fn attempted(app: &App, number: usize) {
+    wait_until_none(app, &format!("attempts < {number}")).await;
+    app.service.mail_delivery().finished().await;
+}
+
+/// The number of mails that are due between these numbers of seconds from now.
+async fn due_within(app: &App, from: i64, to: i64) -> i64 {
+    let [from, to] = [from, to].map(|seconds| app.clock.now().plus_seconds(seconds).naive());
+    app.database.number(format!("{OPEN} AND due_at > '{from}' AND due_at <= '{to}'")).await
+}
+
+#[tokio::test]
+async fn the_pause_between_attempts_doubles_up_to_an_hour() {
+    for (app, smtp) in mailing(|_| ()).await {
+        smtp.behave(Behaviour::Reply("450 4.2.1 later"));
+        app.register("ada@example.org").await;
+        for (attempt, pause) in (1..).zip([30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600]) {
+            attempted(&app, attempt).await;
+            assert_eq!(due_within(&app, pause - 10, pause).await, 1, "after attempt {attempt}");
+            advance(&app, u32::try_from(pause).unwrap()).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_mail_is_given_up_a_day_after_its_request() {
+    for (app, smtp) in mailing(|_| ()).await {
+        smtp.behave(Behaviour::Reply("450 4.2.1 later"));
+        app.register("ada@example.org").await;
+        attempted(&app, 1).await;
+        advance(&app, 86_400 - 60).await;
+        attempted(&app, 2).await;
+        smtp.behave(Behaviour::Accept);
+        advance(&app, 61).await;
+        all_sent(&app).await;
+        assert_eq!(app.database.number("SELECT count(*) FROM outbox").await, 0);
+        assert_eq!(smtp.mails().len(), 0, "{:#?}", smtp.mails());
     }
 }

@@ -2,16 +2,13 @@
 
 use latchkey::config::{RegistrationMode, Settings};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use super::{all_sent, created_admin, mailing, post};
-use crate::support::app::PASSWORD;
-use crate::support::{Answer, App, Credential};
-
-const INVITATION: &str = "Invitation to auth.example.org";
-
-fn invited_mode(settings: &mut Settings) {
-    settings.registration.mode = RegistrationMode::Invited;
-}
+use super::{INVITATION, all_sent, change_email, confirm, created_admin, mailing, post, verified_user};
+use crate::support::app::{LINK_PAGE, PASSWORD};
+use crate::support::program::{Serving, latchkey, out, run};
+use crate::support::smtp::SmtpServer;
+use crate::support::{Answer, App, Credential, specify_database};
 
 fn acceptance(secret: &str) -> Value {
     json!({ "secret": secret, "name": "Adaline", "surname": "Lovelace", "website": "", "password": PASSWORD })
@@ -27,7 +24,14 @@ async fn resend(app: &App, root: &Credential, id: &Value) -> Answer {
 
 #[tokio::test]
 async fn an_invited_person_creates_an_account_with_the_role_of_the_invitation() {
-    for (app, smtp) in mailing(invited_mode).await {
+    for mode in [RegistrationMode::Invited, RegistrationMode::Closed] {
+        accept_in(mode).await;
+    }
+}
+
+/// Accepts an invitation in a mode in which nobody can register.
+async fn accept_in(mode: RegistrationMode) {
+    for (app, smtp) in mailing(|settings: &mut Settings| settings.registration.mode = mode).await {
         let root = created_admin(&app, "root@example.org").await;
         app.register("ada@example.org").await.assert_error(403, "registration_closed");
         let invited =
@@ -79,19 +83,6 @@ async fn invitations_are_listed_sent_again_and_revoked() {
 }
 
 #[tokio::test]
-async fn of_parallel_acceptances_one_succeeds() {
-    for (app, smtp) in mailing(|_| ()).await {
-        let root = created_admin(&app, "root@example.org").await;
-        app.post("/users/invitations", &root, &json!({ "email": "ada@example.org" })).await;
-        let mail = smtp.wait_for_mail("ada@example.org", INVITATION).await;
-        let statuses = futures_util::future::join_all((0..32).map(|_| accept(&app, mail.secret()))).await;
-        let created = statuses.iter().filter(|answer| answer.status == 201).count();
-        assert_eq!(created, 1, "{statuses:#?}");
-        assert!(statuses.iter().all(|answer| [201, 410, 503].contains(&answer.status)), "{statuses:#?}");
-    }
-}
-
-#[tokio::test]
 async fn a_caller_cannot_invite_to_a_role_that_it_cannot_give() {
     for (app, _smtp) in mailing(|_| ()).await {
         let root = created_admin(&app, "root@example.org").await;
@@ -125,7 +116,6 @@ async fn an_invitation_ends_with_a_registration_of_its_address_and_with_the_dele
         app.database.execute(format!("{insert} {values}")).await;
         assert_eq!(app.delete("/me", &bob).await.status, 204);
         assert_eq!(app.database.number("SELECT count(*) FROM invitations").await, 0);
-        accept(&app, mail.secret()).await.assert_error(410, "link_invalid");
     }
 }
 
@@ -133,13 +123,13 @@ async fn an_invitation_ends_with_a_registration_of_its_address_and_with_the_dele
 async fn an_invitation_ends_when_an_account_changes_to_its_address() {
     for (app, smtp) in mailing(|_| ()).await {
         let root = created_admin(&app, "root@example.org").await;
-        super::verified_user(&app, "bob@example.org").await;
+        verified_user(&app, "bob@example.org").await;
         let bob = Credential::Token(app.new_token_of("bob@example.org").await);
-        super::change_email(&app, &bob, "bob@new.example").await;
-        let mail = smtp.wait_for_mail("bob@new.example", "Confirm your new e-mail address").await;
+        change_email(&app, &bob, "bob@new.example").await;
+        let mail = smtp.wait_for_mail("bob@new.example", super::CONFIRM).await;
         invite(&app, &root, "bob@new.example", "auditor").await;
         let invitation = smtp.wait_for_mail("bob@new.example", INVITATION).await;
-        assert_eq!(super::confirm(&app, "/email-change/confirm", mail.secret()).await.status, 204);
+        assert_eq!(confirm(&app, "/email-change/confirm", mail.secret()).await.status, 204);
         accept(&app, invitation.secret()).await.assert_error(410, "link_invalid");
         assert_eq!(app.database.number("SELECT count(*) FROM invitations").await, 0);
     }
@@ -189,5 +179,32 @@ async fn an_invitation_is_sent_again_only_by_a_caller_who_can_give_its_role() {
         resend(&app, &key, &id).await.assert_error(422, "invalid");
         all_sent(&app).await;
         assert_eq!(smtp.mails().len(), before);
+    }
+}
+
+specify_database! {
+    async fn the_command_line_invites_with_a_mail_or_prints_the_link(database: Database) {
+        database.open().migrate_up().await.unwrap();
+        let (smtp, home) = (SmtpServer::start().await, TempDir::new().unwrap());
+        let command = |arguments: &[&str]| {
+            let mut command = latchkey(home.path(), arguments);
+            smtp.configure_command(&mut command);
+            command.env("DATABASE_URL", &database.url);
+            command
+        };
+        let printed = out(&run(&mut command(&["user", "invite", "tim@example.org", "--print-link"])));
+        assert!(printed.starts_with(&format!("{LINK_PAGE}#/invitation/lkm_")), "{printed}");
+        assert_eq!(database.number("SELECT count(*) FROM outbox").await, 0);
+        let invited = out(&run(&mut command(&["user", "invite", "ada@example.org", "--role", "auditor"])));
+        assert!(invited.contains("a running server sends the mail") && !invited.contains("lkm_"), "{invited}");
+        assert_eq!(database.number("SELECT count(*) FROM outbox WHERE kind = 'invitation'").await, 1);
+        let serving = Serving::start(&mut command(&[]));
+        let client = serving.client();
+        let mail = smtp.wait_for_mail("ada@example.org", INVITATION).await;
+        let accepted = client.post("/invitations/accept", &Credential::None, &acceptance(mail.secret())).await;
+        assert_eq!((accepted.status, &accepted.body["role"]), (201, &json!("auditor")), "{accepted:?}");
+        let secret = printed.trim_end().rsplit_once('/').unwrap().1;
+        let accepted = client.post("/invitations/accept", &Credential::None, &acceptance(secret)).await;
+        assert_eq!((accepted.status, &accepted.body["email"]), (201, &json!("tim@example.org")), "{accepted:?}");
     }
 }

@@ -2,21 +2,23 @@
 
 mod delays;
 mod email_change;
+mod encryption;
 mod failures;
 mod invitations;
 mod limits;
+mod links;
 mod notices;
 mod password_reset;
+mod purge;
 mod registration;
 mod sending;
 mod takeover;
+mod unknown_addresses;
 mod verification;
 
-use latchkey::config::Settings;
-use latchkey::domain::audit::RequestContext;
-use latchkey::domain::password::Password;
-use latchkey::service::account::creation::Person;
-use latchkey::service::account::registration::Registration;
+use std::collections::BTreeMap;
+
+use latchkey::config::{RegistrationMode, Settings};
 use serde_json::{Value, json};
 
 use crate::support::app::PASSWORD;
@@ -25,6 +27,13 @@ use crate::support::{Answer, App, Backend, Credential, Profile};
 
 const RESET: &str = "Set a new password";
 const VERIFY: &str = "Verify your e-mail address";
+const COMPLETE: &str = "Complete your registration";
+const CONFIRM: &str = "Confirm your new e-mail address";
+const CHANGED: &str = "Your e-mail address was changed";
+const INVITATION: &str = "Invitation to auth.example.org";
+const EXISTS: &str = "You already have an account";
+const NEW_KEY: &str = "An API key was created";
+const PASSWORD_CHANGED: &str = "Your password was changed";
 const NEW_PASSWORD: &str = "another correct horse";
 
 /// Servers on both databases, one in each profile, that send their mails to an SMTP server.
@@ -41,6 +50,11 @@ async fn mailing(change: impl Fn(&mut Settings)) -> Vec<(App, SmtpServer)> {
         }
     }
     apps
+}
+
+/// The mode of registration that requires the proof of an address.
+fn verified_mode(settings: &mut Settings) {
+    settings.registration.mode = RegistrationMode::Verified;
 }
 
 /// Sends a request without a credential.
@@ -68,19 +82,9 @@ async fn confirm_reset(app: &App, secret: &str, password: &str) -> Answer {
 
 /// The secret of a link that resets the password of a registered user.
 async fn reset_secret(app: &App, smtp: &SmtpServer, email: &str) -> String {
-    let before = resets(smtp, email);
+    let before = smtp.count(email, RESET);
     assert_eq!(request_reset(app, email).await.status, 202);
-    for _ in 0..400 {
-        if resets(smtp, email) > before {
-            return smtp.wait_for_mail(email, RESET).await.secret().to_owned();
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
-    }
-    panic!("no mail to {email}: {:#?}", smtp.mails());
-}
-
-fn resets(smtp: &SmtpServer, email: &str) -> usize {
-    smtp.mails().iter().filter(|mail| mail.to == email && mail.subject == RESET).count()
+    smtp.wait_for_mails(email, RESET, before + 1).await.secret().to_owned()
 }
 
 /// Waits until the server has decided about all requests, and no attempt to send one is due or in progress. Valid up to
@@ -106,6 +110,17 @@ async fn wait_until_none(app: &App, condition: &str) {
     panic!("mails are left: {:#?}", app.database.dump("outbox").await);
 }
 
+/// Waits until a condition holds.
+async fn wait_until(condition: impl AsyncFn() -> bool) {
+    for _ in 0..400 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+    }
+    panic!("the condition does not come true");
+}
+
 /// Advances the clock, and makes the server look for mails that are due.
 async fn advance(app: &App, seconds: u32) {
     app.clock.advance(seconds);
@@ -114,21 +129,25 @@ async fn advance(app: &App, seconds: u32) {
 
 /// Creates an admin in every mode of registration.
 async fn created_admin(app: &App, email: &str) -> Credential {
-    let person = Person {
-        name: "Augusta".to_owned(),
-        surname: String::new(),
-        website: String::new(),
-        password: Password::new(PASSWORD.to_owned()),
-    };
-    let user = Registration { person, email: email.to_owned() };
-    app.service.create_user(RequestContext::command_line(), user, Some("admin")).await.unwrap();
+    app.create_user(email, "admin").await;
     Credential::Token(app.new_token_of(email).await)
 }
 
 /// Registers a user with a verified address.
 async fn verified_user(app: &App, email: &str) {
     assert_eq!(app.register(email).await.status, 201);
+    verify(app, email).await;
+}
+
+/// Records that an address is verified.
+async fn verify(app: &App, email: &str) {
     app.database.execute(format!("UPDATE users SET email_verified_at = created_at WHERE email = '{email}'")).await;
+}
+
+/// The headers of a response, without those that differ at each request.
+fn stable_headers(answer: &Answer) -> BTreeMap<String, String> {
+    let headers = answer.headers.iter().map(|(name, value)| (name.to_string(), format!("{value:?}")));
+    headers.filter(|(name, _)| !["date", "x-request-id"].contains(&name.as_str())).collect()
 }
 
 /// Asserts that a user can sign in with this password, and not with the one of the registration if it is another.

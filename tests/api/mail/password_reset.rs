@@ -4,7 +4,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{
-    NEW_PASSWORD, all_sent, assert_password, confirm_reset, mailing, post, request_reset, reset_secret, verified_user,
+    NEW_PASSWORD, PASSWORD_CHANGED, RESET, all_sent, assert_password, confirm_reset, mailing, post, request_reset,
+    reset_secret, verified_user,
 };
 use crate::support::app::PASSWORD;
 use crate::support::program::{latchkey, out, run};
@@ -32,80 +33,10 @@ async fn a_link_sets_a_new_password_and_ends_what_the_old_one_has_opened() {
         }
         assert_password(&app, "ada@example.org", NEW_PASSWORD).await;
         confirm_reset(&app, &secret, "a third password").await.assert_error(410, "link_invalid");
-        smtp.wait_for_mail("ada@example.org", "Your password was changed").await;
+        smtp.wait_for_mail("ada@example.org", PASSWORD_CHANGED).await;
         let entry = &app.trail(&root, "action=user.password_reset&outcome=success").await[0];
         assert_eq!((&entry["actor"], &entry["credential"]), (&json!("user:2"), &json!("link")), "{entry}");
         assert_eq!(entry["changed"], json!(["password"]));
-    }
-}
-
-#[tokio::test]
-async fn of_parallel_uses_of_a_link_one_succeeds() {
-    for (app, smtp) in mailing(|_| ()).await {
-        verified_user(&app, "ada@example.org").await;
-        let secret = reset_secret(&app, &smtp, "ada@example.org").await;
-        let uses = (0..32).map(|number| {
-            let (app, secret) = (&app, secret.clone());
-            async move { confirm_reset(app, &secret, &format!("{NEW_PASSWORD} {number}")).await.status }
-        });
-        let mut statuses = futures_util::future::join_all(uses).await;
-        statuses.retain(|status| *status != 503);
-        assert_eq!(statuses.iter().filter(|status| **status == 204).count(), 1, "{statuses:?}");
-        assert!(statuses.iter().all(|status| [204, 410].contains(status)), "{statuses:?}");
-    }
-}
-
-#[tokio::test]
-async fn every_link_that_is_not_valid_gets_the_same_answer() {
-    for (app, smtp) in mailing(|_| ()).await {
-        let root = app.admin("root@example.org").await;
-        let mut secrets = vec![String::new(), "lkm_x".to_owned(), app.token_of("tim@example.org").await];
-        for purpose in ["email_verification", "email_change", "email_undo", "invitation", "registration"] {
-            secrets.push(crate::support::links::store_link(&app, purpose).await);
-        }
-        for (number, change) in
-            ["used", "superseded", "expired", "disabled", "password", "e-mail", "deleted"].iter().enumerate()
-        {
-            let email = format!("user{number}@example.org");
-            verified_user(&app, &email).await;
-            let user = Credential::Token(app.new_token_of(&email).await);
-            let secret = reset_secret(&app, &smtp, &email).await;
-            let id = app.get("/me", &user).await.body["id"].clone();
-            match *change {
-                "used" => assert_eq!(confirm_reset(&app, &secret, NEW_PASSWORD).await.status, 204),
-                "superseded" => {
-                    app.clock.advance(61);
-                    let newer = reset_secret(&app, &smtp, &email).await;
-                    assert_eq!(confirm_reset(&app, &newer, NEW_PASSWORD).await.status, 204);
-                }
-                "expired" => {
-                    let past = "UPDATE mail_secrets SET expires_at = '2020-01-01 00:00:00'";
-                    app.database.execute(format!("{past} WHERE user_id = {id}")).await;
-                }
-                "disabled" => {
-                    let disabled = app.patch(&format!("/users/{id}"), &root, &json!({ "disabled": true })).await;
-                    assert_eq!(disabled.status, 200, "{disabled:?}");
-                }
-                "password" => {
-                    let body = json!({ "current_password": PASSWORD, "new_password": NEW_PASSWORD });
-                    assert_eq!(app.put("/me/password", &user, &body).await.status, 204);
-                }
-                "e-mail" => {
-                    let set = "UPDATE users SET email = 'other@example.org', email_key = 'other@example.org'";
-                    app.database.execute(format!("{set} WHERE id = {id}")).await;
-                }
-                _ => assert_eq!(app.delete("/me", &user).await.status, 204),
-            }
-            secrets.push(secret);
-        }
-        let mut answers = Vec::new();
-        for secret in &secrets {
-            let mut answer = confirm_reset(&app, secret, "yet another password").await;
-            answer.assert_error(410, "link_invalid");
-            answer.body["request_id"] = json!(null);
-            answers.push(answer.body);
-        }
-        assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:#?}");
     }
 }
 
@@ -165,7 +96,7 @@ async fn a_reset_frees_a_stopped_account() {
 }
 
 #[tokio::test]
-async fn known_and_unknown_addresses_cannot_be_told_apart() {
+async fn only_the_address_of_an_account_that_is_not_disabled_gets_a_mail() {
     for (app, smtp) in mailing(|_| ()).await {
         verified_user(&app, "ada@example.org").await;
         app.register("eve@example.org").await;
@@ -173,22 +104,14 @@ async fn known_and_unknown_addresses_cannot_be_told_apart() {
         app.database.execute("UPDATE users SET disabled_at = created_at WHERE email = 'eve@example.org'").await;
         let before = smtp.mails().len();
         for path in ["/password-reset", "/email-verification"] {
-            let mut answers = Vec::new();
             for email in ["ada@example.org", "eve@example.org", "nobody@example.org"] {
-                let answer = post(&app, path, &json!({ "email": email })).await;
-                let names: Vec<String> = answer.headers.keys().map(ToString::to_string).collect();
-                answers.push((answer.status, answer.text.clone(), names));
+                assert_eq!(post(&app, path, &json!({ "email": email })).await.status, 202);
             }
-            assert_eq!(answers[0].0, 202);
-            assert!(answers.windows(2).all(|pair| pair[0] == pair[1]), "{answers:#?}");
             post(&app, path, &json!({ "email": "no address" })).await.assert_error(422, "invalid");
         }
         all_sent(&app).await;
-        assert_eq!(
-            smtp.wait_for(before + 1).await.len(),
-            before + 1,
-            "only the known address gets a mail, and is verified"
-        );
+        assert_eq!(smtp.mails().len(), before + 1, "{:#?}", smtp.mails());
+        assert_eq!(smtp.count("ada@example.org", RESET), 1, "the address is verified already");
         let left = app.database.number("SELECT count(*) FROM outbox WHERE address_key = 'nobody@example.org'").await;
         assert_eq!(left, 0, "requests for unknown addresses are not kept");
     }
@@ -203,24 +126,6 @@ async fn requests_are_limited_by_client() {
         request_reset(&app, "nobody@example.org").await.assert_error(429, "too_many_requests");
         app.clock.advance(120);
         assert_eq!(request_reset(&app, "nobody@example.org").await.status, 202);
-    }
-}
-
-#[tokio::test]
-async fn get_and_head_of_a_confirmation_change_nothing() {
-    for (app, smtp) in mailing(|_| ()).await {
-        verified_user(&app, "ada@example.org").await;
-        let secret = reset_secret(&app, &smtp, "ada@example.org").await;
-        for method in ["GET", "HEAD"] {
-            for path in [
-                "/password-reset/confirm".to_owned(),
-                format!("/password-reset/confirm/{secret}"),
-                "/console/".to_owned(),
-            ] {
-                app.request(method, &path).send().await;
-            }
-        }
-        assert_eq!(confirm_reset(&app, &secret, NEW_PASSWORD).await.status, 204);
     }
 }
 

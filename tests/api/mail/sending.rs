@@ -1,19 +1,17 @@
 //! How mails are sent: what they look like, and what happens when the SMTP server fails.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use latchkey::config::{Settings, StartTls};
+use latchkey::config::Settings;
 use latchkey::server::Server;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 use serde_json::json;
 use tempfile::TempDir;
-use tokio_rustls::TlsAcceptor;
 
-use super::{RESET, advance, all_sent, mailing, request_reset, reset_secret, settle, wait_until_none};
-use crate::support::app::{LINK_PAGE, PASSWORD};
+use super::{
+    RESET, VERIFY, advance, all_sent, mailing, request_reset, reset_secret, settle, wait_until, wait_until_none,
+};
+use crate::support::app::LINK_PAGE;
 use crate::support::program::{failure, latchkey, out, run};
 use crate::support::smtp::{Behaviour, SmtpServer};
 use crate::support::{App, Backend, Credential, Profile};
@@ -120,14 +118,14 @@ async fn a_connection_that_is_cut_leads_to_another_attempt() {
         all_sent(&app).await;
         for (behaviour, copies) in [(Behaviour::CutInData, 0), (Behaviour::CutAfterData, 1)] {
             app.clock.advance(3_700);
-            let before = super::resets(&smtp, "ada@example.org");
+            let before = smtp.count("ada@example.org", RESET);
             smtp.behave(behaviour);
             request_reset(&app, "ada@example.org").await;
             settle(&app).await;
             smtp.behave(Behaviour::Accept);
             advance(&app, 61).await;
             all_sent(&app).await;
-            assert_eq!(super::resets(&smtp, "ada@example.org"), before + copies + 1);
+            assert_eq!(smtp.count("ada@example.org", RESET), before + copies + 1);
         }
     }
 }
@@ -197,51 +195,10 @@ async fn an_address_gets_a_limited_number_of_mails_and_the_answers_do_not_change
             assert_eq!(request_reset(&app, "ada@example.org").await.status, 202);
             all_sent(&app).await;
             sent += expected;
-            assert_eq!(super::resets(&smtp, "ada@example.org"), sent, "after {wait} s");
+            assert_eq!(smtp.count("ada@example.org", RESET), sent, "after {wait} s");
         }
         let live = "SELECT count(*) FROM mail_secrets WHERE purpose = 'password_reset'";
         assert_eq!(app.database.number(live).await, i64::try_from(sent).unwrap(), "no request ends an earlier link");
-    }
-}
-
-/// A certification authority in PEM, and a server with a certificate of it for `localhost`.
-fn authority() -> (String, TlsAcceptor) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().unwrap();
-    let authority = params.self_signed(&key).unwrap();
-    let issuer = Issuer::new(params, key);
-    let leaf_key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
-    let private = PrivateKeyDer::from_pem_slice(leaf_key.serialize_pem().as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], private).unwrap();
-    (authority.pem(), TlsAcceptor::from(Arc::new(config)))
-}
-
-#[tokio::test]
-async fn a_connection_is_encrypted_with_starttls_or_no_mail_is_sent() {
-    let (authority, acceptor) = authority();
-    let home = TempDir::new().unwrap();
-    let file = home.path().join("authority.crt");
-    std::fs::write(&file, authority).unwrap();
-    for (tls, trusted) in [(Some(acceptor.clone()), true), (Some(acceptor), false), (None, true)] {
-        let (is_offered, smtp) = (tls.is_some(), SmtpServer::start_with(tls).await);
-        let settings = |settings: &mut Settings| {
-            smtp.configure(settings);
-            settings.mail.url = format!("smtp://localhost:{}", smtp.address.port()).try_into().unwrap();
-            settings.mail.starttls = StartTls::Required;
-            settings.mail.ca_file = if trusted { file.display().to_string() } else { String::new() };
-        };
-        let app = App::start_with(Backend::Sqlite, Profile::Fastapi, settings).await.unwrap();
-        app.register("ada@example.org").await;
-        settle(&app).await;
-        let expected = usize::from(is_offered && trusted);
-        assert_eq!(smtp.mails().len(), expected, "offered: {is_offered}, trusted: {trusted}");
-        assert!(smtp.mails().iter().all(|mail| mail.encrypted));
-        let waiting = app.database.number("SELECT count(*) FROM outbox WHERE done_at IS NULL").await;
-        assert_eq!(waiting, 1 - i64::try_from(expected).unwrap(), "the mail waits");
     }
 }
 
@@ -249,13 +206,9 @@ async fn a_connection_is_encrypted_with_starttls_or_no_mail_is_sent() {
 async fn a_faulty_template_fails_the_start_with_file_and_line() {
     let home = TempDir::new().unwrap();
     std::fs::write(home.path().join("password_reset.en.txt"), "Subject: x\n\n{{ link }\n").unwrap();
-    let mut serve = latchkey(home.path(), &["serve"]);
-    let from =
-        [("URL", "smtp://127.0.0.1:9"), ("STARTTLS", "none"), ("FROM", "no-reply@example.org"), ("TEMPLATES", ".")];
-    for (name, value) in from {
-        serve.env(format!("LATCHKEY__MAIL__{name}"), value);
-    }
-    serve.env("LATCHKEY__LINKS__URL", LINK_PAGE);
+    let (smtp, mut serve) = (SmtpServer::start().await, latchkey(home.path(), &["serve"]));
+    smtp.configure_command(&mut serve);
+    serve.env("LATCHKEY__MAIL__TEMPLATES", ".");
     let error = failure(&run(&mut serve));
     assert!(error.contains("mail.templates") && error.contains("password_reset.en.txt, line 3: "), "{error}");
 }
@@ -270,9 +223,7 @@ async fn the_command_line_sends_a_test_mail_and_shows_what_the_server_answers() 
     let (smtp, home) = (SmtpServer::start().await, TempDir::new().unwrap());
     let command = |address: &str| {
         let mut command = latchkey(home.path(), &["mail", "test", address]);
-        command.env("LATCHKEY__MAIL__URL", format!("smtp://{}", smtp.address));
-        command.env("LATCHKEY__MAIL__STARTTLS", "none").env("LATCHKEY__MAIL__FROM", "no-reply@example.org");
-        command.env("LATCHKEY__LINKS__URL", LINK_PAGE);
+        smtp.configure_command(&mut command);
         command
     };
     let sent = out(&finished(command("ada@example.org")).await);
@@ -288,13 +239,75 @@ async fn the_command_line_sends_a_test_mail_and_shows_what_the_server_answers() 
 }
 
 #[tokio::test]
-async fn the_log_and_the_database_contain_no_secret_of_a_link() {
-    for (app, smtp) in mailing(|_| ()).await {
-        app.register("ada@example.org").await;
-        let secret = reset_secret(&app, &smtp, "ada@example.org").await;
-        for (table, rows) in app.database.dump_all().await {
-            assert!(rows.iter().all(|row| !row.contains(&secret)), "{table}");
+async fn the_address_of_the_smtp_server_can_be_in_a_file_because_it_may_contain_a_password() {
+    let (smtp, home) = (SmtpServer::start().await, TempDir::new().unwrap());
+    std::fs::write(home.path().join("url"), format!("smtp://{}\n", smtp.address)).unwrap();
+    let mut command = latchkey(home.path(), &["mail", "test", "ada@example.org"]);
+    smtp.configure_command(&mut command);
+    command.env_remove("LATCHKEY__MAIL__URL").env("LATCHKEY__MAIL__URL_FILE", "url");
+    out(&finished(command).await);
+    assert_eq!(smtp.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn replies_go_to_the_address_of_the_settings() {
+    for reply_to in ["", "Support <help@example.org>"] {
+        let settings = |settings: &mut Settings| settings.mail.reply_to = reply_to.to_owned().try_into().unwrap();
+        for (app, smtp) in mailing(settings).await {
+            app.register("ada@example.org").await;
+            let mail = smtp.wait_for_mail("ada@example.org", VERIFY).await;
+            assert_eq!(mail.header("Reply-To"), reply_to);
         }
-        assert_eq!(app.sign_in("ada@example.org", PASSWORD).await.status, 200);
+    }
+}
+
+/// Metrics with their values.
+type Values = [(&'static str, u64)];
+
+/// The value of each metric about mails, without zeros.
+async fn mail_metrics(address: std::net::SocketAddr) -> BTreeMap<String, u64> {
+    let text = reqwest::get(format!("http://{address}/metrics")).await.unwrap().text().await.unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("latchkey_mails_")?.rsplit_once(' '));
+    let values = lines.map(|(name, value)| (name.replace("total{outcome=", "").replace(['"', '}'], ""), value));
+    values.map(|(name, value)| (name, value.parse().unwrap())).filter(|(_, value)| *value > 0).collect()
+}
+
+#[tokio::test]
+async fn metrics_count_mails_by_outcome_and_those_that_wait() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let (smtp, free) = (SmtpServer::start().await, std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let metrics = free.local_addr().unwrap();
+        drop(free);
+        let settings = |settings: &mut Settings| {
+            smtp.configure(settings);
+            settings.metrics.listen = metrics.to_string().try_into().unwrap();
+        };
+        let Some(app) = App::start_with(backend, Profile::Fastapi, settings).await else { continue };
+        let known = "ada@example.org";
+        app.register(known).await;
+        all_sent(&app).await;
+        let steps: [(&str, Behaviour, &Values); 4] = [
+            ("nobody@example.org", Behaviour::Accept, &[("sent", 1), ("dropped", 1)]),
+            (known, Behaviour::Reply("550 5.1.1 no such user"), &[("sent", 1), ("dropped", 1), ("failed", 1)]),
+            (
+                known,
+                Behaviour::Reply("450 4.2.1 later"),
+                &[("sent", 1), ("dropped", 1), ("failed", 1), ("deferred", 1), ("waiting", 1)],
+            ),
+            (known, Behaviour::Accept, &[("sent", 3), ("dropped", 1), ("failed", 1), ("deferred", 1)]),
+        ];
+        for (email, behaviour, expected) in steps {
+            app.clock.advance(3_601);
+            smtp.behave(behaviour);
+            request_reset(&app, email).await;
+            settle(&app).await;
+            let expected = expected.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+            // The number of those that wait is read after the next decision.
+            wait_until(async || {
+                app.service.mail_delivery().wake();
+                mail_metrics(metrics).await == expected
+            })
+            .await;
+        }
     }
 }

@@ -1,20 +1,17 @@
 //! An attacker who knows a password must not keep the account once its owner has acted.
 
-use latchkey::config::{RegistrationMode, Settings};
 use latchkey::domain::audit::RequestContext;
 use latchkey::domain::password::Password;
 use serde_json::json;
 
 use super::{
-    NEW_PASSWORD, RESET, advance, all_sent, change_email, confirm, confirm_reset, created_admin, mailing, post,
-    reset_secret, settle, verified_user,
+    CHANGED, COMPLETE, CONFIRM, NEW_PASSWORD, advance, all_sent, change_email, confirm, confirm_reset, created_admin,
+    mailing, post, reset_secret, settle, verified_mode, verified_user, verify,
 };
 use crate::support::app::{PASSWORD, registration};
 use crate::support::smtp::{Behaviour, SmtpServer};
 use crate::support::{Answer, App, Credential};
 
-const CONFIRM: &str = "Confirm your new e-mail address";
-const CHANGED: &str = "Your e-mail address was changed";
 const ADA: &str = "ada@example.org";
 const EVE: &str = "eve@evil.example";
 const TEMPORARY: Behaviour = Behaviour::Reply("451 4.7.1 greylisted");
@@ -150,7 +147,8 @@ async fn the_old_address_can_undo_the_change_for_seven_days() {
             assert_eq!(app.sign_in(email, password).await.status, app.expected.bad_password, "{email} {password}");
         }
         undo(&app, link.secret()).await.assert_error(410, "link_invalid");
-        let mail = smtp.wait_for_mail(ADA, RESET).await;
+        let mail = smtp.wait_for_mail(ADA, "Your e-mail address was restored").await;
+        assert!(mail.text.contains("The old password is not valid any more"), "{}", mail.text);
         assert_eq!(confirm_reset(&app, &undone.text_of("secret"), "a third password").await.status, 204);
         assert_eq!(app.sign_in(ADA, "a third password").await.status, 200);
         confirm_reset(&app, mail.secret(), "a fourth password").await.assert_error(410, "link_invalid");
@@ -251,15 +249,15 @@ async fn an_address_is_free_again_when_its_change_can_no_longer_be_undone() {
 
 #[tokio::test]
 async fn a_verified_registration_of_an_address_that_can_be_restored_sends_no_link() {
-    let verified_mode = |settings: &mut Settings| settings.registration.mode = RegistrationMode::Verified;
     for (app, smtp) in mailing(verified_mode).await {
         let root = created_admin(&app, "root@example.org").await;
         assert_eq!(app.post("/users", &root, &registration(ADA)).await.status, 201);
+        verify(&app, ADA).await;
         move_account(&app, &smtp, ADA, EVE).await;
         let link = smtp.wait_for_mail(ADA, CHANGED).await;
         assert_eq!(app.register(ADA).await.status, 202);
         all_sent(&app).await;
-        assert!(smtp.mails().iter().all(|mail| mail.subject != "Complete your registration"), "{:#?}", smtp.mails());
+        assert!(smtp.mails().iter().all(|mail| mail.subject != COMPLETE), "{:#?}", smtp.mails());
         assert_eq!(undo(&app, link.secret()).await.status, 200);
     }
 }

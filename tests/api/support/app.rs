@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 use latchkey::clock::Clock;
 use latchkey::config::{Settings, StartTls, StatusProfile};
+use latchkey::domain::audit::RequestContext;
+use latchkey::domain::password::Password;
 use latchkey::http::ServerHandle;
 use latchkey::server::Server;
 use latchkey::service::Service;
+use latchkey::service::account::creation::Person;
+use latchkey::service::account::registration::Registration;
 use serde_json::Value;
 
 use super::client::{Client, Credential};
@@ -126,6 +130,18 @@ impl App {
             }
         }
         apps
+    }
+
+    /// Creates a user with [`PASSWORD`] and this role as the command line does, which every mode of registration allows.
+    pub async fn create_user(&self, email: &str, role: &str) {
+        let person = Person {
+            name: "Adaline".to_owned(),
+            surname: String::new(),
+            website: String::new(),
+            password: Password::new(PASSWORD.to_owned()),
+        };
+        let user = Registration { person, email: email.to_owned() };
+        self.service.create_user(RequestContext::command_line(), user, Some(role)).await.unwrap();
     }
 
     /// Registers a user with this role; returns their access token as a `Token` header.

@@ -1,6 +1,7 @@
 //! An SMTP server for tests: it keeps mails in memory, and can refuse them, be silent, or cut connections.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -86,31 +87,53 @@ pub struct SmtpServer {
     task: tokio::task::JoinHandle<()>,
 }
 
+/// How connections are encrypted.
+pub enum Encryption {
+    None,
+    /// After `STARTTLS`, which is required.
+    StartTls(TlsAcceptor),
+    /// From the start.
+    Tls(TlsAcceptor),
+}
+
 struct State {
     behaviour: Mutex<Behaviour>,
     mails: Mutex<Vec<ReceivedMail>>,
-    tls: Option<TlsAcceptor>,
+    encryption: Encryption,
+}
+
+impl State {
+    fn has_starttls(&self) -> bool {
+        matches!(self.encryption, Encryption::StartTls(_))
+    }
 }
 
 impl SmtpServer {
     /// Starts a server without TLS.
     pub async fn start() -> Self {
-        Self::start_with(None).await
+        Self::start_with(Encryption::None).await
     }
 
-    /// Starts a server that requires STARTTLS if `tls` is set.
-    pub async fn start_with(tls: Option<TlsAcceptor>) -> Self {
+    /// Starts a server with this encryption.
+    pub async fn start_with(encryption: Encryption) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State { behaviour: Mutex::new(Behaviour::Accept), mails: Mutex::default(), tls });
-        let shared = Arc::clone(&state);
-        let task = tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(stream, Arc::clone(&shared)));
-            }
-        });
+        let state = Arc::new(State { behaviour: Mutex::new(Behaviour::Accept), mails: Mutex::default(), encryption });
+        let task = tokio::spawn(accept(listener, Arc::clone(&state)));
         Self { address, state, task }
+    }
+
+    /// Makes the system refuse connections to the server, until [`Self::go_up`].
+    pub async fn go_down(&mut self) {
+        self.task.abort();
+        // The listener is closed when the task has ended.
+        let _ = (&mut self.task).await;
+    }
+
+    /// Accepts connections again, at the same address.
+    pub async fn go_up(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.task = tokio::spawn(accept(listener, Arc::clone(&self.state)));
     }
 
     /// Makes a server send its mails here.
@@ -121,12 +144,24 @@ impl SmtpServer {
         settings.mail.answer_timeout = 1;
     }
 
+    /// Makes the process of a server send its mails here.
+    pub fn configure_command(&self, command: &mut Command) {
+        command.env("LATCHKEY__MAIL__URL", format!("smtp://{}", self.address));
+        command.env("LATCHKEY__MAIL__STARTTLS", "none").env("LATCHKEY__MAIL__FROM", "no-reply@example.org");
+        command.env("LATCHKEY__LINKS__URL", LINK_PAGE);
+    }
+
     pub fn behave(&self, behaviour: Behaviour) {
         *self.state.behaviour.lock().unwrap() = behaviour;
     }
 
     pub fn mails(&self) -> Vec<ReceivedMail> {
         self.state.mails.lock().unwrap().clone()
+    }
+
+    /// The number of mails with this subject to `to`.
+    pub fn count(&self, to: &str, subject: &str) -> usize {
+        self.state.mails.lock().unwrap().iter().filter(|mail| mail.to == to && mail.subject == subject).count()
     }
 
     /// Waits until `number` mails have arrived, and returns all.
@@ -143,14 +178,22 @@ impl SmtpServer {
 
     /// Waits for a mail with this subject to `to`, and returns the newest.
     pub async fn wait_for_mail(&self, to: &str, subject: &str) -> ReceivedMail {
+        self.wait_for_mails(to, subject, 1).await
+    }
+
+    /// Waits until `number` mails with this subject to `to` have arrived, and returns the newest.
+    pub async fn wait_for_mails(&self, to: &str, subject: &str, number: usize) -> ReceivedMail {
         for _ in 0..400 {
-            let mails = self.mails();
-            if let Some(mail) = mails.iter().rev().find(|mail| mail.to == to && mail.subject == subject) {
-                return mail.clone();
+            let mut mails = self.mails();
+            mails.retain(|mail| mail.to == to && mail.subject == subject);
+            if mails.len() >= number
+                && let Some(newest) = mails.pop()
+            {
+                return newest;
             }
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("a mail {subject:?} to {to} is expected: {:#?}", self.mails());
+        panic!("{number} mails {subject:?} to {to} are expected: {:#?}", self.mails());
     }
 }
 
@@ -160,10 +203,26 @@ impl Drop for SmtpServer {
     }
 }
 
+/// Accepts connections. Never returns.
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio::spawn(serve(stream, Arc::clone(&state)));
+    }
+}
+
 async fn serve(stream: TcpStream, state: Arc<State>) {
     let behaviour = state.behaviour.lock().unwrap().clone();
     if behaviour == Behaviour::Silent {
         tokio::time::sleep(Duration::from_secs(60)).await;
+        return;
+    }
+    if let Encryption::Tls(acceptor) = &state.encryption {
+        if let Ok(stream) = acceptor.accept(stream).await {
+            let mut session = Session::new(stream, &state, behaviour, true);
+            session.say("220 test ESMTP").await;
+            session.converse().await;
+        }
         return;
     }
     let mut session = Session::new(stream, &state, behaviour, false);
@@ -173,7 +232,7 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
     }
     session.say("220 test ESMTP").await;
     if session.converse().await
-        && let Some(acceptor) = &state.tls
+        && let Encryption::StartTls(acceptor) = &state.encryption
     {
         let (stream, behaviour) = (session.stream.into_inner(), session.behaviour);
         if let Ok(stream) = acceptor.accept(stream).await {
@@ -217,10 +276,10 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Session<'s, S> {
             {
                 self.say(reply).await;
             } else if command.starts_with("EHLO") {
-                let offers_tls = self.state.tls.is_some() && !self.encrypted;
+                let offers_tls = self.state.has_starttls() && !self.encrypted;
                 let starttls = if offers_tls { "250-STARTTLS\r\n" } else { "" };
                 self.say(&format!("250-test\r\n{starttls}250-AUTH PLAIN\r\n250 8BITMIME")).await;
-            } else if command == "STARTTLS" && self.state.tls.is_some() {
+            } else if command == "STARTTLS" && self.state.has_starttls() {
                 self.say("220 go ahead").await;
                 return true;
             } else if let Some(given) = line.strip_prefix("AUTH PLAIN ") {
@@ -229,7 +288,7 @@ impl<'s, S: AsyncRead + AsyncWrite + Unpin> Session<'s, S> {
                 self.say(reply).await;
             } else if command.starts_with("MAIL FROM:") {
                 let needs_password = matches!(self.behaviour, Behaviour::Authenticate(_)) && !self.authenticated;
-                let needs_tls = self.state.tls.is_some() && !self.encrypted;
+                let needs_tls = self.state.has_starttls() && !self.encrypted;
                 self.from = address(&line);
                 let reply = if let Behaviour::ReplyToSender(reply) = self.behaviour { reply } else { "250 ok" };
                 self.say(if needs_password || needs_tls { "530 5.7.0 not allowed" } else { reply }).await;
