@@ -6,6 +6,7 @@ mod failures;
 mod invitations;
 mod limits;
 mod notices;
+mod operator;
 mod password_reset;
 mod registration;
 mod sending;
