@@ -168,9 +168,9 @@ mod tests {
                 "{% for paragraph in paragraphs if not paragraph.is_link %}{% for line in paragraph.lines %}{{ line }}{% endfor %}{% endfor %}",
                 "the link of password_reset.en.txt",
             ),
-            ("{% for paragraph in paragraphs %}{{ paragraph.lines[0] }}{% endfor %}", "a paragraph of "),
+            ("{% for paragraph in paragraphs %}{{ paragraph.lines[0] }}{% endfor %}", "a paragraph of test.en.txt"),
         ] {
-            let error = error_of(&[("layout.html", page)]);
+            let error = error_of(&[("layout.html", page), ("test.en.txt", "Subject: x\n\nOne line,\nand another.\n")]);
             let rule = "layout.html: it must show every line of all paragraphs, which contain the link. It lacks ";
             assert!(error.starts_with(&format!("{rule}{lacks}")), "{error}");
         }
