@@ -165,7 +165,7 @@ impl Metrics {
             "Lookups of credentials by result, and changes that invalidated cache entries",
             cache.clone(),
         );
-        registry.register("mails", "Mails by outcome of an attempt, and requests that were dropped", mails.clone());
+        registry.register("mails", "Mails by outcome of an attempt, and those that a limit dropped", mails.clone());
         registry.register("mails_waiting", "Mails that wait to be sent, of all processes", mails_waiting.clone());
         registry.register("hash_queue", "Password hashes that wait for a lane of a hashing thread", hash_queue.clone());
         registry.register("hash_lanes_in_use", "Password hashes in progress", hash_lanes.clone());

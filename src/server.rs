@@ -18,6 +18,7 @@ use crate::http::transport::connections::ListeningSocket;
 use crate::service::Service;
 use crate::service::account::roles::UndefinedRole;
 use crate::service::identity::follow::Follower;
+use crate::service::mail::outgoing::Outgoing;
 use crate::signals::{Signals, Stop};
 use crate::tls::{Certificate, TlsError};
 
@@ -66,7 +67,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts the server: loads the certificate, binds the addresses, connects to the database, applies pending
+    /// Starts the server: loads the certificate and the templates of mails, binds the addresses, connects to the database, applies pending
     /// migrations if the settings allow it, and listens.
     ///
     /// Errors: see [`StartError`].
@@ -74,6 +75,9 @@ impl Server {
         let tls_error = |error| tls_error(settings, error);
         let certificate = Certificate::load(&settings.tls).map_err(tls_error)?;
         let tls = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(tls_error)?;
+        // Before anything is changed, as everything else that can be wrong in the settings.
+        let outgoing = Outgoing::load(settings)?;
+        let mails = outgoing.as_ref().map(|outgoing| (outgoing.server(), outgoing.sender()));
         // The addresses are bound first, so that one on which another program listens does not leave a migrated database
         // behind. Sockets that only are bound do not exclude each other: the settings are checked for that.
         let bind = |setting, address| {
@@ -82,7 +86,7 @@ impl Server {
         };
         let (address, socket) = bind("server.listen", settings.server.listen)?;
         let metrics = settings.metrics.listen.address().map(|address| bind("metrics.listen", address)).transpose()?;
-        let service = Arc::new(service_for_server(settings, clock).await?);
+        let service = Arc::new(service_for_server(settings, clock, outgoing).await?);
         let settings = &within_file_limit(settings.clone());
         let follower = service.follow_changes().map_err(StartError::Other)?;
         let listening = socket.listening_socket();
@@ -104,6 +108,9 @@ impl Server {
         };
         log::info!("listening on {scheme}://{address}");
         log::info!("database {}", settings.database.url);
+        if let Some((server, sender)) = mails {
+            log::info!("mails are sent by {server} as {sender}");
+        }
         log::info!("documentation on {scheme}://{address}/docs/");
         let settings = settings.server.clone();
         Ok(Self { address, socket: listening, running, metrics, service, follower, samples, certificate, settings })
@@ -315,15 +322,20 @@ fn tls_error(settings: &Settings, error: TlsError) -> StartError {
 /// Errors: the database does not exist, is not available, or its schema is not current.
 pub async fn open_service(settings: &Settings, clock: Clock) -> Result<Service, StartError> {
     settings.check_database_exists()?;
+    let outgoing = Outgoing::load(settings)?;
     let db = connect(settings, Duration::ZERO).await?;
     check_schema(&db, settings).await?;
-    Service::new(db, clock, settings).map_err(StartError::Other)
+    Service::new(db, clock, settings, outgoing).map_err(StartError::Other)
 }
 
 /// As [`open_service`], but creates a missing SQLite file, waits up to `database.start_timeout` for the database,
 /// applies pending migrations if the settings allow it, and checks that the database accepts everything that serving
 /// requires.
-async fn service_for_server(settings: &Settings, clock: Clock) -> Result<Service, StartError> {
+async fn service_for_server(
+    settings: &Settings,
+    clock: Clock,
+    outgoing: Option<Outgoing>,
+) -> Result<Service, StartError> {
     let db = connect(settings, Duration::from_secs(settings.database.start_timeout)).await?;
     if settings.database.migrate_on_start {
         for name in db.migrate_up().await.map_err(|cause| database_error(settings, cause))? {
@@ -332,7 +344,7 @@ async fn service_for_server(settings: &Settings, clock: Clock) -> Result<Service
     }
     check_schema(&db, settings).await?;
     db.check_for_serving().await.map_err(|cause| database_error(settings, cause))?;
-    let service = Service::new(db, clock, settings).map_err(StartError::Other)?;
+    let service = Service::new(db, clock, settings, outgoing).map_err(StartError::Other)?;
     match service.undefined_roles().await {
         Ok(roles) => roles.iter().for_each(|UndefinedRole { name, users }| {
             log::warn!("role {name:?} is not defined, so it grants nothing; users with this role: {users}");

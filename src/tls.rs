@@ -253,3 +253,43 @@ impl ServerCertVerifier for PinnedCertificate {
         provider().signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// Why a handshake with a server failed, if an operator can change something about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeFault {
+    /// No trusted authority has issued the certificate.
+    UnknownAuthority,
+    /// The certificate is that of an authority.
+    AuthorityAsServer,
+    /// What the server sends is not TLS.
+    NoTls,
+}
+
+impl HandshakeFault {
+    /// The fault among the causes of an error.
+    pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            // `source` of an I/O error skips the error that it contains.
+            let io = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            let found = match io {
+                Some(inner) => inner.downcast_ref::<rustls::Error>(),
+                None => error.downcast_ref::<rustls::Error>(),
+            };
+            match found {
+                Some(rustls::Error::InvalidMessage(_)) => return Some(Self::NoTls),
+                Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
+                    return Some(Self::UnknownAuthority);
+                }
+                // The error of the verifier has no type that is public here.
+                Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)))
+                    if other.to_string() == "CaUsedAsEndEntity" =>
+                {
+                    return Some(Self::AuthorityAsServer);
+                }
+                _ => next = error.source(),
+            }
+        }
+        None
+    }
+}

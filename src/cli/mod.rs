@@ -82,7 +82,7 @@ enum Command {
     Key(Operation<key::KeyCommand>),
     /// Manage sign-in tokens
     Token(Operation<token::TokenCommand>),
-    /// Test the settings of mails
+    /// Test the settings of mails, and write the templates
     Mail(Operation<mail::MailCommand>),
     /// Read, export and prune the audit trail
     Audit(Operation<audit::AuditCommand>),

@@ -64,9 +64,9 @@ pub struct Service {
 }
 
 impl Service {
-    /// Creates the components and starts the hashing threads. Errors: [`AppError`] if these cannot start, or if mails
-    /// cannot be sent with the settings.
-    pub fn new(db: Db, clock: Clock, settings: &Settings) -> Result<Self, AppError> {
+    /// Creates the components and starts the hashing threads. Mails are sent with `outgoing`. Errors: [`AppError`] if the
+    /// threads cannot start.
+    pub fn new(db: Db, clock: Clock, settings: &Settings, outgoing: Option<Outgoing>) -> Result<Self, AppError> {
         let Settings { auth, session, registration, authz, audit, limits, roles, .. } = settings;
         let roles = roles.roles().clone();
         let hourly = Arc::new(HourlyCounters::new(clock.clone()));
@@ -78,7 +78,6 @@ impl Service {
         let identities =
             Arc::new(Identities::new(&db, clock.clone(), (auth, *session), roles.clone(), Arc::clone(&limits)));
         let pruning = Arc::new(Pruning::new(db.clone(), clock.clone(), Arc::clone(&metrics), *audit));
-        let outgoing = Outgoing::load(settings).map_err(|error| AppError::Internal(error.into()))?;
         let links = Links::new(settings);
         let delivery = Delivery::new(db.clone(), clock.clone(), Arc::clone(&metrics), links.clone(), outgoing);
         let purge = Purge::new(db.clone(), clock.clone(), settings, Arc::clone(&pruning));

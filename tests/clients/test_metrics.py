@@ -1,7 +1,9 @@
-"""promtool checks the metrics."""
+"""promtool checks the metrics, and the alerts of docs/operations.md."""
 
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import requests
 
@@ -47,3 +49,47 @@ def test_promtool_accepts_the_metrics(start):
     modern = requests.get(f"http://127.0.0.1:{port}/metrics", headers={"Accept": OPENMETRICS}, timeout=10)
     assert modern.headers["Content-Type"].startswith(OPENMETRICS)
     assert modern.text.endswith("# EOF\n")
+
+
+# Failures of one replica, and a mail that waits for longer than the alert allows.
+ALERTS_OF_MAILS = """
+rule_files: [alerts.yml]
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'latchkey_mails_waiting{instance="a"}'
+        values: "0x9 1x30"
+      - series: 'latchkey_mails_total{instance="a", outcome="failed"}'
+        values: "0x9 1x30"
+      - series: 'latchkey_mails_total{instance="a", outcome="dropped"}'
+        values: "0+9x40"
+    alert_rule_test:
+      - {eval_time: 9m, alertname: LatchkeyMailsFail}
+      - {eval_time: 12m, alertname: LatchkeyMailsFail, exp_alerts: [{exp_labels: {instance: a}}]}
+      - {eval_time: 39m, alertname: LatchkeyMailsFail}
+      - {eval_time: 20m, alertname: LatchkeyMailsWait}
+      - {eval_time: 26m, alertname: LatchkeyMailsWait, exp_alerts: [{}]}
+"""
+
+
+def test_promtool_accepts_the_alerts_and_their_metrics_exist(start, tmp_path):
+    document = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    alerts = document.split("### Alerts\n\n```yaml\n")[1].split("```")[0]
+    (tmp_path / "alerts.yml").write_text(alerts)
+    (tmp_path / "tests.yml").write_text(ALERTS_OF_MAILS)
+    for arguments in [["check", "rules", "alerts.yml"], ["test", "rules", "tests.yml"]]:
+        checked = subprocess.run(
+            [shutil.which("promtool"), *arguments], cwd=tmp_path, text=True, capture_output=True, check=False
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+    port = free_port()
+    latchkey = start(f'[metrics]\nlisten = "127.0.0.1:{port}"\n')
+    wait_for(port, latchkey.process)
+    requests.get(f"{latchkey.url}/health/live", timeout=10)
+    text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    names = set(re.findall(r"\b(?:latchkey|process)_\w+", alerts))
+    assert len(names) > 7, names
+    for name in names:
+        assert f"\n{name}" in text, name

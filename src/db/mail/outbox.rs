@@ -150,12 +150,13 @@ pub fn lock_request(conn: &mut Conn, id: i64) -> Result<Option<Intent>, AppError
     Ok(row.map(Intent::from))
 }
 
-/// Deletes those of these mails that were neither accepted nor dropped, except rows that are locked. Returns the number
-/// of deleted rows.
-pub fn delete_requests(conn: &mut Conn, ids: &[i64]) -> Result<usize, AppError> {
+/// Deletes those of these mails that were neither accepted nor dropped, except rows that are locked. Returns those that
+/// were deleted.
+pub fn delete_requests(conn: &mut Conn, ids: &[i64]) -> Result<Vec<i64>, AppError> {
     let found = requested().filter(outbox::id.eq_any(ids)).order(outbox::id);
     let ids: Vec<i64> = free_locked!(conn => found.select(outbox::id))?;
-    Ok(diesel::delete(outbox::table.filter(outbox::id.eq_any(ids))).execute(conn)?)
+    diesel::delete(outbox::table.filter(outbox::id.eq_any(&ids))).execute(conn)?;
+    Ok(ids)
 }
 
 /// When the mails of this kind for this address that were accepted at or after `since` were accepted, and the client

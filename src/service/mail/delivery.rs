@@ -11,10 +11,10 @@ use futures_util::future::join_all;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::failure::SendError;
 use super::links::Links;
 use super::outgoing::Outgoing;
 use super::queue::{self, Attempt, Decision, Next};
-use super::smtp::SendError;
 use crate::clock::{Clock, Timestamp};
 use crate::db::mail::Subject;
 use crate::db::mail::outbox::{self, Intent};
@@ -176,13 +176,13 @@ impl Delivery {
             };
             after = found.last;
             if !found.refused.is_empty() {
-                let dropped = self.db.write(move |conn| outbox::delete_requests(conn, &found.refused)).await?;
-                self.metrics.mails("dropped", dropped);
+                let deleted = self.db.write(move |conn| outbox::delete_requests(conn, &found.refused)).await?;
+                self.metrics.mails("dropped", deleted.iter().filter(|id| found.over_limit.contains(id)).count());
             }
             for id in found.acceptable {
                 match self.db.write(move |conn| queue::accept(conn, id, now)).await {
-                    Ok(Decision::Dropped) => self.metrics.mail("dropped"),
-                    Ok(Decision::Accepted | Decision::Taken) => {}
+                    Ok(Decision::OverLimit) => self.metrics.mail("dropped"),
+                    Ok(Decision::Accepted | Decision::Needless | Decision::Taken) => {}
                     // A row that somebody has locked must not keep the other mails from being sent.
                     Err(error) => {
                         failures += 1;
@@ -257,7 +257,7 @@ impl Delivery {
             let (id, kind) = (found.id, found.kind.clone());
             match self.db.write(move |conn| queue::next(conn, &links, &found, reserved, now)).await {
                 Ok(Next::Taken) => passed.push(id),
-                Ok(Next::Dropped) => self.metrics.mail("dropped"),
+                Ok(Next::Needless) => {}
                 Ok(Next::GivenUp) => {
                     self.metrics.mail("failed");
                     log::warn!("mail {kind} was not sent within a day, and is given up");
@@ -288,7 +288,7 @@ impl Delivery {
         match &sent {
             Err(SendError::Unavailable(cause)) => {
                 self.begin_pause();
-                self.server.failed(cause);
+                self.server.failed(&format_args!("{}: {cause}", outgoing.server()));
             }
             _ => self.end_pause(),
         }

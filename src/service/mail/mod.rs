@@ -1,10 +1,13 @@
 //! Mails: requests are stored in the database, and a background task sends them. No request waits for the SMTP server.
 
+pub mod built_in;
 pub mod delivery;
+mod failure;
 pub mod links;
 pub mod outgoing;
 mod queue;
 mod smtp;
+mod template_check;
 mod templates;
 
 use std::net::IpAddr;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::smtp::{SendError, Smtp};
+use super::failure::SendError;
+use super::smtp::Smtp;
+use super::template_check;
 use super::templates::{MailContext, Templates};
 use crate::clock::Timestamp;
 use crate::config::{ConfigError, Settings};
@@ -45,11 +47,21 @@ impl Outgoing {
         let smtp = Smtp::new(&settings.mail, server);
         let smtp = smtp.map_err(|(key, message)| settings.places.error(key, message))?;
         let directory = Some(settings.mail.templates.as_str()).filter(|directory| !directory.is_empty()).map(Path::new);
-        let templates = Templates::load(directory);
+        let templates = template_check::load(directory);
         let templates = templates.map_err(|message| settings.places.error("mail.templates", message))?;
         let page = settings.links.base(settings).unwrap_or_default();
         let service = url::Url::parse(&page).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
         Ok(Some(Self { smtp, templates, service }))
+    }
+
+    /// Host and port of the SMTP server.
+    pub fn server(&self) -> String {
+        self.smtp.server()
+    }
+
+    /// The address from which mails are sent.
+    pub fn sender(&self) -> String {
+        self.smtp.sender().to_string()
     }
 
     /// The longest time that an attempt to send a mail takes.

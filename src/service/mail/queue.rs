@@ -39,6 +39,8 @@ pub(super) struct Requests {
     pub(super) acceptable: Vec<i64>,
     /// Those that are not sent.
     pub(super) refused: Vec<i64>,
+    /// Those of them that would be sent without the limits.
+    pub(super) over_limit: Vec<i64>,
 }
 
 /// What was decided about a requested mail.
@@ -46,8 +48,10 @@ pub(super) struct Requests {
 pub(super) enum Decision {
     /// It is to be sent.
     Accepted,
-    /// It is not sent.
-    Dropped,
+    /// It is not sent, because the address got too many.
+    OverLimit,
+    /// No mail is sent for such a request.
+    Needless,
     /// Another process has decided about it.
     Taken,
 }
@@ -57,7 +61,7 @@ pub(super) enum Next {
     /// Another process sends it.
     Taken,
     /// It is no longer to be sent.
-    Dropped,
+    Needless,
     /// It was not sent within a day.
     GivenUp,
     /// It is to be sent.
@@ -72,13 +76,19 @@ pub(super) fn sort_requests(conn: &mut Conn, after: i64, now: Timestamp) -> Resu
         return Ok(None);
     };
     let is_full = outbox::count_waiting(conn)? >= WAITING_MAX;
-    let mut requests = Requests { last, acceptable: Vec::new(), refused: Vec::new() };
+    let mut requests = Requests { last, acceptable: Vec::new(), refused: Vec::new(), over_limit: Vec::new() };
     for intent in requested {
-        let is_acceptable = match decide(conn, &intent, now)? {
-            Some((kind, _)) => !(is_full && kind.is_caused_by_anyone()) && is_within_limits(conn, kind, &intent, now)?,
-            None => false,
-        };
-        if is_acceptable { requests.acceptable.push(intent.id) } else { requests.refused.push(intent.id) }
+        match decide(conn, &intent, now)? {
+            Some((kind, _))
+                if !(is_full && kind.is_caused_by_anyone()) && is_within_limits(conn, kind, &intent, now)? =>
+            {
+                requests.acceptable.push(intent.id);
+                continue;
+            }
+            Some(_) => requests.over_limit.push(intent.id),
+            None => {}
+        }
+        requests.refused.push(intent.id);
     }
     Ok(Some(requests))
 }
@@ -102,9 +112,9 @@ pub(super) fn accept(conn: &mut Conn, id: i64, now: Timestamp) -> Result<Decisio
             outbox::accept(conn, id, kind.name(), subject, now)?;
             Ok(Decision::Accepted)
         }
-        _ => {
+        decided => {
             outbox::delete(conn, id)?;
-            Ok(Decision::Dropped)
+            Ok(if decided.is_some() { Decision::OverLimit } else { Decision::Needless })
         }
     }
 }
@@ -244,7 +254,7 @@ pub(super) fn next(
     });
     let Some((subject, kind, to, locale, until)) = parts else {
         outbox::delete(conn, intent.id)?;
-        return Ok(Next::Dropped);
+        return Ok(Next::Needless);
     };
     let mut values =
         MailValues { requested_at: Some(intent.created_at), client: intent.client.clone(), ..MailValues::default() };

@@ -11,34 +11,24 @@ use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParam
 use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{Address, transport::smtp};
+use tokio::time::Instant;
 
+use super::failure::{Failure, SendError, Step};
 use super::templates::RenderedMail;
 use crate::clock::Timestamp;
 use crate::config::{MailSettings, Sender, SmtpServer, StartTls};
 use crate::domain::email::EmailAddress;
 
-/// Replies of a server about its user or the encryption: 530, 534, 535 and 538 (RFC 4954, section 6). They are about
-/// the settings, and not about the mail.
-const SETTINGS_CODES: [u16; 4] = [530, 534, 535, 538];
 /// The time for the server to confirm the end of a connection, which changes nothing.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The server does not encrypt.
+const NO_STARTTLS: &str = "the server does not offer STARTTLS: use smtps:// if one of its ports speaks TLS from the \
+                           start, or mail.starttls = \"none\" in a trusted network";
+/// The server has no sign-in that the client knows.
+const NO_SIGN_IN: &str = "the server does not offer to sign in with a user and a password: remove them from mail.url, or \
+                          use encryption or another port if it offers that only there";
 /// The first line of a certificate in a PEM file (RFC 7468, section 5.1).
 const PEM_BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
-/// Letters and digits in a row from which a word of a reply may be a part of a secret.
-const SECRET_RUN: usize = 20;
-
-/// Why a mail was not sent.
-#[derive(Debug)]
-pub(crate) enum SendError {
-    /// The mail will never be accepted.
-    Final(String),
-    /// The server did not accept this mail now.
-    Deferred(String),
-    /// The server got the whole mail and did not answer. It may deliver it.
-    Unanswered(String),
-    /// The server cannot be used now, for any mail.
-    Unavailable(String),
-}
 
 /// An SMTP server, and the sender of all mails.
 pub(crate) struct Smtp {
@@ -98,6 +88,21 @@ impl Smtp {
         })
     }
 
+    /// Host and port of the server.
+    pub(crate) fn server(&self) -> String {
+        // The address of an IPv6 host has colons, too.
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// The address from which mails are sent.
+    pub(crate) fn sender(&self) -> &Address {
+        &self.from.email
+    }
+
     /// The longest time that an attempt takes.
     pub(crate) fn longest_attempt(&self) -> Duration {
         self.timeouts.send * 2 + self.timeouts.answer + QUIT_TIMEOUT
@@ -113,8 +118,7 @@ impl Smtp {
     ) -> Result<(), SendError> {
         let message = self.message(mail, to, id, now).map_err(SendError::Final)?;
         let to = address(to).map_err(SendError::Final)?;
-        let connect = async { self.connect().await.map_err(|error| Failure::of(&error).unavailable()) };
-        let mut connection = within(self.timeouts.send, Failure::unavailable, connect).await?;
+        let mut connection = self.connect().await?;
         let sent = self.transmit(&mut connection, to, &message.formatted()).await;
         // Also after an error: the server need not wait for another command then.
         let _ = tokio::time::timeout(QUIT_TIMEOUT, connection.abort()).await;
@@ -122,21 +126,27 @@ impl Smtp {
     }
 
     /// Connects, and prepares the connection for mails: encryption, user and password.
-    async fn connect(&self) -> Result<AsyncSmtpConnection, smtp::Error> {
+    async fn connect(&self) -> Result<AsyncSmtpConnection, SendError> {
         let server = (self.host.as_str(), self.port);
         let from_start = match &self.encryption {
             Encryption::FromStart(parameters) => Some(parameters.clone()),
             Encryption::None | Encryption::Starttls(_) => None,
         };
+        let (deadline, step) = (Deadline::after(self.timeouts.send), Step::Connect { tls: from_start.is_some() });
         let connect = Some(self.timeouts.connect);
-        let mut connection =
-            AsyncSmtpConnection::connect_tokio1(server, connect, &self.hello, from_start, None).await?;
+        let connecting = AsyncSmtpConnection::connect_tokio1(server, connect, &self.hello, from_start, None);
+        let mut connection = deadline.hold(step, connecting).await?;
         if let Encryption::Starttls(parameters) = &self.encryption {
-            // Fails if the server does not offer it.
-            connection.starttls(parameters.clone(), &self.hello).await?;
+            if !connection.can_starttls() {
+                return Err(SendError::Unavailable(NO_STARTTLS.to_owned()));
+            }
+            deadline.hold(Step::Prepare, connection.starttls(parameters.clone(), &self.hello)).await?;
         }
         if let Some(credentials) = &self.credentials {
-            connection.auth(DEFAULT_MECHANISMS, credentials).await?;
+            if connection.server_info().get_auth_mechanism(DEFAULT_MECHANISMS).is_none() {
+                return Err(SendError::Unavailable(NO_SIGN_IN.to_owned()));
+            }
+            deadline.hold(Step::Prepare, connection.auth(DEFAULT_MECHANISMS, credentials)).await?;
         }
         Ok(connection)
     }
@@ -149,18 +159,11 @@ impl Smtp {
         message: &[u8],
     ) -> Result<(), SendError> {
         let sender = Mail::new(Some(self.from.email.clone()), Vec::new());
-        let recipient = Rcpt::new(to, Vec::new());
-        within(self.timeouts.send, Failure::deferred, async {
-            connection.command(sender).await.map_err(|error| Failure::of(&error).deferred())?;
-            connection.command(recipient).await.map_err(|error| Failure::of(&error).of_mail())?;
-            connection.command(Data).await.map(drop).map_err(|error| Failure::of(&error).of_mail())
-        })
-        .await?;
-        within(self.timeouts.answer, Failure::unanswered, async {
-            let answered = connection.message(message).await.map(drop);
-            answered.map_err(|error| Failure::of(&error).of_text())
-        })
-        .await
+        let deadline = Deadline::after(self.timeouts.send);
+        deadline.hold(Step::Sender, connection.command(sender)).await?;
+        deadline.hold(Step::Recipient, connection.command(Rcpt::new(to, Vec::new()))).await?;
+        deadline.hold(Step::Data, connection.command(Data)).await?;
+        Deadline::after(self.timeouts.answer).hold(Step::Text, connection.message(message)).await.map(drop)
     }
 
     fn message(&self, mail: RenderedMail, to: &EmailAddress, id: &str, now: Timestamp) -> Result<Message, String> {
@@ -241,108 +244,24 @@ fn encryption(settings: &MailSettings, server: &SmtpServer) -> Result<Encryption
     Ok(if server.implicit_tls { Encryption::FromStart(parameters) } else { Encryption::Starttls(parameters) })
 }
 
-/// A step that failed.
-struct Failure {
-    /// The code of the reply, if there was one.
-    code: Option<u16>,
-    is_permanent: bool,
-    text: String,
+/// The end of steps that may take so long together.
+struct Deadline {
+    at: Instant,
+    seconds: u64,
 }
 
-impl Failure {
-    fn of(error: &smtp::Error) -> Self {
-        let code = error.status().map(u16::from);
-        Self { code, is_permanent: error.is_permanent(), text: with_sources(error) }
+impl Deadline {
+    fn after(time: Duration) -> Self {
+        Self { at: Instant::now() + time, seconds: time.as_secs() }
     }
 
-    /// The error of a step before the sender: it concerns all mails.
-    fn unavailable(self) -> SendError {
-        if self.code.is_some_and(|code| SETTINGS_CODES.contains(&code)) {
-            let text = self.text;
-            return SendError::Unavailable(format!(
-                "the server rejects the user or the encryption of mail.url: {text}"
-            ));
-        }
-        SendError::Unavailable(self.text)
-    }
-
-    fn deferred(self) -> SendError {
-        SendError::Deferred(self.text)
-    }
-
-    fn unanswered(self) -> SendError {
-        SendError::Unanswered(self.text)
-    }
-
-    /// The error of a step that concerns the recipient, so that a permanent refusal is final.
-    fn of_mail(self) -> SendError {
-        let is_of_settings = self.code.is_some_and(|code| SETTINGS_CODES.contains(&code));
-        if self.is_permanent && !is_of_settings { SendError::Final(self.text) } else { SendError::Deferred(self.text) }
-    }
-
-    /// The error of the text of the mail.
-    fn of_text(self) -> SendError {
-        if self.code.is_some() { self.of_mail() } else { self.unanswered() }
-    }
-}
-
-/// The result of steps that may take so long. `as_error` makes the error if they take longer.
-async fn within<T>(
-    timeout: Duration,
-    as_error: impl FnOnce(Failure) -> SendError,
-    steps: impl Future<Output = Result<T, SendError>>,
-) -> Result<T, SendError> {
-    let text = || format!("no answer within {} s", timeout.as_secs());
-    let late = |_| as_error(Failure { code: None, is_permanent: false, text: text() });
-    tokio::time::timeout(timeout, steps).await.map_err(late)?
-}
-
-/// The message of an error with those of its causes, on one line, for the log. Servers repeat addresses, links and parts
-/// of mails in their replies; these are left out.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    let words = text.split(|character: char| character.is_whitespace() || character.is_control());
-    let words: Vec<&str> = words.map(|word| if is_private(word) { "***" } else { word }).collect();
-    words.join(" ").chars().take(300).collect()
-}
-
-/// Whether a word of a reply may contain an address, a link or a part of a secret.
-fn is_private(word: &str) -> bool {
-    let longest_run = word.split(|character: char| !character.is_ascii_alphanumeric()).map(str::len).max();
-    word.contains('@')
-        || word.contains("://")
-        || word.contains("lkm_")
-        || longest_run.is_some_and(|length| length >= SECRET_RUN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_links_and_secrets_of_a_reply_are_left_out() {
-        let secret = format!("lkm_{}", "aB3".repeat(16));
-        let (begin, rest) = secret.split_at(9);
-        for (reply, logged) in [
-            ("550 5.1.1 <ada@example.org>: no such user".to_owned(), "550 5.1.1 *** no such user".to_owned()),
-            (format!("554 blocked URL https://a.example/#/x/{secret}."), "554 blocked URL ***".to_owned()),
-            (format!("554 blocked \"{secret}\"\r\nx"), "554 blocked ***  x".to_owned()),
-            // A line of a mail that ends within the secret.
-            (format!("554 line {begin}= {rest}"), "554 line *** ***".to_owned()),
-            (
-                "451 4.7.1 greylisted, queue id 4XyZ12abCdE9".to_owned(),
-                "451 4.7.1 greylisted, queue id 4XyZ12abCdE9".to_owned(),
-            ),
-        ] {
-            assert_eq!(with_sources(&std::io::Error::other(reply)), logged);
-        }
+    /// Takes a step. It fails if it has not ended in time.
+    async fn hold<T>(&self, step: Step, taken: impl Future<Output = Result<T, smtp::Error>>) -> Result<T, SendError> {
+        let failure = match tokio::time::timeout_at(self.at, taken).await {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => Failure::of(&error),
+            Err(_elapsed) => Failure::late(self.seconds),
+        };
+        Err(failure.at(step))
     }
 }

@@ -4,60 +4,23 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use minijinja::{Environment, UndefinedBehavior, Value, context};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
 
+use super::built_in::{BUILT_IN, LAYOUT};
 use crate::domain::mail::{Language, MailKind};
 
 /// Maximum size of a template in bytes.
 const TEMPLATE_MAX: u64 = 64 * 1024;
 /// Maximum length of a subject in characters.
 const SUBJECT_MAX: usize = 200;
-/// The name of the template of the HTML part.
-const LAYOUT: &str = "layout.html";
 /// How the first line of a template begins.
 const SUBJECT: &str = "Subject: ";
-
-/// The name and the text of a built-in template.
-macro_rules! template {
-    ($name:literal) => {
-        ($name, include_str!(concat!("../../../assets/mail/", $name)))
-    };
-}
-
-/// The built-in templates.
-const BUILT_IN: &[(&str, &str)] = &[
-    template!("layout.html"),
-    template!("test.en.txt"),
-    template!("test.de.txt"),
-    template!("password_reset.en.txt"),
-    template!("password_reset.de.txt"),
-    template!("password_changed.en.txt"),
-    template!("password_changed.de.txt"),
-    template!("email_verification.en.txt"),
-    template!("email_verification.de.txt"),
-    template!("registration.en.txt"),
-    template!("registration.de.txt"),
-    template!("account_exists.en.txt"),
-    template!("account_exists.de.txt"),
-    template!("email_change.en.txt"),
-    template!("email_change.de.txt"),
-    template!("email_change_requested.en.txt"),
-    template!("email_change_requested.de.txt"),
-    template!("email_changed.en.txt"),
-    template!("email_changed.de.txt"),
-    template!("email_restored.en.txt"),
-    template!("email_restored.de.txt"),
-    template!("invitation.en.txt"),
-    template!("invitation.de.txt"),
-    template!("key_created.en.txt"),
-    template!("key_created.de.txt"),
-    template!("account_stopped.en.txt"),
-    template!("account_stopped.de.txt"),
-    template!("sign_in_after_failures.en.txt"),
-    template!("sign_in_after_failures.de.txt"),
-    template!("sign_in_from_new_network.en.txt"),
-    template!("sign_in_from_new_network.de.txt"),
-];
+/// The variables of the texts of all kinds.
+const VARIABLES: [&str; 3] = ["service", "requested_at", "client"];
+/// Those that only the kinds with a link have.
+const LINK_VARIABLES: [&str; 2] = ["link", "valid_for"];
+/// The variables of the HTML part.
+const LAYOUT_VARIABLES: [&str; 3] = ["language", "subject", "paragraphs"];
 
 /// What templates can show. Nothing in it was chosen by a caller.
 #[derive(Debug)]
@@ -82,9 +45,15 @@ pub(crate) struct RenderedMail {
 }
 
 impl MailContext {
-    fn values(&self) -> Value {
+    /// The values of [`VARIABLES`], and those of [`LINK_VARIABLES`] for a kind with a link.
+    fn values(&self, kind: MailKind) -> Value {
         let Self { service, link, valid_for, requested_at, client } = self;
-        context! { service, link, valid_for, requested_at, client }
+        let values = context! { service, requested_at, client };
+        if kind.purpose().is_some() {
+            context! { link, valid_for, ..values }
+        } else {
+            values
+        }
     }
 }
 
@@ -92,10 +61,10 @@ impl MailContext {
 pub(crate) struct Templates(Environment<'static>);
 
 impl Templates {
-    /// Loads the built-in templates, and those in `directory`, which replace them. Renders each once.
+    /// Reads the built-in templates, and those in `directory`, which replace them.
     ///
     /// Errors: what is wrong, with file and line.
-    pub(crate) fn load(directory: Option<&Path>) -> Result<Self, String> {
+    pub(super) fn read(directory: Option<&Path>) -> Result<Self, String> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         let mut replaced = HashSet::new();
@@ -107,44 +76,12 @@ impl Templates {
             let source = own.unwrap_or_else(|| (*source).to_owned());
             environment
                 .add_template_owned((*name).to_owned(), source)
-                .map_err(|error| explain(&error, name, directory))?;
+                .map_err(|error| located(directory, name, error.line(), &describe(&error)))?;
         }
         if let Some(directory) = directory {
             reject_others(directory, &replaced)?;
         }
-        let templates = Self(environment);
-        templates.check(directory)?;
-        Ok(templates)
-    }
-
-    /// Renders every mail once, with and without a client address.
-    fn check(&self, directory: Option<&Path>) -> Result<(), String> {
-        for client in ["192.0.2.7", ""] {
-            for (kind, language) in
-                MailKind::ALL.iter().flat_map(|kind| Language::ALL.map(|language| (*kind, language)))
-            {
-                let context = MailContext {
-                    service: "auth.example.org".to_owned(),
-                    link: "https://auth.example.org/console/#/example/lkm_example".to_owned(),
-                    valid_for: language.duration(1_800),
-                    requested_at: "2026-11-27 12:00 UTC".to_owned(),
-                    client: client.to_owned(),
-                };
-                self.render(kind, language, &context).map_err(|error| match error {
-                    RenderError::Template(error) => {
-                        let name = error.name().unwrap_or(LAYOUT).to_owned();
-                        explain(&error, &name, directory)
-                    }
-                    RenderError::Subject(name) => located(
-                        directory,
-                        &name,
-                        Some(1),
-                        "the first line must be `Subject: ` and 1 to 200 visible characters, followed by an empty line",
-                    ),
-                })?;
-            }
-        }
-        Ok(())
+        Ok(Self(environment))
     }
 
     /// Renders a mail. Errors occur only if a template depends on values in a way that the check at start did not find.
@@ -154,8 +91,8 @@ impl Templates {
         language: Language,
         context: &MailContext,
     ) -> Result<RenderedMail, RenderError> {
-        let name = format!("{}.{}.txt", kind.name(), language.code());
-        let whole = self.0.get_template(&name)?.render(context.values())?;
+        let name = text_name(kind, language);
+        let whole = self.0.get_template(&name)?.render(context.values(kind))?;
         let whole = whole.replace("\r\n", "\n");
         let (first, text) = whole.split_once('\n').unwrap_or((&whole, ""));
         let subject = first.strip_prefix(SUBJECT).map(str::trim).filter(|subject| is_subject(subject));
@@ -174,6 +111,44 @@ impl Templates {
         let html = self.0.get_template(LAYOUT)?.render(page)?;
         Ok(RenderedMail { subject: subject.to_owned(), text: format!("{text}\n"), html })
     }
+
+    /// The error of a template, with its line. Names the variables that do not exist, and those that do.
+    pub(super) fn explain(&self, error: &minijinja::Error, kind: MailKind) -> (String, Option<usize>, String) {
+        let (name, line) = (error.name().unwrap_or(LAYOUT), error.line());
+        let known: &[&[&str]] = match (name, kind.purpose()) {
+            (LAYOUT, _) => &[&LAYOUT_VARIABLES],
+            (_, Some(_)) => &[&VARIABLES, &LINK_VARIABLES],
+            (_, None) => &[&VARIABLES],
+        };
+        let known = known.concat();
+        let unknown =
+            if error.kind() == ErrorKind::UndefinedError { self.unknown(name, line, &known) } else { Vec::new() };
+        let what = match unknown.as_slice() {
+            [] => describe(error),
+            unknown => format!("there is no variable {} here. There are: {}.", unknown.join(", "), known.join(", ")),
+        };
+        (name.to_owned(), line, what)
+    }
+
+    /// The variables in this line of a template that are not among `known`, or those in the whole template if the line
+    /// has none.
+    fn unknown(&self, name: &str, line: Option<usize>, known: &[&str]) -> Vec<String> {
+        let Ok(template) = self.0.get_template(name) else { return Vec::new() };
+        let is_global = |name: &str| self.0.globals().any(|(global, _)| global == name);
+        let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+        unknown.retain(|name| !known.contains(&name.as_str()) && !is_global(name));
+        unknown.sort();
+        let text = line.and_then(|line| template.source().lines().nth(line.saturating_sub(1))).unwrap_or_default();
+        let is_part = |character: char| character.is_alphanumeric() || character == '_';
+        let words: HashSet<&str> = text.split(|character| !is_part(character)).collect();
+        let in_line: Vec<String> = unknown.iter().filter(|name| words.contains(name.as_str())).cloned().collect();
+        if in_line.is_empty() { unknown } else { in_line }
+    }
+}
+
+/// The name of the template of a text.
+pub(super) fn text_name(kind: MailKind, language: Language) -> String {
+    format!("{}.{}.txt", kind.name(), language.code())
 }
 
 /// Why a mail cannot be rendered.
@@ -222,95 +197,14 @@ fn reject_others(directory: &Path, replaced: &HashSet<&str>) -> Result<(), Strin
     Ok(())
 }
 
-/// The error of a template, with file and line.
-fn explain(error: &minijinja::Error, name: &str, directory: Option<&Path>) -> String {
-    let what = error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
-    located(directory, error.name().unwrap_or(name), error.line(), &what)
+/// The error of a template in words.
+fn describe(error: &minijinja::Error) -> String {
+    error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()))
 }
 
-fn located(directory: Option<&Path>, name: &str, line: Option<usize>, what: &str) -> String {
+/// A message about a template, with file and line.
+pub(super) fn located(directory: Option<&Path>, name: &str, line: Option<usize>, what: &str) -> String {
     let file = directory.map_or_else(|| name.into(), |directory| directory.join(name));
     let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
     format!("{}{line}: {what}", file.display())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn context() -> MailContext {
-        MailContext {
-            service: "auth.example.org".to_owned(),
-            link: "https://auth.example.org/console/#/password-reset/lkm_x".to_owned(),
-            valid_for: "30 minutes".to_owned(),
-            requested_at: "2026-11-27 12:00 UTC".to_owned(),
-            client: "192.0.2.7".to_owned(),
-        }
-    }
-
-    fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let directory = tempfile::TempDir::with_prefix("latchkey-templates-").unwrap();
-        files.iter().for_each(|(name, text)| fs::write(directory.path().join(name), text).unwrap());
-        directory
-    }
-
-    #[test]
-    fn every_kind_has_a_template_in_every_language() {
-        let templates = Templates::load(None).unwrap();
-        for kind in MailKind::ALL {
-            for language in Language::ALL {
-                let mail = templates.render(*kind, language, &context()).unwrap();
-                assert!(mail.html.contains("<html lang="), "{}", mail.html);
-                let has_link = mail.text.lines().any(|line| line == context().link);
-                assert_eq!(has_link, kind.purpose().is_some(), "a link is alone on its line: {}", mail.text);
-                assert_eq!(mail.html.contains("<a href="), has_link);
-            }
-        }
-        assert_eq!(BUILT_IN.len(), 1 + MailKind::ALL.len() * Language::ALL.len());
-    }
-
-    #[test]
-    fn values_are_escaped_in_html() {
-        let templates = Templates::load(None).unwrap();
-        let hostile = MailContext { client: "<img src=x onerror=alert(1)>\"'&".to_owned(), ..context() };
-        let mail = templates.render(MailKind::PasswordReset, Language::English, &hostile).unwrap();
-        assert!(mail.text.contains("<img src=x"), "{}", mail.text);
-        assert!(!mail.html.contains("<img"), "{}", mail.html);
-    }
-
-    #[test]
-    fn a_template_of_the_operator_replaces_the_built_in_one() {
-        let own =
-            directory(&[("test.en.txt", "Subject: Own\r\n\r\nText of {{ service }}.\r\n"), ("README", "ignored")]);
-        let templates = Templates::load(Some(own.path())).unwrap();
-        let mail = templates.render(MailKind::Test, Language::English, &context()).unwrap();
-        assert_eq!((mail.subject.as_str(), mail.text.as_str()), ("Own", "Text of auth.example.org.\n"));
-        let german = templates.render(MailKind::Test, Language::German, &context()).unwrap();
-        assert_ne!(german.subject, "Own");
-    }
-
-    #[test]
-    fn a_faulty_template_is_reported_with_file_and_line() {
-        for (text, line, part) in [
-            ("Subject: x\n\na\n{% if client %}b\n", "line 4", "syntax error"),
-            ("Subject: x\n\n{{ service }\n", "line 3", "syntax error"),
-            ("Subject: x\n\na\nb\n{{ name }}\n", "line 5", "undefined"),
-            ("No subject\n\ntext\n", "line 1", "Subject: "),
-            ("Subject: x\ntext\n", "line 1", "empty line"),
-            ("", "line 1", "Subject: "),
-        ] {
-            let own = directory(&[("password_reset.de.txt", text)]);
-            let error = Templates::load(Some(own.path())).err().unwrap();
-            let file = own.path().join("password_reset.de.txt");
-            assert!(error.starts_with(&format!("{}, {line}", file.display())), "{error}");
-            assert!(error.contains(part), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_file_with_an_unknown_name_is_rejected() {
-        let own = directory(&[("pasword_reset.en.txt", "Subject: x\n\ny\n")]);
-        let error = Templates::load(Some(own.path())).err().unwrap();
-        assert!(error.contains("pasword_reset.en.txt is not the name of a template"), "{error}");
-    }
 }

@@ -8,6 +8,7 @@ mod invitations;
 mod limits;
 mod links;
 mod notices;
+mod operator;
 mod password_reset;
 mod purge;
 mod registration;
