@@ -2,7 +2,6 @@
 
 use diesel::prelude::*;
 use latchkey::config::Settings;
-use latchkey::db::Conn;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -11,26 +10,28 @@ use super::{RESET, VERIFY, advance, all_sent, created_admin, mailing, request_re
 use crate::support::smtp::{Behaviour, SmtpServer};
 use crate::support::{App, Backend, Profile};
 
-/// Another connection that holds the lock of a user.
+/// Another connection that holds the locks of users.
 struct Lock {
     end: std::sync::mpsc::Sender<()>,
     holder: JoinHandle<()>,
 }
 
 impl Lock {
-    /// Changes the user with id 1 in a transaction that does not end.
-    async fn take(app: &App, change: &'static str) -> Self {
+    #[expect(clippy::disallowed_methods, reason = "the connections of the server have time limits")]
+    /// Changes the users with ids up to `last` in a transaction that lasts until [`Self::release`].
+    async fn take(app: &App, last: i64, change: &'static str) -> Self {
         let (taken_sender, taken) = oneshot::channel();
         let (end, until) = std::sync::mpsc::channel::<()>();
-        let db = app.database.open();
-        let holder = tokio::spawn(async move {
-            let changed = db.write(move |conn: &mut Conn| {
-                diesel::sql_query(format!("UPDATE users SET {change} WHERE id = 1")).execute(conn)?;
+        let url = app.database.url.clone();
+        let holder = tokio::task::spawn_blocking(move || {
+            let mut conn = PgConnection::establish(&url).unwrap();
+            let changed: QueryResult<()> = conn.transaction(|conn| {
+                diesel::sql_query(format!("UPDATE users SET {change} WHERE id <= {last}")).execute(conn)?;
                 taken_sender.send(()).unwrap();
                 until.recv().unwrap();
                 Ok(())
             });
-            changed.await.unwrap();
+            changed.unwrap();
         });
         taken.await.unwrap();
         Self { end, holder }
@@ -58,13 +59,32 @@ async fn an_account_that_somebody_has_locked_delays_only_the_decision_about_its_
     let smtp = SmtpServer::start().await;
     let Some(app) = two_users(&smtp).await else { return };
     // The account is deleted while the server decides about its mail.
-    let lock = Lock::take(&app, "deleted_at = created_at").await;
+    let lock = Lock::take(&app, 1, "deleted_at = created_at").await;
     assert_eq!(request_reset(&app, "ada@example.org").await.status, 202);
     assert_eq!(request_reset(&app, "eve@example.org").await.status, 202);
     smtp.wait_for_mail("eve@example.org", RESET).await;
     lock.release().await;
     all_sent(&app).await;
     assert_eq!(smtp.count("ada@example.org", RESET), 0);
+}
+
+#[tokio::test]
+async fn many_locked_accounts_do_not_keep_later_mails_from_being_sent() {
+    let smtp = SmtpServer::start().await;
+    let Some(app) = two_users(&smtp).await else { return };
+    let emails: Vec<String> = (3..=6).map(|id| format!("user{id}@example.org")).collect();
+    for email in &emails {
+        app.register(email).await;
+    }
+    all_sent(&app).await;
+    let lock = Lock::take(&app, 5, "name = 'Ada'").await;
+    for email in emails.iter().map(String::as_str).chain(["ada@example.org", "eve@example.org"]).rev() {
+        assert_eq!(request_reset(&app, email).await.status, 202);
+    }
+    app.service.mail_delivery().wake();
+    smtp.wait_for_mail("user6@example.org", RESET).await;
+    assert_eq!(smtp.count("ada@example.org", RESET), 0);
+    lock.release().await;
 }
 
 #[tokio::test]
@@ -76,7 +96,7 @@ async fn an_account_that_somebody_has_locked_delays_only_the_sending_of_its_own_
         assert_eq!(request_reset(&app, email).await.status, 202);
         settle(&app).await;
     }
-    let lock = Lock::take(&app, "name = 'Ada'").await;
+    let lock = Lock::take(&app, 1, "name = 'Ada'").await;
     smtp.behave(Behaviour::Accept);
     // Both are due, that of the locked account first.
     advance(&app, 31).await;

@@ -94,6 +94,31 @@ async fn a_caller_cannot_invite_to_a_role_that_it_cannot_give() {
     }
 }
 
+#[tokio::test]
+async fn beyond_the_limits_an_invitation_is_refused_so_that_no_mail_is_lost_silently() {
+    for (app, smtp) in mailing(|_| ()).await {
+        let root = created_admin(&app, "root@example.org").await;
+        let body = json!({ "email": "ada@example.org", "language": "de" });
+        let id = app.post("/users/invitations", &root, &body).await.body["id"].clone();
+        for _ in 0..4 {
+            assert_eq!(resend(&app, &root, &id).await.status, 200);
+        }
+        // The mails may not be sent yet, and count nevertheless.
+        let refused = resend(&app, &root, &id).await;
+        assert_eq!((refused.status, refused.header("ratelimit-limit")), (429, "5"), "{refused:?}");
+        assert!((3_500..=3_600).contains(&refused.header("retry-after").parse::<i64>().unwrap()), "{refused:?}");
+        all_sent(&app).await;
+        assert_eq!(app.delete(&format!("/users/invitations/{id}"), &root).await.status, 204);
+        assert_eq!(app.post("/users/invitations", &root, &body).await.status, 429);
+        let mails = smtp.mails().into_iter().filter(|mail| mail.to == "ada@example.org");
+        assert!(mails.clone().count() == 5 && mails.clone().all(|mail| mail.subject.starts_with("Einladung")));
+        app.clock.advance(3_601);
+        assert_eq!(app.post("/users/invitations", &root, &body).await.status, 201);
+        let unknown = json!({ "email": "eve@example.org", "language": "fr" });
+        assert_eq!(app.post("/users/invitations", &root, &unknown).await.bad_fields(), ["language"]);
+    }
+}
+
 async fn invite(app: &App, by: &Credential, email: &str, role: &str) -> Value {
     let invited = app.post("/users/invitations", by, &json!({ "email": email, "role": role })).await;
     assert_eq!(invited.status, 201, "{invited:?}");

@@ -13,6 +13,7 @@ mod password_reset;
 mod purge;
 mod registration;
 mod sending;
+mod strangers;
 mod takeover;
 mod unknown_addresses;
 mod verification;

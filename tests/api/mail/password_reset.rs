@@ -173,7 +173,17 @@ specify_database! {
         assert_eq!(database.number("SELECT count(*) FROM audit_entries WHERE action = 'link.create'").await, 1);
         let verified = out(&run(&mut command(&["user", "verify-email", "ada@example.org"])));
         assert_eq!(verified, "verified ada@example.org\n");
-        let invited = out(&run(&mut command(&["user", "invite", "eve@example.org"])));
-        assert!(invited.starts_with("https://auth.example.org/console/#/invitation/lkm_"), "{invited}");
+        // Again, because the first link was lost.
+        for _ in 0..2 {
+            let invited = out(&run(&mut command(&["user", "invite", "eve@example.org", "--language", "de"])));
+            assert!(invited.starts_with("https://auth.example.org/console/#/invitation/lkm_"), "{invited}");
+        }
+        for (table, condition) in [("invitations", "locale = 'de'"), ("mail_secrets", "purpose = 'invitation'")] {
+            let count = format!("SELECT count(*) FROM {table} WHERE {condition}");
+            assert_eq!(database.number(count).await, 1, "{table}");
+        }
+        let create = ["user", "create", "bob@example.org", "--name", "Robert", "--verified", "--json"];
+        let created = out(&crate::support::program::with_input(&mut command(&create), PASSWORD));
+        assert!(created.contains("\"email_verified\":true"), "{created}");
     }
 }
