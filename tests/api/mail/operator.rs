@@ -16,7 +16,7 @@ use super::{all_sent, mailing, post, request_reset, settle, verified_user, wait_
 use crate::support::App;
 use crate::support::app::LINK_PAGE;
 use crate::support::program::{Serving, failure, latchkey, out, run};
-use crate::support::smtp::{Behaviour, SmtpServer};
+use crate::support::smtp::{Behaviour, Encryption, SmtpServer};
 
 /// A command with settings of mails, the last of which override earlier ones.
 fn command(home: &Path, arguments: &[&str], url: &str, settings: &[(&str, &str)]) -> Command {
@@ -58,14 +58,14 @@ async fn a_server_without_encryption_or_with_an_untrusted_certificate_is_explain
     assert_eq!(error, format!("{url}: the server does not offer STARTTLS: {advice}"));
 
     let (_, acceptor) = self_signed(false);
-    let smtp = SmtpServer::start_with(Some(acceptor)).await;
+    let smtp = SmtpServer::start_with(Encryption::StartTls(acceptor)).await;
     let error = refusal(&format!("smtp://localhost:{}", smtp.address.port()), &[]).await;
     let cause = ": Connection error: invalid peer certificate: UnknownIssuer; mail.ca_file names a file with the \
                  certificates of further authorities";
     assert!(error.ends_with(cause) && error.matches("Connection error").count() == 1, "{error}");
 
     let (authority, acceptor) = self_signed(true);
-    let smtp = SmtpServer::start_with(Some(acceptor)).await;
+    let smtp = SmtpServer::start_with(Encryption::StartTls(acceptor)).await;
     let home = TempDir::new().unwrap();
     let file = home.path().join("authority.crt").display().to_string();
     std::fs::write(&file, authority).unwrap();
