@@ -5,10 +5,10 @@ use serde::Deserialize;
 
 use crate::domain::mail::LinkPurpose;
 use crate::domain::password::Password;
+use crate::http::account::client_language::ClientLanguage;
 use crate::http::account::users::UserResponse;
 use crate::http::guard::permit::AnyCaller;
 use crate::http::wire::body::Json;
-use crate::http::wire::client_language::ClientLanguage;
 use crate::http::wire::error::HttpError;
 use crate::http::wire::reply::Reply;
 use crate::service::Service;

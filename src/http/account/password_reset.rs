@@ -6,10 +6,10 @@ use serde_json::json;
 
 use crate::domain::email;
 use crate::domain::password::Password;
+use crate::http::account::client_language::ClientLanguage;
 use crate::http::guard::permit::{AnyCaller, MailRequester};
 use crate::http::resource::{EXAMPLE_EMAIL, EXAMPLE_PASSWORD, NO_NUL, Resource, example_secret};
 use crate::http::wire::body::{self, Json};
-use crate::http::wire::client_language::ClientLanguage;
 use crate::http::wire::error::HttpError;
 use crate::http::wire::reply::{Accepted, NoContent};
 use crate::service::Service;

@@ -12,10 +12,10 @@ use paperclip::v2::schema::Apiv2Schema as Schema;
 use serde::Deserialize;
 
 use crate::domain::password::Password;
+use crate::http::account::client_language::ClientLanguage;
 use crate::http::account::users::UserResponse;
 use crate::http::guard::permit::Registrant;
 use crate::http::wire::body::Json;
-use crate::http::wire::client_language::ClientLanguage;
 use crate::http::wire::error::HttpError;
 use crate::http::wire::reply::{CreatedOrAccepted, Reply};
 use crate::service::Service;

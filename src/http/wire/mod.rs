@@ -4,7 +4,6 @@ pub mod allowed_methods;
 #[cfg(test)]
 pub(crate) mod arbitrary;
 pub mod body;
-pub mod client_language;
 pub(crate) mod cookie;
 mod distinct;
 pub mod error;

@@ -3,17 +3,18 @@
 //! that several processes send each mail once. A process that is killed between sending and marking leaves a row that is
 //! sent once more.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::failure::SendError;
 use super::links::Links;
 use super::outgoing::Outgoing;
+use super::pace::Pace;
 use super::queue::{self, Attempt, Decision, Next};
 use crate::clock::{Clock, Timestamp};
 use crate::db::mail::Subject;
@@ -31,16 +32,12 @@ use crate::metrics::Metrics;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Maximum number of mails that are sent at the same time. A slow recipient must not delay all others.
 const PARALLEL: usize = 4;
-/// Maximum number of mails to one domain that are sent at the same time.
-const PARALLEL_TO_DOMAIN: usize = 2;
 /// Failures of the database after which no further mails are looked at in the same run.
 const FAILURES_MAX: usize = 3;
 /// Seconds before the second attempt. The pause doubles with each attempt.
 const FIRST_RETRY: i64 = 30;
 /// Longest pause between two attempts, in seconds.
 const LAST_RETRY: i64 = 3_600;
-/// Pauses of all mails after the server could not be used, first and at most.
-const PAUSE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 /// How much longer a mail is reserved than the longest attempt takes, in seconds: for the database.
 const RESERVE_MARGIN: u64 = 30;
 
@@ -58,42 +55,13 @@ pub struct Delivery {
     is_stopping: AtomicBool,
     /// The id of the mail after which the next run decides about requests. It is not 0 if the run before has failed.
     accept_after: AtomicI64,
-    /// The number of attempts in progress.
-    running: watch::Sender<usize>,
-    /// The domains of the mails that are being sent.
-    domains: Mutex<Vec<String>>,
-    pause: Mutex<Pause>,
+    pace: Pace,
     /// The server cannot be used.
     server: RepeatedFailure,
     /// The requests cannot be decided about.
     accepting: RepeatedFailure,
     /// The mails that are due cannot be read, or an outcome not be stored.
     sending: RepeatedFailure,
-}
-
-/// No mail is sent for some time after the server could not be used. Afterwards, one at a time is sent until one has
-/// reached it.
-#[derive(Default)]
-struct Pause {
-    length: Duration,
-    /// The uptime of the process at which the pause ends.
-    until: Option<Duration>,
-}
-
-/// An attempt in progress.
-struct Running<'d>(&'d watch::Sender<usize>);
-
-impl<'d> Running<'d> {
-    fn begin(running: &'d watch::Sender<usize>) -> Self {
-        running.send_modify(|running| *running += 1);
-        Self(running)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.send_modify(|running| *running -= 1);
-    }
 }
 
 impl Delivery {
@@ -104,6 +72,7 @@ impl Delivery {
         links: Links,
         outgoing: Option<Outgoing>,
     ) -> Arc<Self> {
+        let pace = Pace::new(clock.clone());
         Arc::new(Self {
             db,
             clock,
@@ -114,9 +83,7 @@ impl Delivery {
             due: Notify::new(),
             is_stopping: AtomicBool::new(false),
             accept_after: AtomicI64::new(0),
-            running: watch::Sender::new(0),
-            domains: Mutex::default(),
-            pause: Mutex::default(),
+            pace,
             server: RepeatedFailure::new("use the SMTP server"),
             accepting: RepeatedFailure::new("decide about requested mails"),
             sending: RepeatedFailure::new("read and mark the mails to send"),
@@ -149,8 +116,7 @@ impl Delivery {
 
     /// Completes when no attempt is in progress. Call [`stop`](Self::stop) first.
     pub async fn finished(&self) {
-        // The sender exists as long as this does.
-        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+        self.pace.none_running().await;
     }
 
     /// Decides about all requested mails, again and again. Never returns.
@@ -206,19 +172,14 @@ impl Delivery {
     async fn send_all(&self, outgoing: &Outgoing) {
         loop {
             // Counted first, so that `finished` waits for an attempt that begins at the same time.
-            let running = Running::begin(&self.running);
-            if self.may_begin() {
+            let running = self.pace.count();
+            if !self.is_stopping.load(Ordering::SeqCst) && self.pace.may_begin() {
                 match self.reserve(outgoing).await {
                     Ok(Some(attempt)) => {
                         // Another one may be due.
                         self.due.notify_one();
-                        let domain = attempt.to.domain().to_owned();
-                        self.domains().push(domain.clone());
+                        let _occupied = self.pace.occupy(attempt.to.domain());
                         note(&self.sending, self.attempt(outgoing, attempt).await);
-                        let mut domains = self.domains();
-                        if let Some(index) = domains.iter().position(|busy| *busy == domain) {
-                            domains.swap_remove(index);
-                        }
                         continue;
                     }
                     Ok(None) => self.sending.succeeded(),
@@ -233,16 +194,6 @@ impl Delivery {
         }
     }
 
-    /// Whether an attempt may begin, which is counted as running.
-    fn may_begin(&self) -> bool {
-        if self.is_stopping.load(Ordering::SeqCst) {
-            return false;
-        }
-        let pause = self.pause();
-        let is_over = pause.until.is_none_or(|until| self.clock.uptime() >= until);
-        is_over && (pause.length.is_zero() || *self.running.borrow() == 1)
-    }
-
     /// Reserves the next mail that is due; `None` if there is none.
     async fn reserve(&self, outgoing: &Outgoing) -> Result<Option<Attempt>, AppError> {
         let reserved = outgoing.longest_attempt().as_secs().saturating_add(RESERVE_MARGIN);
@@ -250,7 +201,7 @@ impl Delivery {
         let (mut passed, mut failures) = (Vec::new(), 0);
         loop {
             let (links, now, except) = (self.links.clone(), self.clock.now(), passed.clone());
-            let busy = self.busy_domains();
+            let busy = self.pace.busy_domains();
             let Some(found) = self.db.read(move |conn| outbox::next_due(conn, now, &except, &busy)).await? else {
                 return Ok(None);
             };
@@ -287,10 +238,15 @@ impl Delivery {
         let (took, name, whom) = (began.elapsed().as_millis(), kind.name(), describe(subject));
         match &sent {
             Err(SendError::Unavailable(cause)) => {
-                self.begin_pause();
+                self.pace.begin_pause();
                 self.server.failed(&format_args!("{}: {cause}", outgoing.server()));
             }
-            _ => self.end_pause(),
+            _ => {
+                self.server.succeeded();
+                if self.pace.end_pause() {
+                    self.due.notify_one();
+                }
+            }
         }
         match sent {
             Ok(()) => {
@@ -369,39 +325,6 @@ impl Delivery {
         let delay = FIRST_RETRY.saturating_mul(1 << doublings).min(LAST_RETRY);
         let (id, until) = (intent.id, self.clock.now().plus_seconds(delay));
         self.db.write(move |conn| defer(conn, id, until)).await
-    }
-
-    /// Begins a pause, unless another attempt has just begun one.
-    fn begin_pause(&self) {
-        let [first, longest] = PAUSE;
-        let (mut pause, now) = (self.pause(), self.clock.uptime());
-        if pause.until.is_none_or(|until| now >= until) {
-            pause.length = (pause.length * 2).clamp(first, longest);
-            pause.until = Some(now + pause.length);
-        }
-    }
-
-    fn end_pause(&self) {
-        self.server.succeeded();
-        let ended = std::mem::take(&mut *self.pause());
-        if !ended.length.is_zero() {
-            self.due.notify_one();
-        }
-    }
-
-    /// The domains to which no further mail is sent now.
-    fn busy_domains(&self) -> Vec<String> {
-        let domains = self.domains();
-        let is_busy = |domain: &&String| domains.iter().filter(|other| other == domain).count() >= PARALLEL_TO_DOMAIN;
-        domains.iter().filter(is_busy).cloned().collect()
-    }
-
-    fn domains(&self) -> MutexGuard<'_, Vec<String>> {
-        self.domains.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn pause(&self) -> MutexGuard<'_, Pause> {
-        self.pause.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

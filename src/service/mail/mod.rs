@@ -5,6 +5,7 @@ pub mod delivery;
 mod failure;
 pub mod links;
 pub mod outgoing;
+mod pace;
 mod queue;
 mod smtp;
 mod template_check;
