@@ -1,12 +1,14 @@
 //! The removal of expired links, and of what they act on.
 
-use latchkey::config::Settings;
+use serde_json::json;
 
 use super::{
     CHANGED, COMPLETE, CONFIRM, INVITATION, all_sent, change_email, confirm, created_admin, mailing, verified_mode,
+    verify,
 };
 use crate::support::{App, Credential};
-use serde_json::json;
+
+const DAY: u32 = 86_400;
 
 /// The tables, with the time after which the last row is removed: its life, and for how long an expired one is kept.
 const TABLES: [(&str, u32); 4] = [
@@ -15,7 +17,6 @@ const TABLES: [(&str, u32); 4] = [
     ("replaced_emails", (8 + 1) * DAY),
     ("invitations", (3 + 30) * DAY),
 ];
-const DAY: u32 = 86_400;
 /// More than the time that a test takes.
 const MARGIN: u32 = 120;
 
@@ -26,11 +27,13 @@ async fn rows_after_purge(app: &App, table: &str) -> i64 {
 
 #[tokio::test]
 async fn expired_links_registrations_invitations_and_replaced_addresses_are_removed() {
-    for (app, smtp) in mailing(|settings: &mut Settings| verified_mode(settings)).await {
+    for (app, smtp) in mailing(verified_mode).await {
         let root = created_admin(&app, "root@example.org").await;
         assert_eq!(app.post("/users/invitations", &root, &json!({ "email": "tim@example.org" })).await.status, 201);
         assert_eq!(app.register("eve@example.org").await.status, 202);
         app.create_user("ada@example.org", "member").await;
+        // Only a verified address can undo a change.
+        verify(&app, "ada@example.org").await;
         let ada = Credential::Token(app.new_token_of("ada@example.org").await);
         assert_eq!(change_email(&app, &ada, "ada@new.example").await.status, 202);
         let mail = smtp.wait_for_mail("ada@new.example", CONFIRM).await;

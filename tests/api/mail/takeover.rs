@@ -23,8 +23,9 @@ async fn undo(app: &App, secret: &str) -> Answer {
 /// Changes the address of an account whose password is that of the registration, and confirms it.
 async fn move_account(app: &App, smtp: &SmtpServer, from: &str, to: &str) {
     let user = Credential::Token(app.new_token_of(from).await);
+    let before = smtp.count(to, CONFIRM);
     assert_eq!(change_email(app, &user, to).await.status, 202);
-    let mail = smtp.wait_for_mail(to, CONFIRM).await;
+    let mail = smtp.wait_for_mails(to, CONFIRM, before + 1).await;
     assert_eq!(confirm(app, "/email-change/confirm", mail.secret()).await.status, 204);
 }
 
@@ -272,6 +273,21 @@ async fn a_disabled_account_cannot_be_restored_until_it_is_enabled() {
         app.patch("/users/2", &root, &json!({ "disabled": true })).await;
         undo(&app, link.secret()).await.assert_error(410, "link_invalid");
         app.patch("/users/2", &root, &json!({ "disabled": false })).await;
+        assert_eq!(undo(&app, link.secret()).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn the_link_that_undoes_a_change_is_sent_for_each_change() {
+    for (app, smtp) in mailing(|_| ()).await {
+        verified_user(&app, ADA).await;
+        for (from, to, sent) in [(ADA, EVE, 1), (EVE, ADA, 1), (ADA, EVE, 2)] {
+            app.clock.advance(61);
+            move_account(&app, &smtp, from, to).await;
+            all_sent(&app).await;
+            assert_eq!(smtp.count(ADA, CHANGED), sent, "other notices are sent once an hour");
+        }
+        let link = smtp.wait_for_mail(ADA, CHANGED).await;
         assert_eq!(undo(&app, link.secret()).await.status, 200);
     }
 }
