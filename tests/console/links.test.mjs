@@ -16,7 +16,7 @@ const NEW_LINK = {
   'email-verification': 'Send it again in your profile',
   registration: 'Register again',
   'email-change': 'Request the change again in your profile',
-  'email-undo': 'There is no new one.',
+  'email-undo': 'Request a new one',
   invitation: 'Ask the person who invited you',
 };
 

@@ -34,8 +34,7 @@ function useRenewal(purpose: Purpose): ComponentChildren {
     case "email-undo":
       return (
         <>
-          There is no new one. If you used it, <a href="#/forgotten-password">request a link that sets a new password</a>.
-          Otherwise, ask an administrator.
+          <a href="#/forgotten-password">Request a new one</a> with your old address.
         </>
       );
     case "invitation":

@@ -41,8 +41,8 @@ pub struct EmailUndoResponse {
 ///
 /// Next, sign in with the new address.
 ///
-/// It revokes the token and the browser sessions of the user. The old address gets a mail with a link that undoes the
-/// change for 7 days. A wrong password returns 403 `wrong_password`, counts as a failed sign-in, and does not use up the
+/// It revokes the token and the browser sessions of the user. The old address, if it was verified, gets a mail with a
+/// link that undoes the change for 7 days. A wrong password returns 403 `wrong_password`, counts as a failed sign-in, and does not use up the
 /// link. A link that has expired, was used, or whose account has changed, also by a new password, returns 410
 /// `link_invalid`.
 #[api_v2_operation(operation_id = "confirmEmailChange", tags("E-mail address"))]
