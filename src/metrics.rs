@@ -235,7 +235,7 @@ impl Metrics {
         self.mails(outcome, 1);
     }
 
-    /// Counts mails with the same outcome, one of [`MAILS`].
+    /// Counts mails with the same outcome, one of `MAILS`.
     pub fn mails(&self, outcome: &'static str, number: usize) {
         debug_assert!(MAILS.contains(&outcome), "{outcome} must be in MAILS");
         self.mails.get_or_create(&OutcomeLabels { outcome }).inc_by(u64::try_from(number).unwrap_or(u64::MAX));

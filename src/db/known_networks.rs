@@ -21,7 +21,7 @@ pub fn seen_at(conn: &mut Conn, network: Digest) -> Result<Option<Timestamp>, Ap
     Ok(found.map(Timestamp::from))
 }
 
-/// Records that `user` signed in from this network, at most [`MAX`] for each user. With `is_place`, it is a place, of
+/// Records that `user` signed in from this network, at most 20 for each user. With `is_place`, it is a place, of
 /// which there are as many.
 pub fn record(conn: &mut Conn, user: UserId, network: Digest, now: Timestamp, is_place: bool) -> Result<(), AppError> {
     let row = (
