@@ -144,6 +144,9 @@ fn explain(error: AppError) -> String {
             lines.collect::<Vec<_>>().join("\n")
         }
         AppError::Conflict { detail, .. } => detail.to_owned(),
+        AppError::TooMany { limit, retry_after } => {
+            format!("the limit of {limit} is reached. Try again in {retry_after} s")
+        }
         error => error.to_string(),
     }
 }

@@ -119,7 +119,7 @@ pub(super) struct Create {
     /// member, auditor, admin, or a role of the settings (latchkey role list)
     #[arg(long, default_value = "member")]
     role: String,
-    /// State that the user receives mails at the address. No mail is sent to verify it
+    /// State that the user receives mails at the address
     #[arg(long)]
     verified: bool,
     /// If the user exists, change nothing: succeed if they are enabled in this role, exit with 3 if not
@@ -188,14 +188,13 @@ async fn create(service: &Service, user: Create, output: Output) -> Outcome {
         password: password::read()?,
     };
     let registration = Registration { person, email: user.email.clone() };
-    let created = match service.create_user(RequestContext::command_line(), registration, Some(&user.role)).await {
+    let mut created = match service.create_user(RequestContext::command_line(), registration, Some(&user.role)).await {
         // Another process has created the user in the meantime.
         Err(AppError::Conflict { .. }) if user.if_absent && user_exists(service, &user.email).await? => {
             return compare(&user, user_by_email(service, &user.email).await?, output);
         }
         created => created.map_err(explain)?,
     };
-    let mut created = created;
     if user.verified {
         let verified = service.mark_email_verified(RequestContext::command_line(), created.id).await;
         created.email_verified = verified.map(|_| true).map_err(explain)?;
@@ -230,6 +229,7 @@ fn compare(requested: &Create, user: User, output: Output) -> Outcome {
     let differs = [
         ("role", user.role.name().as_str() != requested.role),
         ("disabled", user.disabled_at.is_some()),
+        ("email_verified", requested.verified && !user.email_verified),
         ("name", is_other(&requested.name, &user.name)),
         ("surname", is_other(&requested.surname, &user.surname)),
         ("website", is_other(&requested.website, &user.website)),

@@ -36,6 +36,7 @@ kinds! {
     EmailChange = "email_change": "A link that proves the new address of an account.",
     EmailChangeRequested = "email_change_requested": "A notice that a change of the address was requested.",
     EmailChanged = "email_changed": "A notice to the old address, with a link that restores it.",
+    EmailUndo = "email_undo": "A link that restores an old address, for somebody who asked for a new password there.",
     EmailRestored = "email_restored": "A link to set a new password after a change of the address was undone.",
     Invitation = "invitation": "A link that creates an account.",
     KeyCreated = "key_created": "A notice that an API key was created.",
@@ -56,10 +57,13 @@ impl MailKind {
     /// are not sent.
     pub const fn limits(self) -> &'static [(i64, usize)] {
         match self {
-            // Only the owner of the password, or of a link, can cause them. Those that somebody requests again have the
-            // limits of the request.
+            // Only the owner of the password, or of a link, can cause them.
             Self::Test | Self::EmailChanged | Self::EmailRestored => &[],
-            Self::PasswordReset | Self::EmailVerification | Self::Registration | Self::EmailChange => REQUESTED,
+            Self::PasswordReset
+            | Self::EmailVerification
+            | Self::Registration
+            | Self::EmailChange
+            | Self::EmailUndo => REQUESTED,
             Self::Invitation => INVITED,
             Self::PasswordChanged
             | Self::AccountExists
@@ -78,19 +82,14 @@ impl MailKind {
             Self::EmailVerification => Some(LinkPurpose::EmailVerification),
             Self::Registration => Some(LinkPurpose::Registration),
             Self::EmailChange => Some(LinkPurpose::EmailChange),
-            Self::EmailChanged => Some(LinkPurpose::EmailUndo),
+            Self::EmailChanged | Self::EmailUndo => Some(LinkPurpose::EmailUndo),
             Self::Invitation => Some(LinkPurpose::Invitation),
             _ => None,
         }
     }
 
-    /// Whether the audit trail has entries of these mails. It has none of those that people without an account can cause:
-    /// the number of entries would show whether an address has an account.
-    pub const fn is_recorded(self) -> bool {
-        !self.is_caused_by_anyone() && !matches!(self, Self::EmailChanged)
-    }
-
-    /// Whether people without an account can cause such a mail, or a user one for any address.
+    /// Whether people without an account can cause such a mail, or a user one for any address. The audit trail has no
+    /// entries of these mails: the number of entries would show whether an address has an account.
     pub const fn is_caused_by_anyone(self) -> bool {
         matches!(
             self,
@@ -99,6 +98,7 @@ impl MailKind {
                 | Self::Registration
                 | Self::AccountExists
                 | Self::EmailChange
+                | Self::EmailUndo
                 | Self::AccountStopped
         )
     }

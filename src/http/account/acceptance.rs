@@ -54,7 +54,8 @@ pub async fn accept_invitation(
 /// Next, sign in with `POST /token`.
 ///
 /// This is the second step with `registration.mode = "verified"`. The registered address is that of the account, and is
-/// verified; everything else is what you send now. A link that has expired or was used, or whose address has an account,
+/// verified; everything else is what you send now. If registration was closed since, the response is 403
+/// `registration_closed`. A link that has expired or was used, or whose address has an account,
 /// returns 410 `link_invalid`.
 #[api_v2_operation(operation_id = "confirmRegistration", tags("E-mail address"))]
 pub async fn confirm_registration(

@@ -115,8 +115,8 @@ pub struct InvitationListResponse {
 /// Send it again with `POST /users/invitations/{id}/resend`, or revoke it with `DELETE /users/invitations/{id}`.
 ///
 /// An address that has an account or an invitation returns 409. You can assign a role only if your credential holds its
-/// scopes. Without an SMTP server (`mail.url`), the response is 404 `not_configured`; `latchkey user invite` prints
-/// links.
+/// scopes. An address gets at most 5 invitations in an hour and 20 in a day; beyond that, the response is 429. Without an
+/// SMTP server (`mail.url`), the response is 404 `not_configured`; `latchkey user invite` prints links.
 #[api_v2_operation(operation_id = "createInvitation", tags("Invitations"))]
 pub async fn create(
     service: web::Data<Service>,

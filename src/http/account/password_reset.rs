@@ -58,6 +58,8 @@ pub struct PasswordResetConfirmRequest {
 ///
 /// Next, open the link in the mail, or send its secret to `POST /password-reset/confirm`.
 ///
+/// The address of an account before a change gets a link that undoes the change (`POST /email-change/undo`).
+///
 /// The response is the same for every address. An address gets at most one such mail in a minute, 5 in an hour and 20
 /// in a day. Without an SMTP server (`mail.url`), the response is 404 `not_configured`; an operator can make a link
 /// with `latchkey user reset-link`.

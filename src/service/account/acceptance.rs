@@ -85,7 +85,7 @@ impl Service {
         let email = found.await?.ok_or_else(link_invalid)?.email;
         let registration = Registration { person, email };
         let domains = (purpose == LinkPurpose::Registration).then_some(&self.registration.email_domains);
-        let email = self.check_registration(&registration, domains, None)?;
+        let email = self.check_registration(&registration, domains, (true, None))?;
         let person = registration.person;
         // A hash is computed only for a link that exists.
         let hash = self.passwords.create(context.client_info.client, person.password.clone()).await?;

@@ -92,10 +92,12 @@ impl Service {
                 // An invitation that nobody can accept is not listed, so nobody can revoke it. The command line can
                 // neither list nor revoke any.
                 let is_command_line = change.caller.is_none();
+                let mut detail = role.name().to_string();
                 if let Some(earlier) = invitations::find_for(change.conn, email.key())?
                     && (is_command_line || !is_acceptable(change.conn, change.roles, &earlier)?)
                 {
                     invitations::delete(change.conn, earlier.id)?;
+                    detail = format!("{detail}, replaces {}", Target::Invitation(earlier.id));
                 }
                 let valid_seconds = mail.links().valid_seconds(LinkPurpose::Invitation);
                 let new = NewInvitation {
@@ -112,7 +114,7 @@ impl Service {
                     detail: "This address has an invitation. Send it again, or revoke it.",
                 })?;
                 change.set_target(Target::Invitation(invitation.id));
-                change.record(|event| event.detail(role.name().as_str()))?;
+                change.record(|event| event.detail(detail))?;
                 let link = deliver(change, &mail, &invitation, delivery)?;
                 Ok((invitation.into(), link))
             })

@@ -87,7 +87,7 @@ impl Service {
         let mut errors: Vec<FieldError> =
             edit.name.as_deref().and_then(|name| self.check_name(name).err()).into_iter().collect();
         errors.extend(validation_errors(&edit));
-        let email = match edit.email.as_deref().map(|given| self.check_new_email(given)) {
+        let email = match edit.email.as_deref().map(check_email) {
             Some(Err(error)) => {
                 errors.push(error);
                 None
@@ -109,7 +109,8 @@ impl Service {
         }
         let (user, present) = context.user().map(|caller| (caller.user_id, caller.email.clone()))?;
         let is_new = email.as_ref().is_some_and(|email| present.as_deref() != Some(email.key()));
-        if is_new && self.mail.is_configured() {
+        if let Some(email) = email.as_ref().filter(|_| is_new && self.mail.is_configured()) {
+            self.mail.check_reachable(email)?;
             self.limits.throttle().count_mail_of_user(user, context.client_info.client)?;
         }
         let confirmed = match edit.current_password.clone() {
@@ -172,12 +173,6 @@ impl Service {
         let changed = changed.await.map(|(user, is_stopped)| user.into_domain(&self.roles, is_stopped));
         drop(confirmed);
         changed
-    }
-
-    fn check_new_email(&self, given: &str) -> Result<EmailAddress, FieldError> {
-        let email = check_email(given)?;
-        self.mail.check_reachable(&email)?;
-        Ok(email)
     }
 
     /// Replaces the caller's password and revokes the sign-in token, the sessions and, if `revoke_keys`, the keys that

@@ -45,7 +45,7 @@ impl Service {
         language: Option<Language>,
     ) -> Result<User, AppError> {
         self.require_open_registration()?;
-        let email = self.check_registration(&registration, Some(&self.registration.email_domains), None)?;
+        let email = self.check_registration(&registration, Some(&self.registration.email_domains), (false, None))?;
         self.limits.throttle().count(RateLimit::Registration, context.client_info.client)?;
         let member = self.find_role(BuiltInRole::Member.name())?;
         let language = self.mail.language(language);
@@ -101,7 +101,7 @@ impl Service {
         role: Option<&str>,
     ) -> Result<User, AppError> {
         let role = self.find_role(role.unwrap_or(BuiltInRole::Member.name()));
-        let email = self.check_registration(&registration, None, role.as_ref().err())?;
+        let email = self.check_registration(&registration, None, (false, role.as_ref().err()))?;
         let language = self.mail.language(None);
         self.store_user(context, registration.person, email, (role?, language)).await
     }
@@ -163,13 +163,16 @@ impl Service {
         &self,
         registration: &Registration,
         domains: Option<&EmailDomains>,
-        role_error: Option<&FieldError>,
+        (is_proved, role_error): (bool, Option<&FieldError>),
     ) -> Result<EmailAddress, AppError> {
         let Registration { person, email: given } = registration;
         let mut errors = self.errors_of_person(person);
         errors.extend(role_error.cloned());
         let email = check_email(given).and_then(|email| {
-            self.mail.check_reachable(&email)?;
+            // Whoever has a link was reached.
+            if !is_proved {
+                self.mail.check_reachable(&email)?;
+            }
             domains.map_or(Ok(()), |domains| check_email_domain(&email, domains))?;
             Ok(email)
         });

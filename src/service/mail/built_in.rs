@@ -35,6 +35,8 @@ pub(super) const BUILT_IN: &[(&str, &str)] = &[
     template!("email_change_requested.de.txt"),
     template!("email_changed.en.txt"),
     template!("email_changed.de.txt"),
+    template!("email_undo.en.txt"),
+    template!("email_undo.de.txt"),
     template!("email_restored.en.txt"),
     template!("email_restored.de.txt"),
     template!("invitation.en.txt"),

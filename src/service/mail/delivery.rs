@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::failure::SendError;
 use super::links::Links;
 use super::outgoing::Outgoing;
-use super::pace::Pace;
+use super::pace::{Occupied, Pace};
 use super::queue::{self, Attempt, Decision, Next};
 use crate::clock::{Clock, Timestamp};
 use crate::db::mail::Subject;
@@ -56,6 +56,7 @@ pub struct Delivery {
     /// The id of the mail after which the next run decides about requests. It is not 0 if the run before has failed.
     accept_after: AtomicI64,
     pace: Pace,
+    reserving: tokio::sync::Mutex<()>,
     /// The server cannot be used.
     server: RepeatedFailure,
     /// The requests cannot be decided about.
@@ -84,6 +85,7 @@ impl Delivery {
             is_stopping: AtomicBool::new(false),
             accept_after: AtomicI64::new(0),
             pace,
+            reserving: tokio::sync::Mutex::default(),
             server: RepeatedFailure::new("use the SMTP server"),
             accepting: RepeatedFailure::new("decide about requested mails"),
             sending: RepeatedFailure::new("read and mark the mails to send"),
@@ -175,10 +177,9 @@ impl Delivery {
             let running = self.pace.count();
             if !self.is_stopping.load(Ordering::SeqCst) && self.pace.may_begin() {
                 match self.reserve(outgoing).await {
-                    Ok(Some(attempt)) => {
+                    Ok(Some((attempt, _occupied))) => {
                         // Another one may be due.
                         self.due.notify_one();
-                        let _occupied = self.pace.occupy(attempt.to.domain());
                         note(&self.sending, self.attempt(outgoing, attempt).await);
                         continue;
                     }
@@ -195,7 +196,9 @@ impl Delivery {
     }
 
     /// Reserves the next mail that is due; `None` if there is none.
-    async fn reserve(&self, outgoing: &Outgoing) -> Result<Option<Attempt>, AppError> {
+    async fn reserve(&self, outgoing: &Outgoing) -> Result<Option<(Attempt, Occupied<'_>)>, AppError> {
+        // One at a time, because the domain of a mail is counted when it is reserved.
+        let _turn = self.reserving.lock().await;
         let reserved = outgoing.longest_attempt().as_secs().saturating_add(RESERVE_MARGIN);
         let reserved = i64::try_from(reserved).unwrap_or(i64::MAX);
         let (mut passed, mut failures) = (Vec::new(), 0);
@@ -213,7 +216,10 @@ impl Delivery {
                     self.metrics.mail("failed");
                     log::warn!("mail {kind} was not sent within a day, and is given up");
                 }
-                Ok(Next::Attempt(attempt)) => return Ok(Some(*attempt)),
+                Ok(Next::Attempt(attempt)) => {
+                    let occupied = self.pace.occupy(attempt.to.domain());
+                    return Ok(Some((*attempt, occupied)));
+                }
                 // An account that somebody has locked must not keep the other mails from being sent.
                 Err(error) => {
                     failures += 1;
@@ -286,7 +292,7 @@ impl Delivery {
 
     /// Stores that a mail was sent, or never will be, with an audit entry unless strangers can cause the mail.
     async fn mark(&self, intent: &Intent, kind: MailKind, subject: Subject, outcome: Outcome) -> Result<(), AppError> {
-        let (id, now, is_recorded) = (intent.id, self.clock.now(), kind.is_recorded());
+        let (id, now, is_recorded) = (intent.id, self.clock.now(), !kind.is_caused_by_anyone());
         self.db
             .write(move |conn| {
                 outbox::mark_done(conn, id, now)?;

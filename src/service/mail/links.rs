@@ -11,9 +11,10 @@ use crate::domain::secret::{Digest, Secret, SecretKind};
 use crate::error::AppError;
 use crate::service::audit::change::Change;
 
-/// Maximum number of links with the same purpose, subject and address that are valid at the same time: as many as mails of
-/// a kind that an address gets in a day, so that requests by strangers end no link.
-const MAX_LIVE: i64 = 20;
+/// The most mails with a link of one kind that an address gets in a day, with those that known networks request. Twice as
+/// many links with the same purpose, subject and address are valid for each day of their life, because two kinds of mails
+/// can have links with one purpose. So requests by strangers end no link.
+pub(super) const MAILS_PER_DAY: usize = 40;
 /// Seconds for which a link that restores the old address is valid: 7 days.
 const UNDO_SECONDS: i64 = 7 * 86_400;
 
@@ -83,7 +84,9 @@ impl Links {
         let valid_seconds = expires_at.seconds() - now.seconds();
         let new = NewMailSecret { purpose, subject, address, mailed, digest: secret.digest(), expires_at };
         let id = secrets::insert(conn, &new, now)?;
-        secrets::delete_oldest(conn, (subject, purpose, address), MAX_LIVE)?;
+        let days = (self.valid_seconds(purpose) + 86_399) / 86_400;
+        let most = days.saturating_mul(2 * i64::try_from(MAILS_PER_DAY).unwrap_or(i64::MAX));
+        secrets::delete_oldest(conn, (subject, purpose, address), most)?;
         Ok(Link { id, page: format!("{base}#/{}/", purpose.path()), secret, valid_seconds })
     }
 

@@ -1,6 +1,6 @@
 //! The decisions about requested mails: which are sent, to whom, and with which link.
 
-use super::links::{LinkTarget, Links, has_key};
+use super::links::{LinkTarget, Links, MAILS_PER_DAY, has_key};
 use super::outgoing::MailValues;
 use crate::clock::Timestamp;
 use crate::db::mail::outbox::{self, Intent};
@@ -16,6 +16,8 @@ use crate::service::limits::lockout::AttemptedAccount;
 const BATCH: i64 = 50;
 /// The number of waiting mails, of all processes, at which those that strangers can cause are dropped.
 const WAITING_MAX: i64 = 10_000;
+/// How many mails an address gets at most, with those that its known networks request: as [`MailKind::limits`].
+const FROM_ALL_NETWORKS: &[(i64, usize)] = &[(3_600, 10), (86_400, MAILS_PER_DAY)];
 /// Seconds after the request at which a mail is given up.
 const GIVE_UP_SECONDS: i64 = 86_400;
 
@@ -147,9 +149,9 @@ fn decide(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<(Ma
         }
         // The owner of a replaced address gets the link that undoes the change again.
         (MailKind::PasswordReset, None) => replaced_emails::find(conn, &intent.address_key, now)?
-            .map(|replaced| (MailKind::EmailChanged, Subject::User(replaced.user_id))),
+            .map(|replaced| (MailKind::EmailUndo, Subject::User(replaced.user_id))),
         // The address is taken: another account can restore it.
-        (MailKind::Registration | MailKind::EmailChange | MailKind::Invitation, None)
+        (MailKind::Registration | MailKind::EmailVerification | MailKind::EmailChange | MailKind::Invitation, None)
             if replaced_emails::find(conn, &intent.address_key, now)?
                 .is_some_and(|replaced| intent.subject != Some(Subject::User(replaced.user_id))) =>
         {
@@ -169,21 +171,23 @@ fn decide(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<(Ma
 /// a network of an earlier sign-in: its requests have limits of their own.
 fn is_within_limits(conn: &mut Conn, kind: MailKind, intent: &Intent, now: Timestamp) -> Result<bool, AppError> {
     let own = if kind == MailKind::PasswordReset { known_network(conn, intent)? } else { None };
-    // A notice that is repeated on request has the limits of the request.
-    let limits = match MailKind::of(&intent.kind) {
-        Some(requested) if kind.limits().is_empty() => requested.limits(),
-        _ => kind.limits(),
-    };
-    let mails = MailsTo { kind, address_key: &intent.address_key, network: own };
-    Ok(reached_limit(conn, &mails, limits, 0, now)?.is_none())
+    let mut mails = MailsTo { kind, address_key: &intent.address_key, network: own };
+    if reached_limit(conn, &mails, kind.limits(), 0, now)?.is_some() {
+        return Ok(false);
+    }
+    // Whoever knows the password can make many networks known.
+    mails.network = None;
+    Ok(own.is_none() || reached_limit(conn, &mails, FROM_ALL_NETWORKS, 0, now)?.is_none())
 }
 
-/// The network of a request, if its user has signed in from there.
+/// The network of a request, if its user has signed in from there. Only for a verified address: anyone can register
+/// another one, and sign in.
 fn known_network(conn: &mut Conn, intent: &Intent) -> Result<Option<Network>, AppError> {
     let Some(client) = intent.client.as_deref().and_then(|client| client.parse().ok()) else {
         return Ok(None);
     };
-    let Some(user) = users::find_by_email(conn, &intent.address_key)? else {
+    let user = users::find_by_email(conn, &intent.address_key)?;
+    let Some(user) = user.filter(|user| user.email_verified_at.is_some()) else {
         return Ok(None);
     };
     let is_known = match AttemptedAccount::of(&user, Some(client)).network() {
@@ -198,7 +202,7 @@ pub(super) struct MailsTo<'a> {
     pub(super) kind: MailKind,
     /// The canonical address.
     pub(super) address_key: &'a str,
-    /// Only those that this network has requested.
+    /// Only those that this network has requested, or an unknown one.
     pub(super) network: Option<Network>,
 }
 
@@ -217,7 +221,8 @@ pub(super) fn reached_limit(
     let accepted = outbox::accepted_since(conn, mails.kind.name(), mails.address_key, now.plus_seconds(-longest))?;
     let is_counted = |client: Option<&str>| {
         let network = client.and_then(|client| client.parse().ok()).map(Network::of);
-        mails.network.is_none() || mails.network == network
+        // Those of a deleted account name no client.
+        mails.network.is_none() || network.is_none() || mails.network == network
     };
     let mut times: Vec<Timestamp> =
         accepted.iter().filter(|(_, client)| is_counted(client.as_deref())).map(|(at, _)| *at).collect();
@@ -290,7 +295,10 @@ fn recipient(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<
         Subject::User(user) => {
             let user = users::lock(conn, user)?.filter(|user| user.disabled_at.is_none());
             match user {
-                Some(user) => address_of(conn, &user, kind, intent, now)?.map(|address| (address, user.locale, None)),
+                Some(user) => {
+                    let address = address_of(conn, &user, kind, intent, now)?;
+                    address.map(|(address, until)| (address, user.locale, until))
+                }
                 None => None,
             }
         }
@@ -306,20 +314,22 @@ fn recipient(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<
     Ok(found.map(|(address, locale, until)| Destination { subject, address, locale, until }))
 }
 
-/// The address of a user to which a mail goes: always one that is stored. `None` if the account has changed so that the
-/// mail is of no use, or its link must not be made.
+/// The address of a user to which a mail goes, and the end of what its link acts on, if that has one. The address is always
+/// one that is stored. `None` if the account has changed so that the mail is of no use, or its link must not be made.
 fn address_of(
     conn: &mut Conn,
     user: &users::User,
     kind: MailKind,
     intent: &Intent,
     now: Timestamp,
-) -> Result<Option<String>, AppError> {
-    Ok(match kind {
+) -> Result<Option<(String, Option<Timestamp>)>, AppError> {
+    let address = match kind {
+        MailKind::EmailChanged | MailKind::EmailUndo => {
+            let replaced = replaced_emails::find(conn, &intent.address_key, now)?;
+            let replaced = replaced.filter(|replaced| replaced.user_id == user.id);
+            return Ok(replaced.map(|replaced| (replaced.email, Some(replaced.expires_at))));
+        }
         MailKind::EmailChange => user.pending_email.clone().filter(|pending| has_key(pending, &intent.address_key)),
-        MailKind::EmailChanged => replaced_emails::find(conn, &intent.address_key, now)?
-            .filter(|replaced| replaced.user_id == user.id)
-            .map(|replaced| replaced.email),
         _ if kind.purpose().is_none() => intent.address.clone().or_else(|| Some(user.email.clone())),
         MailKind::EmailVerification if user.email_verified_at.is_some() => None,
         MailKind::EmailVerification | MailKind::PasswordReset | MailKind::EmailRestored
@@ -328,5 +338,6 @@ fn address_of(
             None
         }
         _ => Some(user.email.clone()),
-    })
+    };
+    Ok(address.map(|address| (address, None)))
 }

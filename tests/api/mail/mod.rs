@@ -34,7 +34,7 @@ const CONFIRM: &str = "Confirm your new e-mail address";
 const CHANGED: &str = "Your e-mail address was changed";
 const INVITATION: &str = "Invitation to auth.example.org";
 const EXISTS: &str = "You already have an account";
-const NEW_KEY: &str = "An API key was created";
+const NEW_KEY: &str = "An API key was created or renewed";
 const PASSWORD_CHANGED: &str = "Your password was changed";
 const NEW_PASSWORD: &str = "another correct horse";
 
