@@ -15,7 +15,7 @@ use crate::db::engine::connection::Conn;
 use crate::db::engine::diagnosis::backup::reject_backup;
 use crate::db::engine::diagnosis::{Defect, require_writable};
 use crate::db::engine::erase::truncate_wal;
-use crate::db::engine::execution::{Executor, permit};
+use crate::db::engine::execution::{Acquire, Erased, Executor, OnStored, Work, erased, permit, typed};
 use crate::db::engine::manager::Manager;
 use crate::db::engine::pool::CHECKOUT_TIMEOUT;
 use crate::db::engine::postgres::Pooler;
@@ -92,7 +92,8 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.read_in_share(move |conn, pooler| read_statements(conn, pooler, query)).await
+        let (pooler, query) = (self.pooler(), erased(query));
+        typed(self.read_in_share(Box::new(move |conn| read_statements(conn, &pooler, query))).await)
     }
 
     /// Runs `query` in a read-only transaction, on one snapshot of the database.
@@ -101,20 +102,16 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        self.read_in_share(move |conn, pooler| read_transaction(conn, pooler, query)).await
+        let (pooler, query) = (self.pooler(), erased(query));
+        typed(self.read_in_share(Box::new(move |conn| read_transaction(conn, &pooler, query))).await)
     }
 
     /// Runs `read` on a connection, in the share of the caller and within the time of the current request.
-    async fn read_in_share<T, F>(&self, read: F) -> Result<T, AppError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&mut Conn, &Pooler) -> Result<T, AppError> + Send + 'static,
-    {
+    async fn read_in_share(&self, read: Work) -> Result<Erased, AppError> {
         self.in_time(async {
             let share = self.shares.acquire().await;
             let permits = self.executor.connection_permits().await?;
-            let pooler = self.pooler();
-            self.executor.with_lease((permits, share), move |conn| read(conn, &pooler)).await
+            self.executor.with_lease((permits, share), read).await
         })
         .await
     }
@@ -134,7 +131,7 @@ impl Db {
     /// `user_lock` is held until the work ends, or counts as lost because the database does not respond.
     pub async fn write_then<H, T, F, A>(
         &self,
-        user_lock: impl Future<Output = H>,
+        user_lock: impl Future<Output = H> + Send,
         change: F,
         on_stored: A,
     ) -> Result<T, AppError>
@@ -144,10 +141,24 @@ impl Db {
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
         A: FnOnce(Option<&T>) + Send + 'static,
     {
+        let user_lock = Box::pin(async {
+            let user_lock: Erased = Box::new(user_lock.await);
+            user_lock
+        });
+        let on_stored = Box::new(|value: Option<&Erased>| on_stored(value.and_then(|value| value.downcast_ref())));
+        typed(self.write_erased(user_lock, erased(change), on_stored).await)
+    }
+
+    async fn write_erased(
+        &self,
+        user_lock: Acquire<'_>,
+        change: Work,
+        on_stored: OnStored,
+    ) -> Result<Erased, AppError> {
         let limit = self.work_timeout();
         let gate = Arc::new(CommitGate::new(Some(Instant::now() + limit)));
         let (commit_gate, pooler) = (Arc::clone(&gate), self.pooler());
-        let transaction = move |conn: &mut Conn| {
+        let transaction: Work = Box::new(move |conn| {
             let result = write_transaction(conn, &pooler, &commit_gate, change);
             match &result {
                 Ok(value) => on_stored(Some(value)),
@@ -155,7 +166,7 @@ impl Db {
                 Err(_) => {}
             }
             result
-        };
+        });
         let mut work = pin!(async {
             // Acquired before the share, so that changes that wait for the same user do not use up the share.
             let user_lock = user_lock.await;
@@ -227,10 +238,9 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static,
     {
-        let pooler = self.pooler();
-        self.executor
-            .with_lease(self.executor.connection_permits().await?, move |conn| read_statements(conn, &pooler, work))
-            .await
+        let (pooler, work) = (self.pooler(), erased(work));
+        let work: Work = Box::new(move |conn| read_statements(conn, &pooler, work));
+        typed(self.executor.with_lease(self.executor.connection_permits().await?, work).await)
     }
 
     /// The defect of the database that an operator must repair, if there is one.

@@ -1,5 +1,7 @@
 //! Runs work on connections, on threads for blocking work, and discards connections that never respond.
 
+use std::any::Any;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,30 @@ use crate::db::engine::manager::Manager;
 use crate::db::engine::pool::{CHECKOUT_TIMEOUT, Pool};
 use crate::error::AppError;
 use crate::metrics::Durations;
+
+/// The value that work returns, or that it holds until it ends, without its type. The code that runs work is large, and is
+/// thus compiled once and not for each query.
+pub(crate) type Erased = Box<dyn Any + Send>;
+/// Work on a connection.
+pub(crate) type Work = Box<dyn FnOnce(&mut Conn) -> Result<Erased, AppError> + Send>;
+/// What is called after a transaction: with the value if it is stored, and with `None` if it may be stored.
+pub(crate) type OnStored = Box<dyn FnOnce(Option<&Erased>) + Send>;
+/// What is acquired before work begins.
+pub(crate) type Acquire<'a> = Pin<Box<dyn Future<Output = Erased> + Send + 'a>>;
+
+/// Work that returns a `T`.
+pub(crate) fn erased<T: Send + 'static>(work: impl FnOnce(&mut Conn) -> Result<T, AppError> + Send + 'static) -> Work {
+    Box::new(move |conn| {
+        let value: Erased = Box::new(work(conn)?);
+        Ok(value)
+    })
+}
+
+/// The value of [`erased`] work that returns a `T`.
+pub(crate) fn typed<T: 'static>(result: Result<Erased, AppError>) -> Result<T, AppError> {
+    let value = result?.downcast().map_err(|_value| AppError::Internal("the work returned another type".into()))?;
+    Ok(*value)
+}
 
 /// How long a checkout of a connection, with its check, may take before the pool counts as stuck. This is a little
 /// longer than the time-out of the pool itself.

@@ -26,7 +26,17 @@ pub(crate) fn checked<T>(
 where
     T: DeserializeOwned + Apiv2Schema,
 {
-    let schema = T::raw_schema();
+    check(&T::raw_schema(), &mut fields, repeated, unknown)?;
+    // The fields match the schema, so this fails only if the type and its schema differ.
+    serde_json::from_value(Value::Object(fields)).map_err(|error| AppError::Internal(error.into()))
+}
+
+fn check(
+    schema: &DefaultSchemaRaw,
+    fields: &mut Map<String, Value>,
+    repeated: &BTreeSet<String>,
+    unknown: UnknownFields,
+) -> Result<(), AppError> {
     let mut errors: Vec<FieldError> = repeated
         .iter()
         .map(|name| FieldError::new(name, "repeated", "Send this field, and each of its members, only once."))
@@ -46,11 +56,7 @@ where
             false
         }
     });
-    if !errors.is_empty() {
-        return Err(AppError::Invalid(errors));
-    }
-    // The fields match the schema, so this fails only if the type and its schema differ.
-    serde_json::from_value(Value::Object(fields)).map_err(|error| AppError::Internal(error.into()))
+    if errors.is_empty() { Ok(()) } else { Err(AppError::Invalid(errors)) }
 }
 
 fn mistyped(name: &str, value: &Value, expected: &DefaultSchemaRaw) -> Option<FieldError> {

@@ -1,6 +1,7 @@
 //! Reading of whole bodies, with bounds of size and time.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use actix_web::dev::Payload;
@@ -29,7 +30,7 @@ pub(super) fn read_body(
     payload: &mut Payload,
     media_type: &'static str,
     limit: usize,
-) -> impl Future<Output = Result<web::Bytes, HttpError>> + use<> {
+) -> Pin<Box<dyn Future<Output = Result<web::Bytes, HttpError>>>> {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let declared = declared.unwrap_or_default();
     let rejection = if let Some(coding) = content_coding(request.headers()) {
@@ -44,7 +45,8 @@ pub(super) fn read_body(
     let payload = web::Payload::from_request(request, payload);
     let closing =
         request.app_data::<web::Data<Service>>().map(|service| service.lifecycle().shutdown().until_bodies_stop());
-    async move {
+    // Boxed, so that it is compiled once and not into each extractor.
+    Box::pin(async move {
         if let Some(rejection) = rejection {
             return Err(rejection);
         }
@@ -66,7 +68,7 @@ pub(super) fn read_body(
             },
             () = stopped => Err(AppError::Busy("the server stopped before the body arrived".into()).into()),
         }
-    }
+    })
 }
 
 /// Reserves the bytes of a body until its request ends.
