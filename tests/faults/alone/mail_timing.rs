@@ -36,6 +36,11 @@ fn states() -> [Option<Behaviour>; 4] {
 
 async fn addresses_are_indistinguishable(backend: Backend) {
     for (number, (path, mode)) in REQUESTS.into_iter().enumerate() {
+        // A short run sends half of the requests to each database, with one state of the SMTP server for each path.
+        let is_short = cycles() <= 3;
+        if is_short && (number % 2 == 0) != matches!(backend, Backend::Sqlite) {
+            continue;
+        }
         let mut smtp = SmtpServer::start().await;
         let settings = |settings: &mut Settings| {
             smtp.configure(settings);
@@ -51,8 +56,7 @@ async fn addresses_are_indistinguishable(backend: Backend) {
         };
         app.database.execute(set("disabled_at", "disabled")).await;
         app.database.execute(set("email_verified_at", "verified")).await;
-        // A short run combines each path with one state.
-        let (first, taken) = if cycles() > 3 { (0, states().len()) } else { (number, 1) };
+        let (first, taken) = if is_short { (number, 1) } else { (0, states().len()) };
         for behaviour in states().into_iter().skip(first).take(taken) {
             match &behaviour {
                 Some(behaviour) => smtp.behave(behaviour.clone()),
