@@ -17,6 +17,13 @@ SETTINGS = """
 hash_queue = 10000
 [limits]
 enabled = false
+[http]
+public_url = "http://localhost"
+# Nothing listens there. No response depends on that.
+[mail]
+url = "smtp://127.0.0.1:9"
+starttls = "none"
+from = "no-reply@example.org"
 """
 
 # Generated passwords are wrong, and generated pages belong to others.
@@ -30,7 +37,8 @@ REFUSED = {
         "GET /session", "DELETE /session", "DELETE /token", "GET /me/sessions", "DELETE /me/sessions/{id}",
         "PATCH /me", "DELETE /me", "GET /me/activity", "PUT /me/password", "POST /me/keys", "PATCH /me/keys/{id}",
         "DELETE /me/keys/{id}", "POST /me/keys/{id}/rotate", "POST /users", "PATCH /users/{id}", "DELETE /users/{id}",
-        "DELETE /users/{id}/token",
+        "DELETE /users/{id}/token", "POST /users/invitations", "POST /users/invitations/{id}/resend",
+        "DELETE /users/invitations/{id}",
     },
 }
 
