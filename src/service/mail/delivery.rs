@@ -256,46 +256,50 @@ impl Delivery {
         }
         match sent {
             Ok(()) => {
-                self.mark(&intent, kind, subject, Outcome::Success).await?;
+                self.mark(&intent, None, kind, subject, Outcome::Success).await?;
                 self.metrics.mail("sent");
                 log::info!("mail {name} to {whom} sent in {took} ms at attempt {number}");
                 Ok(())
             }
             Err(SendError::Unanswered(cause)) if intent.unanswered => {
-                self.mark(&intent, kind, subject, Outcome::Failure).await?;
+                self.mark(&intent, None, kind, subject, Outcome::Failure).await?;
                 self.metrics.mail("failed");
                 log::warn!("mail {name} to {whom} got no answer twice, and is given up; it may have arrived: {cause}");
                 Ok(())
             }
             Err(SendError::Final(cause)) => {
-                self.end_link(link).await?;
-                self.mark(&intent, kind, subject, Outcome::Failure).await?;
+                self.mark(&intent, link, kind, subject, Outcome::Failure).await?;
                 self.metrics.mail("failed");
                 log::warn!("mail {name} to {whom} cannot be delivered, and is given up: {cause}");
                 Ok(())
             }
             Err(SendError::Unanswered(cause)) => {
                 log::warn!("mail {name} to {whom} got no answer at attempt {number}, will try once more: {cause}");
-                self.defer(&intent, outbox::defer_unanswered).await
+                self.defer(&intent, None, outbox::defer_unanswered).await
             }
             Err(SendError::Deferred(cause)) => {
                 log::warn!("mail {name} to {whom} was not accepted at attempt {number}, will try again: {cause}");
-                self.end_link(link).await?;
-                self.defer(&intent, outbox::defer).await
+                self.defer(&intent, link, outbox::defer).await
             }
-            Err(SendError::Unavailable(_)) => {
-                self.end_link(link).await?;
-                self.defer(&intent, outbox::defer).await
-            }
+            Err(SendError::Unavailable(_)) => self.defer(&intent, link, outbox::defer).await,
         }
     }
 
-    /// Stores that a mail was sent, or never will be, with an audit entry unless strangers can cause the mail.
-    async fn mark(&self, intent: &Intent, kind: MailKind, subject: Subject, outcome: Outcome) -> Result<(), AppError> {
+    /// Stores that a mail was sent, or never will be, with an audit entry unless strangers can cause the mail. `unused` is
+    /// the link of a mail that was not delivered.
+    async fn mark(
+        &self,
+        intent: &Intent,
+        unused: Option<i64>,
+        kind: MailKind,
+        subject: Subject,
+        outcome: Outcome,
+    ) -> Result<(), AppError> {
         let (id, now, is_recorded) = (intent.id, self.clock.now(), !kind.is_caused_by_anyone());
         self.db
             .write(move |conn| {
                 outbox::mark_done(conn, id, now)?;
+                end_link(conn, unused)?;
                 if !is_recorded {
                     return Ok(());
                 }
@@ -314,24 +318,29 @@ impl Delivery {
         Ok(())
     }
 
-    /// Deletes the link of a mail that was not delivered. Links of attempts must not displace those that users have.
-    async fn end_link(&self, link: Option<i64>) -> Result<(), AppError> {
-        let Some(id) = link else { return Ok(()) };
-        self.db.write(move |conn| secrets::delete(conn, id).map(drop)).await
-    }
-
-    /// Sets the time of the next attempt with `defer`.
+    /// Sets the time of the next attempt with `defer`. `unused` is the link of this one, if it was not delivered.
     async fn defer(
         &self,
         intent: &Intent,
+        unused: Option<i64>,
         defer: fn(&mut Conn, i64, Timestamp) -> Result<(), AppError>,
     ) -> Result<(), AppError> {
         self.metrics.mail("deferred");
         let doublings = u32::try_from(intent.attempts).unwrap_or(u32::MAX).min(20);
         let delay = FIRST_RETRY.saturating_mul(1 << doublings).min(LAST_RETRY);
         let (id, until) = (intent.id, self.clock.now().plus_seconds(delay));
-        self.db.write(move |conn| defer(conn, id, until)).await
+        self.db
+            .write(move |conn| {
+                end_link(conn, unused)?;
+                defer(conn, id, until)
+            })
+            .await
     }
+}
+
+/// Deletes the link of a mail that was not delivered. Links of attempts must not displace those that users have.
+fn end_link(conn: &mut Conn, unused: Option<i64>) -> Result<(), AppError> {
+    unused.map_or(Ok(()), |id| secrets::delete(conn, id).map(drop))
 }
 
 /// Notes whether work has failed.

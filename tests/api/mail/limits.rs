@@ -7,8 +7,8 @@ use latchkey::server::Server;
 use serde_json::json;
 
 use super::{
-    EXISTS, NEW_PASSWORD, PASSWORD_CHANGED, RESET, VERIFY, all_sent, mailing, post, request_reset, verified_mode,
-    verified_user, wait_until_none,
+    EXISTS, NEW_PASSWORD, PASSWORD_CHANGED, RESET, VERIFY, all_sent, fill_outbox, mailing, post, request_reset,
+    verified_mode, verified_user, wait_until_none,
 };
 use crate::support::app::{LINK_PAGE, PASSWORD, registration};
 use crate::support::smtp::SmtpServer;
@@ -194,15 +194,7 @@ async fn when_too_many_mails_wait_those_that_strangers_can_cause_are_dropped_and
         verified_user(&app, "ada@example.org").await;
         all_sent(&app).await;
         let ada = Credential::Token(app.new_token_of("ada@example.org").await);
-        app.database
-            .execute(
-                "INSERT INTO outbox (kind, address_key, address_digest, user_id, created_at, accepted_at, due_at, attempts,
-                     unanswered)
-                 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
-                 SELECT 'email_verification', 'x@example.org', 'x', 1, created_at, created_at, '2099-01-01 00:00:00', 1, FALSE
-                 FROM n, users WHERE users.id = 1",
-            )
-            .await;
+        fill_outbox(&app).await;
         assert_eq!(request_reset(&app, "ada@example.org").await.status, 202);
         let body = json!({ "current_password": PASSWORD, "new_password": NEW_PASSWORD });
         assert_eq!(app.put("/me/password", &ada, &body).await.status, 204);

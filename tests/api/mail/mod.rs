@@ -141,6 +141,19 @@ async fn verified_user(app: &App, email: &str) {
     verify(app, email).await;
 }
 
+/// Fills the outbox with as many waiting mails as may wait. They are not due.
+async fn fill_outbox(app: &App) {
+    app.database
+        .execute(
+            "INSERT INTO outbox (kind, address_key, address_digest, user_id, created_at, accepted_at, due_at, attempts,
+                 unanswered)
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+             SELECT 'email_verification', 'x@example.org', 'x', 1, created_at, created_at, '2099-01-01 00:00:00', 1, FALSE
+             FROM n, users WHERE users.id = 1",
+        )
+        .await;
+}
+
 /// Records that an address is verified.
 async fn verify(app: &App, email: &str) {
     app.database.execute(format!("UPDATE users SET email_verified_at = created_at WHERE email = '{email}'")).await;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_rustls::TlsAcceptor;
 
-use super::{all_sent, mailing, post, request_reset, settle, verified_user, wait_until_none};
+use super::{all_sent, fill_outbox, mailing, post, request_reset, settle, verified_user, wait_until_none};
 use crate::support::App;
 use crate::support::app::LINK_PAGE;
 use crate::support::program::{Serving, failure, latchkey, out, run};
@@ -254,15 +254,7 @@ async fn only_mails_that_a_limit_drops_count_as_dropped() {
         assert_eq!((counted(&app, "sent").await, counted(&app, "dropped").await), (sent, 1));
 
         app.clock.advance(61);
-        app.database
-            .execute(
-                "INSERT INTO outbox (kind, address_key, address_digest, user_id, created_at, accepted_at, due_at, attempts,
-                     unanswered)
-                 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
-                 SELECT 'email_verification', 'x@example.org', 'x', 1, created_at, created_at, '2099-01-01 00:00:00', 1, FALSE
-                 FROM n, users WHERE users.id = 1",
-            )
-            .await;
+        fill_outbox(&app).await;
         request_reset(&app, "ada@example.org").await;
         request_reset(&app, "nobody@example.org").await;
         wait_until_none(&app, "accepted_at IS NULL").await;
