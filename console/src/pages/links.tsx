@@ -175,7 +175,7 @@ function EmailChangePage({ secret }: LinkProps) {
   );
 }
 
-/** Restores the address. Whoever changed it may know the password, so that a new one follows. */
+/** Restores the address. A new password follows, because the person who changed the address may know the present one. */
 function EmailUndoPage({ secret }: LinkProps) {
   const [reset, setReset] = useState<string>();
   const [error, setError] = useState<unknown>();
@@ -233,20 +233,20 @@ function InvitationPage({ secret }: LinkProps) {
   );
 }
 
-const NOBODY = { name: "", surname: "", website: "", password: "" };
+const EMPTY = { name: "", surname: "", website: "", password: "" };
 
 interface NewAccountProps {
   purpose: Purpose;
   title: string;
   intro: string;
-  create: (values: typeof NOBODY) => Promise<unknown>;
+  create: (values: typeof EMPTY) => Promise<unknown>;
 }
 
 function NewAccount({ purpose, title, intro, create }: NewAccountProps) {
   const settings = useSettings();
   const [isDone, setDone] = useState(false);
   const form = useForm({
-    initial: NOBODY,
+    initial: EMPTY,
     check: ({ name, password }) => {
       const length = lengthError(password, settings.value);
       return {

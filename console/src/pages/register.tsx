@@ -66,12 +66,12 @@ function AddressForm({ onSent }: FormProps) {
   );
 }
 
-const NOBODY = { name: "", surname: "", email: "", website: "", password: "" };
+const EMPTY = { name: "", surname: "", email: "", website: "", password: "" };
 
 function AccountForm({ onSent }: FormProps) {
   const settings = useSettings();
   const form = useForm({
-    initial: NOBODY,
+    initial: EMPTY,
     check: ({ name, email, password }) => {
       const length = lengthError(password, settings.value);
       return {
@@ -109,7 +109,7 @@ function AccountForm({ onSent }: FormProps) {
   );
 }
 
-function isAccepted({ email, password }: typeof NOBODY): Promise<boolean> {
+function isAccepted({ email, password }: typeof EMPTY): Promise<boolean> {
   return signIn(email, password).then(
     () => true,
     () => false,

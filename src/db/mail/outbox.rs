@@ -173,7 +173,7 @@ pub fn accepted_since(
     Ok(rows.into_iter().filter_map(|(at, client)| Some((Timestamp::from(at?), client))).collect())
 }
 
-/// The number of mails of this kind for this address that nobody has decided about.
+/// The number of mails of this kind for this address that were neither accepted nor dropped.
 pub fn count_requested(conn: &mut Conn, kind: &str, address_key: &str) -> Result<i64, AppError> {
     let for_address = requested().filter(outbox::address_digest.eq(digest_of(address_key)));
     Ok(for_address.filter(outbox::kind.eq(kind)).count().get_result(conn)?)

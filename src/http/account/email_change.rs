@@ -62,8 +62,8 @@ pub async fn confirm(
 ///
 /// Next, send the secret of the response with a new password to `POST /password-reset/confirm`.
 ///
-/// The present password opens the account no more: whoever changed the address may know it. A mail with a link that sets
-/// a new one is sent, too. The request revokes the token, the browser sessions and the keys that act on the account, and
+/// The present password is no longer valid, because the person who changed the address may know it. A mail with a link
+/// that sets a new one is sent, too. The request revokes the token, the browser sessions and the keys that act on the account, and
 /// all links except those that undo earlier changes. A link that has expired or was used returns 410 `link_invalid`.
 #[api_v2_operation(operation_id = "undoEmailChange", tags("E-mail address"))]
 pub async fn undo(

@@ -137,7 +137,7 @@ pub async fn create(
 ///
 /// Get the following part with `after`.
 ///
-/// Invitations that nobody can accept are left out: their inviter was deleted or disabled, or has lost the right to
+/// Invitations that cannot be accepted are left out: their inviter was deleted or disabled, or has lost the right to
 /// assign the role. A part can therefore have fewer items than `limit`.
 #[api_v2_operation(operation_id = "listInvitations", tags("Invitations"))]
 pub async fn list(

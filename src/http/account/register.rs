@@ -91,7 +91,8 @@ impl OperationModifier for RegistrationBody {
 /// Next, sign in with `POST /token`.
 ///
 /// With `registration.mode = "verified"`, the response is 202 for every address, and a mail is sent. Only `email` is
-/// required then, and nothing else is stored: whoever opens the link states the rest (`POST /registration/confirm`).
+/// required then, and nothing else is stored: the person who opens the link states the rest
+/// (`POST /registration/confirm`).
 ///
 /// An e-mail address that is already taken, in any spelling (case, Unicode form, IDNA domain), returns 409. If the
 /// settings close registration, the response is 403 `registration_closed`, and an admin can create users with

@@ -73,7 +73,7 @@ impl Service {
             change.set_actor(Actor::link(before.id, Level::of(&change.roles.get(&before.role))));
             set_email(change, &before, &new, LinksEnd::AddressChanged)?;
             let ended = end_sign_ins(change, before.id, None)?;
-            // An address that nobody has proved may be that of a stranger, who must not get the account.
+            // An address that was never verified may be that of a stranger, who must not get the account.
             if before.email_verified_at.is_some() {
                 let until = change.now.plus_seconds(RESTORABLE_SECONDS);
                 replaced_emails::insert(change.conn, before.id, (&before.email, &before.email_key), until)?;
@@ -97,7 +97,7 @@ impl Service {
         let purpose = LinkPurpose::EmailUndo;
         let digest = self.live_link(&context, purpose, secret).await?;
         let (mail, cleanups) = (self.mail.clone(), Arc::clone(self.lifecycle.cleanups()));
-        // Whoever changed the address may know the password.
+        // The person who changed the address may know the password.
         let no_password = self.passwords.unusable();
         self.trail
             .change(context, Event::of(Action::ChangeEmail), move |change| {

@@ -1,4 +1,4 @@
-//! Invitations: an admin or operator invites an address, and whoever receives the link creates the account.
+//! Invitations: an admin or operator invites an address, and the person who receives the link creates the account.
 
 use crate::clock::Timestamp;
 use crate::db::mail::Subject;
@@ -89,7 +89,7 @@ impl Service {
                 if is_taken(change.conn, &email, change.now)? {
                     return Err(email_taken());
                 }
-                // An invitation that nobody can accept is not listed, so nobody can revoke it. The command line can
+                // An invitation that cannot be accepted is not listed, so no caller can revoke it. The command line can
                 // neither list nor revoke any.
                 let is_command_line = change.caller.is_none();
                 let mut detail = role.name().to_string();
@@ -122,7 +122,7 @@ impl Service {
     }
 
     /// Returns at most `limit` invitations with ids higher than `after`, and the id after which the list continues. It has
-    /// fewer if inviters have lost their rights: nobody can accept their invitations.
+    /// fewer if inviters have lost their rights: their invitations cannot be accepted.
     ///
     /// Errors: [`AppError::Invalid`] for values out of range.
     pub async fn invitations(

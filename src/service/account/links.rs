@@ -34,8 +34,8 @@ impl Service {
         Err(link_invalid())
     }
 
-    /// As [`live_link`](Self::live_link), for a link that also requires the present password of its user: whoever opens
-    /// a link in a mail must not confirm what a stranger has requested.
+    /// As [`live_link`](Self::live_link), for a link that also requires the present password of its user: the
+    /// person who opens a link must not confirm what a stranger has requested.
     ///
     /// Errors: also [`AppError::Forbidden`] for a wrong password, which counts as a failed sign-in of the user.
     pub(super) async fn link_with_password(

@@ -78,8 +78,8 @@ impl Service {
     /// Changes the caller's own data. An e-mail requires the current password, and a new one must be of
     /// `registration.email_domains`. If mails are sent, the e-mail changes when its owner has confirmed the new one;
     /// until then that is the pending e-mail of the returned user. The present e-mail as the new one ends a pending
-    /// change. Turning notices about sign-ins off requires the current password, too: otherwise whoever has found a token
-    /// could hide what they do with it.
+    /// change. Turning notices about sign-ins off requires the current password, too: otherwise a person who has found a
+    /// token could use it unnoticed.
     ///
     /// Errors: [`AppError::Invalid`] names each bad field, [`AppError::Conflict`] an e-mail that is taken,
     /// [`AppError::Forbidden`] a wrong password, [`AppError::TooMany`] too many mails to new addresses.

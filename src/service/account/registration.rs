@@ -169,7 +169,7 @@ impl Service {
         let mut errors = self.errors_of_person(person);
         errors.extend(role_error.cloned());
         let email = check_email(given).and_then(|email| {
-            // Whoever has a link was reached.
+            // The person who has a link was reached.
             if !is_proved {
                 self.mail.check_reachable(&email)?;
             }

@@ -1,4 +1,4 @@
-//! Why a mail was not sent, in words that tell operators what to change.
+//! Why a mail was not sent, with what an operator can change.
 
 use std::error::Error;
 

@@ -141,7 +141,7 @@ fn decide(conn: &mut Conn, intent: &Intent, now: Timestamp) -> Result<Option<(Ma
     }
     let holder_subject = holder.as_ref().map(|user| Subject::User(user.id));
     Ok(match (kind, holder_subject) {
-        // Whoever owns the address is told that it is taken, and the caller is not.
+        // The owner of the address gets a notice that somebody tried to use it. The response shows nothing.
         (MailKind::Registration | MailKind::EmailChange | MailKind::Invitation, Some(holder))
             if intent.subject != Some(holder) =>
         {
@@ -175,7 +175,7 @@ fn is_within_limits(conn: &mut Conn, kind: MailKind, intent: &Intent, now: Times
     if reached_limit(conn, &mails, kind.limits(), 0, now)?.is_some() {
         return Ok(false);
     }
-    // Whoever knows the password can make many networks known.
+    // A person who knows the password can sign in from many networks.
     mails.network = None;
     Ok(own.is_none() || reached_limit(conn, &mails, FROM_ALL_NETWORKS, 0, now)?.is_none())
 }

@@ -12,7 +12,7 @@ use crate::service::lifecycle::purge::NETWORK_RETENTION;
 use crate::service::limits::lockout::LockoutState;
 use crate::service::mail::Mail;
 
-/// Failed sign-ins in a row after which the user is told of a successful one.
+/// Failed sign-ins in a row after which the user gets a notice of a successful one.
 const FAILURES: i64 = 5;
 /// Seconds after which a sign-in from a known place updates its time.
 const PLACE_RENEWED_AFTER: i64 = 86_400;
