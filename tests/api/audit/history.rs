@@ -141,12 +141,12 @@ async fn histories(backend: Backend) {
         done.store(true, Ordering::Relaxed);
     };
     let disturb = async {
+        let mut killed = 0;
         while backend == Backend::Postgres && !done.load(Ordering::Relaxed) {
-            let readers =
-                "pg_stat_activity WHERE application_name = 'latchkey-change-log' AND datname = current_database()";
-            setup.app.database.execute(format!("SELECT pg_terminate_backend(pid) FROM {readers}")).await;
+            killed += setup.app.database.end_change_log_readers().await;
             tokio::time::sleep(Duration::from_millis(400)).await;
         }
+        assert_eq!(killed > 0, backend == Backend::Postgres, "{killed} readers were killed");
     };
     tokio::join!(uses, disturb);
 }

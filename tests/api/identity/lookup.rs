@@ -1,8 +1,9 @@
 //! Lookups of credentials that are not in the cache, with failing rows and lost connections.
 
 use futures_util::future::join_all;
-use latchkey::config::{DatabaseUrl, Settings};
+use latchkey::config::Settings;
 
+use crate::support::postgres::set_application_name;
 use crate::support::{App, Backend, Credential, Profile};
 
 /// A server without a cache.
@@ -49,12 +50,8 @@ async fn an_unreadable_row_fails_only_its_own_lookup() {
 
 #[tokio::test]
 async fn no_request_fails_when_the_server_closes_its_connections() {
-    let set_application_name = |settings: &mut Settings| {
-        let DatabaseUrl::Postgres(uri) = &settings.database.url else { panic!("not PostgreSQL") };
-        let named = uri.with_defaults(&[("application_name", "loses_connections")]);
-        settings.database.url = named.try_into().unwrap();
-    };
-    let Some(app) = uncached(Backend::Postgres, set_application_name).await else { return };
+    let name_sessions = |settings: &mut Settings| set_application_name(&mut settings.database.url, "loses_connections");
+    let Some(app) = uncached(Backend::Postgres, name_sessions).await else { return };
     let ada = app.user("ada@example.org").await;
     for _ in 0..20 {
         let (first, second) = tokio::join!(status_of(&app, &ada), status_of(&app, &ada));

@@ -4,11 +4,12 @@ use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use latchkey::clock::Clock;
 use latchkey::config::{DatabaseUrl, Settings};
-use latchkey::domain::secret::{Secret, SecretKind};
+use latchkey::domain::secret::{Digest, Secret, SecretKind};
 use latchkey::metrics::TextFormat;
 use latchkey::server::open_service;
 use serde_json::json;
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::support::app::PASSWORD;
 use crate::support::database::Database;
-use crate::support::postgres::own_socket;
+use crate::support::postgres::{own_socket, set_application_name};
 use crate::support::program::{Serving, failure, latchkey, run};
 use crate::support::tour::{Operation, operations};
 use crate::support::warnings::{warnings_of, watch};
@@ -80,7 +81,7 @@ fn assert_reveals_no_cause(answer: &Answer) {
 /// Waits until the server is ready. It reuses the last result for a moment.
 async fn becomes_ready(app: &App) {
     while app.get("/health/ready", &Credential::None).await.status != 200 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -95,7 +96,7 @@ async fn a_replaced_sqlite_file_is_not_written_to() {
     std::fs::rename(&copy, file).unwrap();
     // Within a second, because changes to the new file cannot be seen.
     while app.get("/protected-route", &ada).await.status == 200 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     app.get("/protected-route", &ada).await.assert_error(500, "internal");
     app.post("/page/", &ada, &json!({ "title": "t", "body": "b" })).await.assert_error(500, "internal");
@@ -161,7 +162,7 @@ async fn a_revoked_privilege_is_not_reported_as_temporary() {
     database.execute("REVOKE UPDATE ON users FROM loses_a_privilege").await;
     app.patch("/users/2", &ada, &json!({ "role": "auditor" })).await.assert_error(500, "internal");
     while app.get("/health/ready", &Credential::None).await.status == 200 {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     app.get("/health/ready", &Credential::None).await.assert_error(503, "privilege_missing");
     assert!(metrics_of(&url).await.contains("latchkey_not_ready{reason=\"privilege_missing\"} 1\n"));
@@ -197,14 +198,14 @@ async fn a_rejected_database_role_is_not_reported_as_temporary() {
     rejected.assert_error(500, "internal");
     serving.line("is not permitted to log in: correct database.url and restart");
     while client.get("/health/ready", &Credential::None).await.body["code"] != "database_rejected" {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let metrics = reqwest::Client::builder().no_proxy().build().unwrap().get(metrics).send().await.unwrap();
     assert!(metrics.text().await.unwrap().contains("latchkey_not_ready{reason=\"database_rejected\"} 1\n"));
     database.execute("ALTER ROLE loses_its_login LOGIN").await;
     for path in ["/me", "/health/ready"] {
         while client.get(path, &ada).await.status != 200 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
@@ -245,7 +246,7 @@ async fn a_sqlite_file_that_becomes_read_only_is_not_reported_as_temporary() {
     refused.assert_error(500, "internal");
     serving.line("attempt to write a readonly database: make the file and its directory writable, and restart");
     while client.get("/health/ready", &Credential::None).await.body["code"] != "read_only" {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let text = http.get(&metrics).send().await.unwrap().text().await.unwrap();
@@ -259,6 +260,9 @@ async fn a_sqlite_file_that_becomes_read_only_is_not_reported_as_temporary() {
     let client = Serving::start(&mut without_file_privileges(&home));
     assert_eq!(client.client().get("/health/ready", &Credential::None).await.status, 200);
 }
+
+/// The time-out for the reader of the change log. It is long because the machine may be busy with other tests.
+const READ_WITHIN: Duration = Duration::from_secs(10);
 
 /// PostgreSQL behind a symbolic link to its socket. Without the link, and with all sessions ended, it is unreachable.
 struct DetachablePostgres {
@@ -279,9 +283,11 @@ impl DetachablePostgres {
     }
 
     fn configure(&self, settings: &mut Settings) {
+        set_application_name(&mut settings.database.url, self.name);
         let DatabaseUrl::Postgres(uri) = &settings.database.url else { panic!("PostgreSQL") };
-        let url = uri.with_defaults(&[("application_name", self.name)]);
-        let url = url.replace(&format!("host={}", self.server.display()), &format!("host={}", self.link.display()));
+        let url = uri
+            .with_defaults(&[])
+            .replace(&format!("host={}", self.server.display()), &format!("host={}", self.link.display()));
         assert!(url.contains("socket"), "{url}");
         settings.database.url = url.try_into().unwrap();
     }
@@ -341,6 +347,24 @@ async fn while_the_database_is_unreachable_requests_return_busy_and_no_credentia
     assert_eq!(app.get("/me", &ada).await.status, 200, "the server recovers without a restart");
 }
 
+/// Waits until the server has read all changes so far from the change log. A change that it reads later removes the
+/// identity of its user from the cache.
+async fn wait_until_changes_are_read(app: &App) {
+    let last = app.user("last@example.org").await;
+    let digest = Digest::of(last.secret());
+    let is_cached = || app.service.identities().cache().get_stale(&digest, Duration::MAX).is_some();
+    let started = Instant::now();
+    while !is_cached() {
+        assert!(started.elapsed() < READ_WITHIN, "no identity is cached");
+        assert_eq!(app.get("/protected-route", &last).await.status, 200);
+    }
+    app.database.execute("UPDATE users SET name = 'The last change' WHERE email = 'last@example.org'").await;
+    while is_cached() {
+        assert!(started.elapsed() < READ_WITHIN, "the change is not read");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 #[tokio::test]
 async fn with_stale_serving_known_credentials_can_only_read_while_the_database_is_unreachable() {
     let Some(server) = DetachablePostgres::create("serves_stale") else { return };
@@ -356,6 +380,7 @@ async fn with_stale_serving_known_credentials_can_only_read_while_the_database_i
     let introspect = async |caller: &Credential, of: &Credential| {
         app.request("POST", "/introspect").credential(caller).form(&[("token", of.secret())]).send().await
     };
+    wait_until_changes_are_read(&app).await;
     // Cache all credentials, then revoke one.
     for known in [&root, &service, &ada, &eve] {
         assert_eq!(introspect(&root, known).await.body["active"], true);

@@ -83,6 +83,14 @@ impl Database {
             .unwrap();
     }
 
+    /// Ends the sessions that read the change log of this PostgreSQL database, and returns their number. They hold its
+    /// advisory lock.
+    pub async fn end_change_log_readers(&self) -> i64 {
+        let lock = "classid = 549487211 AND CAST(objid AS BIGINT) = hashtext(current_schema()) & 4294967295";
+        let readers = format!("pg_locks WHERE locktype = 'advisory' AND {lock}");
+        self.number(format!("SELECT count(pg_terminate_backend(pid)) FROM {readers}")).await
+    }
+
     /// The error of SQL statements that are run directly on the database; `None` if they succeed.
     pub async fn sql_error(&self, sql: &str) -> Option<String> {
         let sql = sql.to_owned();

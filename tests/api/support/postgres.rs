@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use latchkey::config::DatabaseUrl;
 use tempfile::TempDir;
 
 use super::skipped;
@@ -68,6 +69,12 @@ pub fn own_socket() -> Option<PathBuf> {
         skipped("unset TEST_POSTGRES_URL: the test requires a server of its own");
     }
     own
+}
+
+/// Names all sessions of a server, so that its test can end them.
+pub fn set_application_name(url: &mut DatabaseUrl, name: &str) {
+    let DatabaseUrl::Postgres(uri) = &*url else { panic!("{url:?} is not PostgreSQL") };
+    *url = uri.with_defaults(&[("application_name", name)]).try_into().unwrap();
 }
 
 /// The directory of the PostgreSQL server programs, if they are installed.
