@@ -104,6 +104,8 @@ pub struct Clock(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     started: Instant,
+    /// The time at which the clock stands still, in microseconds since 1970.
+    stopped_at: Option<i64>,
     /// The microseconds by which tests have advanced the clock.
     advanced: AtomicU64,
     time: MonotonicTime,
@@ -111,24 +113,40 @@ struct Shared {
 
 impl Default for Clock {
     fn default() -> Self {
-        Self(Arc::new(Shared { started: Instant::now(), advanced: AtomicU64::new(0), time: MonotonicTime::default() }))
+        Self::new(None)
     }
 }
 
 impl Clock {
+    /// A clock that stands still, for tests: only [`advance`](Self::advance) changes its time.
+    pub fn stopped() -> Self {
+        Self::new(Some(time_of_day()))
+    }
+
+    fn new(stopped_at: Option<i64>) -> Self {
+        let (started, time) = (Instant::now(), MonotonicTime::default());
+        Self(Arc::new(Shared { started, stopped_at, advanced: AtomicU64::new(0), time }))
+    }
+
     /// The current time.
     pub fn now(&self) -> Timestamp {
+        let advanced = i64::try_from(self.0.advanced.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        Timestamp::of_micros(self.0.stopped_at.unwrap_or_else(|| self.running()).saturating_add(advanced))
+    }
+
+    /// The time of a clock that does not stand still, in microseconds since 1970.
+    fn running(&self) -> i64 {
         // The time of day is read first, so that a pause between the two reads does not look like a clock that was set
         // forward.
         let since_1970 = time_of_day();
         let since_start = micros(self.0.started.elapsed());
-        let advanced = i64::try_from(self.0.advanced.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-        Timestamp::of_micros(self.0.time.advance_to(Reading { since_1970, since_start }).saturating_add(advanced))
+        self.0.time.advance_to(Reading { since_1970, since_start })
     }
 
     /// The time since this clock was created. Changes of the system clock do not affect it.
     pub fn uptime(&self) -> Duration {
-        self.0.started.elapsed() + Duration::from_micros(self.0.advanced.load(Ordering::Relaxed))
+        let elapsed = if self.0.stopped_at.is_some() { Duration::ZERO } else { self.0.started.elapsed() };
+        elapsed + Duration::from_micros(self.0.advanced.load(Ordering::Relaxed))
     }
 
     /// Advances this clock and its clones by `seconds`, for tests. This cannot be undone.
@@ -315,6 +333,16 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn a_stopped_clock_shows_only_the_time_by_which_it_was_advanced() {
+        let clock = Clock::stopped();
+        let before = clock.now();
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!((clock.now(), clock.uptime()), (before, Duration::ZERO));
+        clock.clone().advance(60);
+        assert_eq!((clock.now(), clock.uptime()), (before.plus_seconds(60), Duration::from_secs(60)));
     }
 
     #[test]

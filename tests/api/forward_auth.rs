@@ -26,7 +26,7 @@ async fn app_with_rules(
         settings.authz.rules = serde_json::from_value(rules.clone()).unwrap();
         change(settings);
     };
-    App::start_with(backend, profile, settings).await
+    App::start_with_stopped_clock(backend, profile, settings).await
 }
 
 /// Servers with these rules: one for each database and status profile.

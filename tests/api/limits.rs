@@ -8,7 +8,7 @@ use crate::support::{Answer, App, Backend, Credential, Profile};
 
 const WRONG: &str = "a wrong password";
 
-/// Servers on both databases and in both profiles, with limits.
+/// Servers on both databases and in both profiles, with limits and a clock that stands still.
 async fn limited(change: impl Fn(&mut Settings)) -> Vec<App> {
     let mut apps = Vec::new();
     for (backend, profile) in [(Backend::Sqlite, Profile::Fastapi), (Backend::Postgres, Profile::Rfc)] {
@@ -16,7 +16,7 @@ async fn limited(change: impl Fn(&mut Settings)) -> Vec<App> {
             settings.limits.enabled = true;
             change(settings);
         };
-        apps.extend(App::start_with(backend, profile, settings).await);
+        apps.extend(App::start_with_stopped_clock(backend, profile, settings).await);
     }
     apps
 }

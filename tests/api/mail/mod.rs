@@ -47,7 +47,7 @@ async fn mailing(change: impl Fn(&mut Settings)) -> Vec<(App, SmtpServer)> {
             smtp.configure(settings);
             change(settings);
         };
-        if let Some(app) = App::start_with(backend, profile, settings).await {
+        if let Some(app) = App::start_with_stopped_clock(backend, profile, settings).await {
             apps.push((app, smtp));
         }
     }

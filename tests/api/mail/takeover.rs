@@ -120,6 +120,7 @@ async fn a_mail_to_a_later_address_makes_no_link_after_the_owner_has_undone_the_
         assert_eq!(confirm(&app, "/email-change/confirm", mail.secret()).await.status, 204);
         settle(&app).await;
         assert_eq!(undo(&app, link.secret()).await.status, 200);
+        settle(&app).await;
         smtp.behave(Behaviour::Accept);
         advance(&app, 120).await;
         all_sent(&app).await;
@@ -215,6 +216,7 @@ async fn an_address_that_can_be_restored_counts_as_taken() {
         app.post("/users", &root, &registration(spelling)).await.assert_error(409, "email_taken");
         let invitation = json!({ "email": spelling });
         app.post("/users/invitations", &root, &invitation).await.assert_error(409, "email_taken");
+        settle(&app).await;
         smtp.behave(Behaviour::Accept);
         advance(&app, 120).await;
         let link = smtp.wait_for_mail(ADA, CHANGED).await;

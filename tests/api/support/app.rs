@@ -96,6 +96,24 @@ impl App {
 
     /// Starts a server after `change` has adjusted its settings; `None` if PostgreSQL is required and missing.
     pub async fn start_with(backend: Backend, profile: Profile, change: impl FnOnce(&mut Settings)) -> Option<Self> {
+        Self::start_at(Clock::default(), backend, profile, change).await
+    }
+
+    /// As [`App::start_with`], with a clock that stands still, so that a slow machine changes no result.
+    pub async fn start_with_stopped_clock(
+        backend: Backend,
+        profile: Profile,
+        change: impl FnOnce(&mut Settings),
+    ) -> Option<Self> {
+        Self::start_at(Clock::stopped(), backend, profile, change).await
+    }
+
+    async fn start_at(
+        clock: Clock,
+        backend: Backend,
+        profile: Profile,
+        change: impl FnOnce(&mut Settings),
+    ) -> Option<Self> {
         let database = Database::create(backend)?;
         let mut settings = Settings::defaults().unwrap();
         settings.server.listen = "127.0.0.1:0".parse().unwrap();
@@ -113,7 +131,6 @@ impl App {
         settings.limits.enabled = false;
         settings.links.url = LINK_PAGE.to_owned();
         change(&mut settings);
-        let clock = Clock::default();
         let server = Server::start(&settings, clock.clone()).await.expect("the server starts");
         let (address, handle, service) = (server.address(), server.handle(), server.service());
         tokio::spawn(server.run());

@@ -202,7 +202,7 @@ async fn guesses_are_limited_per_client_and_valid_secrets_can_always_be_revoked(
             settings.limits.enabled = true;
             settings.limits.invalid_tokens = latchkey::config::Limit { burst: 2, per_hour: 60 };
         };
-        let Some(app) = App::start_with(backend, profile, limited).await else { continue };
+        let Some(app) = App::start_with_stopped_clock(backend, profile, limited).await else { continue };
         let ada = app.user("ada@example.org").await;
         for guess in ["x", &unknown_secret(SecretKind::SignIn)] {
             assert_done(&revoke(&app, guess).await);
