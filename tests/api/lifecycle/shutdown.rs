@@ -107,12 +107,12 @@ async fn a_second_signal_or_sigquit_stops_the_server_immediately() {
 #[tokio::test]
 async fn sigint_stops_the_server_gracefully() {
     let home = TempDir::new().unwrap();
-    let mut serving = serving(&home, "4");
+    let mut serving = serving(&home, "30");
     let address = serving.address();
     let body = registration("ada@example.org").to_string();
     let mut completed = begin_registration(&address, &body).await;
     serving.signal("-INT");
-    serving.line("stopping within 4 s");
+    serving.line("stopping within 30 s");
     assert!(get(&address, "/health/ready").await.starts_with("HTTP/1.1 503 "));
     completed.write_all(&body.as_bytes()[10..]).await.unwrap();
     let answer = read_all(completed).await;
