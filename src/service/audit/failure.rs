@@ -20,7 +20,7 @@ pub(super) fn refusal_from(by: Actor, event: Event, account: Option<Digest>, err
 fn audit_outcome(error: &AppError) -> Option<(Outcome, String)> {
     let failure = |reason: &str| Some((Outcome::Failure, reason.to_owned()));
     match error {
-        AppError::Forbidden(Denial::WrongPassword) => failure(Denial::WrongPassword.code()),
+        AppError::Forbidden(denial @ (Denial::WrongPassword | Denial::EmailNotVerified)) => failure(denial.code()),
         AppError::Forbidden(denial @ Denial::Scopes(scopes)) => {
             Some((Outcome::Denied, format!("{} {scopes}", denial.code())))
         }

@@ -12,6 +12,7 @@ use crate::db::{issue_requests, users};
 use crate::domain::audit::{Action, Actor, Event, RequestContext, Target};
 use crate::domain::id::{KeyId, UserId};
 use crate::domain::key::Key;
+use crate::domain::mail::MailKind;
 use crate::domain::secret::{Digest, Secret, SecretKind};
 use crate::error::AppError;
 use crate::service::Service;
@@ -174,6 +175,7 @@ impl Service {
         let (hint, digest) = (secret.hint(), secret.digest().to_hex());
         let repeatable =
             RepeatableRequest::new("issue", owner, request.idempotency_key.as_deref(), &request.digest().to_hex());
+        let mail = self.mail.clone();
         let issued = self.trail.change(context, Event::of(Action::IssueKey).owned_by(owner), move |change| {
             // The lock on the owner's row ensures that parallel repetitions create one key.
             let row = users::lock(change.conn, owner)?.ok_or(AppError::NotFound("user"))?;
@@ -224,6 +226,14 @@ impl Service {
             }
             change.set_target(Target::Key(key.id));
             change.record(|event| event.detail(terms.grant.to_string()))?;
+            // A thief with a sign-in can make a key that outlives it. Programs that sell keys use a key themselves.
+            let by_sign_in = change.caller.as_ref().is_some_and(|caller| caller.key().is_none());
+            if by_sign_in
+                && !terms.grant.own.is_empty()
+                && let Some(user) = change.caller_row.take()
+            {
+                mail.notify(change, MailKind::KeyCreated, &user)?;
+            }
             Ok(Issued::New { key: key.into(), secret })
         });
         issued.await

@@ -268,8 +268,12 @@ impl Service {
         Ok(stored)
     }
 
-    /// Requests another mail that verifies the address of a user who signed in with the right password.
+    /// Requests another mail that verifies the address of a user who signed in with the right password, unless the
+    /// client has requested too many mails.
     async fn request_mail_again(&self, context: RequestContext, user: UserId) -> Result<(), AppError> {
+        if self.limits.throttle().count(RateLimit::Mail, context.client_info.client).is_err() {
+            return Ok(());
+        }
         let mail = self.mail.clone();
         self.trail
             .change(context, Event::of(Action::VerifyEmail), move |change| {

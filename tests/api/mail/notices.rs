@@ -128,6 +128,52 @@ async fn sign_ins_after_failures_and_from_new_networks_are_noticed_unless_the_us
 }
 
 #[tokio::test]
+async fn a_network_is_new_again_after_ninety_days_without_a_sign_in_from_there() {
+    let settings = |settings: &mut Settings| {
+        settings.http.trusted_proxies = vec!["127.0.0.1".to_owned()].try_into().unwrap();
+    };
+    for (app, smtp) in mailing(settings).await {
+        verified_user(&app, ADA).await;
+        assert_eq!(sign_in_from(&app, "192.0.2.1", PASSWORD).await, 200);
+        for (days, expected) in [(89, 0), (89, 0), (91, 1), (1, 1)] {
+            app.clock.advance(days * 86_400);
+            app.service.lifecycle().purge().run_once().await.unwrap();
+            assert_eq!(sign_in_from(&app, "192.0.2.1", PASSWORD).await, 200);
+            all_sent(&app).await;
+            assert_eq!(smtp.count(ADA, NETWORK), expected, "after {days} days");
+        }
+    }
+}
+
+#[tokio::test]
+async fn networks_are_known_from_sign_ins_before_an_smtp_server_is_set() {
+    let without_mails = |settings: &mut Settings| settings.mail = Settings::defaults().unwrap().mail;
+    for (app, _smtp) in mailing(without_mails).await {
+        app.user(ADA).await;
+        assert_eq!(app.database.number("SELECT count(*) FROM known_networks WHERE is_place").await, 1);
+        assert_eq!(app.database.number("SELECT count(*) FROM outbox").await, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_a_sign_in_issues_is_noticed_if_it_acts_on_the_account() {
+    for (app, smtp) in mailing(|_| ()).await {
+        let root = app.admin(ADA).await;
+        let (shop, _) = app.key_of(&root, &["keys:issue", "pages:read"]).await;
+        all_sent(&app).await;
+        for (number, (issuer, scope, expected)) in
+            (1..).zip([(&root, "translate:use", 1), (&shop, "pages:read", 1), (&root, "pages:read", 2)])
+        {
+            app.clock.advance(3_601);
+            let body = json!({ "name": format!("key {number}"), "scopes": [scope] });
+            assert_eq!(app.post("/keys", issuer, &body).await.status, 201);
+            all_sent(&app).await;
+            assert_eq!(smtp.count(ADA, NEW_KEY), expected, "{scope}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn no_spelling_of_an_address_keeps_notices_from_its_owner() {
     for (app, smtp) in mailing(|_| ()).await {
         verified_user(&app, "kate@example.org").await;

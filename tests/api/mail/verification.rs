@@ -46,12 +46,15 @@ async fn a_verified_address_gets_no_further_link() {
 async fn a_sign_in_can_require_a_verified_address() {
     for (app, smtp) in mailing(|settings| settings.auth.require_verified_email = true).await {
         app.register("ada@example.org").await;
-        smtp.wait_for_mail("ada@example.org", VERIFY).await;
+        all_sent(&app).await;
         app.clock.advance(61);
         let wrong = app.sign_in("ada@example.org", "a wrong password").await;
         assert_eq!(wrong.status, app.expected.bad_password, "only the right password learns more: {wrong:?}");
         app.sign_in("ada@example.org", PASSWORD).await.assert_error(400, "email_not_verified");
         app.begin_session("ada@example.org", PASSWORD).await.assert_error(403, "email_not_verified");
+        let refused = "action = 'user.sign_in' AND outcome = 'failure' AND detail = 'email_not_verified'";
+        let entries = format!("SELECT count(*) FROM audit_entries WHERE {refused}");
+        assert_eq!(app.database.number(entries).await, 2);
         all_sent(&app).await;
         let mails = smtp.wait_for(2).await;
         assert_eq!(mails.len(), 2, "the link is sent again, once in a minute");

@@ -64,7 +64,7 @@ async fn a_missing_changed_or_moved_row_makes_verify_fail() {
     let original = source.backup("backup");
     let file = source.file("changed");
     for (change, message) in [
-        ("DELETE FROM known_networks", "the rows of known_networks differ from the original (1 expected, 0 found)"),
+        ("DELETE FROM known_networks", "the rows of known_networks differ from the original (2 expected, 0 found)"),
         ("UPDATE pages SET title = 'A title' WHERE id = 1", "the rows of pages differ"),
         ("UPDATE users SET disabled_at = NULL", "the rows of users differ"),
         ("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'users'", "the rows of users differ"),
