@@ -47,6 +47,7 @@ pub struct LastUses {
     db: Db,
     clock: Clock,
     recent: RecentUses,
+    writing: tokio::sync::Mutex<()>,
     failure: RepeatedFailure,
 }
 
@@ -131,6 +132,7 @@ impl LastUses {
             db,
             clock,
             recent: RecentUses::default(),
+            writing: tokio::sync::Mutex::default(),
             failure: RepeatedFailure::new("write the last use of keys and sessions"),
         }
     }
@@ -155,7 +157,7 @@ impl LastUses {
     pub async fn run(&self) {
         loop {
             tokio::time::sleep(TICK).await;
-            self.write(self.recent.take_due(self.clock.now())).await;
+            self.write(|recent| recent.take_due(self.clock.now())).await;
             let dropped = self.recent.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {
                 log::warn!(
@@ -167,10 +169,14 @@ impl LastUses {
 
     /// Writes all remaining uses. Call this when the process stops.
     pub async fn flush(&self) {
-        self.write(self.recent.take_all()).await;
+        self.write(RecentUses::take_all).await;
     }
 
-    async fn write(&self, uses: Vec<(UsedCredential, LastUse)>) {
+    /// Writes the uses that `take` returns. One call at a time, so that [`flush`](Self::flush) also waits for those that
+    /// another call is writing.
+    async fn write(&self, take: impl FnOnce(&RecentUses) -> Vec<(UsedCredential, LastUse)>) {
+        let _writing = self.writing.lock().await;
+        let uses = take(&self.recent);
         let mut unwritten = Unwritten { usage: &self.recent, uses: uses.into() };
         while let Some((used, last)) = unwritten.uses.front().copied() {
             // One row per transaction, and then hours in ascending order, cannot cause a deadlock.

@@ -138,10 +138,11 @@ impl Delivery {
         let mut after = self.accept_after.swap(0, Ordering::Relaxed);
         let (mut failures, mut first_error) = (0, None);
         loop {
-            let now = self.clock.now();
-            let Some(found) = self.db.read(move |conn| queue::sort_requests(conn, after, now)).await? else {
+            let clock = self.clock.clone();
+            let Some(found) = self.db.read(move |conn| queue::sort_requests(conn, after, &clock)).await? else {
                 break;
             };
+            let now = found.now;
             after = found.last;
             if !found.refused.is_empty() {
                 let deleted = self.db.write(move |conn| outbox::delete_requests(conn, &found.refused)).await?;

@@ -2,7 +2,7 @@
 
 use super::links::{LinkTarget, Links, MAILS_PER_DAY, has_key};
 use super::outgoing::MailValues;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::db::mail::outbox::{self, Intent};
 use crate::db::mail::{Subject, invitations, registrations, replaced_emails};
 use crate::db::{self, Conn, known_networks, users};
@@ -37,6 +37,8 @@ pub(super) struct Attempt {
 pub(super) struct Requests {
     /// The last of them.
     pub(super) last: i64,
+    /// When they were sorted.
+    pub(super) now: Timestamp,
     /// Those that may be accepted.
     pub(super) acceptable: Vec<i64>,
     /// Those that are not sent.
@@ -72,13 +74,15 @@ pub(super) enum Next {
 
 /// Sorts the requested mails after `after`, the oldest first. Most are refused, and need no transaction of their own.
 /// Returns `None` if there are none.
-pub(super) fn sort_requests(conn: &mut Conn, after: i64, now: Timestamp) -> Result<Option<Requests>, AppError> {
+pub(super) fn sort_requests(conn: &mut Conn, after: i64, clock: &Clock) -> Result<Option<Requests>, AppError> {
     let requested = outbox::requests(conn, after, BATCH)?;
+    // Read afterwards, so that no request is later than the time at which it is judged.
+    let now = clock.now();
     let Some(last) = requested.last().map(|intent| intent.id) else {
         return Ok(None);
     };
     let is_full = outbox::count_waiting(conn)? >= WAITING_MAX;
-    let mut requests = Requests { last, acceptable: Vec::new(), refused: Vec::new(), over_limit: Vec::new() };
+    let mut requests = Requests { last, now, acceptable: Vec::new(), refused: Vec::new(), over_limit: Vec::new() };
     for intent in requested {
         match decide(conn, &intent, now)? {
             Some((kind, _))

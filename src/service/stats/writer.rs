@@ -23,6 +23,7 @@ pub struct StatsWriter {
     counters: Arc<HourlyCounters>,
     /// The seconds for which counts are kept, also in memory while they cannot be written.
     retention: i64,
+    writing: tokio::sync::Mutex<()>,
     failure: RepeatedFailure,
 }
 
@@ -41,7 +42,14 @@ impl Drop for Unwritten {
 impl StatsWriter {
     pub(crate) fn new(db: Db, clock: Clock, counters: Arc<HourlyCounters>, retention_days: i64) -> Self {
         let failure = RepeatedFailure::new("write the counts of statistics");
-        Self { db, clock, counters, retention: retention_days * 86_400, failure }
+        Self {
+            db,
+            clock,
+            counters,
+            retention: retention_days * 86_400,
+            writing: tokio::sync::Mutex::default(),
+            failure,
+        }
     }
 
     /// Writes the counts every ten seconds. Never returns.
@@ -52,8 +60,9 @@ impl StatsWriter {
         }
     }
 
-    /// Writes all counts. If this fails, the next call writes them.
+    /// Writes all counts, and waits for those that another call is writing. If this fails, the next call writes them.
     pub async fn flush(&self) {
+        let _writing = self.writing.lock().await;
         let mut counts = self.counters.take();
         // The purge would remove these at once.
         let end = self.clock.now().plus_seconds(-self.retention).hour();
