@@ -318,7 +318,7 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       const profile = await Profile.open(browser, server);
       const page = await profile.tab(await smtp.link(email, 'email-verification'));
       const body = JSON.stringify({ title: 'Busy', status: 503, code: 'busy', detail: 'The server is busy.' });
-      const busy = { status: 503, headers: { 'Retry-After': '1' }, contentType: 'application/problem+json', body };
+      const busy = { status: 503, headers: { 'Retry-After': '3' }, contentType: 'application/problem+json', body };
       await page.route('**/email-verification/confirm', (route) => route.fulfill(busy), { times: 1 });
       await page.getByLabel('Password', { exact: true }).fill(PASSWORD);
       await press(page, 'Verify the address');

@@ -187,17 +187,17 @@ for (const configuration of CONFIGURATIONS.slice(0, 2)) {
       const profile = await Profile.open(browser, server);
       await profile.context.clock.install();
       await profile.signIn(MEMBER);
-      const end = new Date(Date.now() + 180_000).toISOString();
+      const end = new Date(Date.now() + 600_000).toISOString();
       await profile.context.route('**/session', async (route) => {
         const headers = { ...route.request().headers(), 'sec-fetch-site': 'same-origin' };
         const response = await route.fetch({ headers, maxRetries: 1 });
         await route.fulfill({ response, json: { ...(await response.json()), expires_at: end } });
       });
       const page = await profile.tab('#/profile');
-      await profile.context.clock.runFor('01:50');
+      await profile.context.clock.runFor('08:00');
       const warning = page.getByRole('alertdialog');
       assert.equal(await warning.count(), 0);
-      await profile.context.clock.runFor('00:20');
+      await profile.context.clock.runFor('01:10');
       await warning.waitFor();
       assert.equal(await page.getByRole('button', { name: 'Stay signed in' }).count(), 0);
       await profile.context.clock.runFor('01:00');

@@ -302,7 +302,7 @@ function ResetRequest() {
     <Steps
       title="Forgotten password"
       intro="You get a mail with a link that sets a new password."
-      done={isDone ? "If the address has an account, a mail is on its way." : undefined}
+      done={isDone ? "If the address has an account, a mail is on its way, unless the address got several of them already." : undefined}
     >
       <Form form={form} submitLabel="Send the link">
         <TextField

@@ -29,7 +29,7 @@ export class Profile {
       reducedMotion: 'reduce',
       ...options,
     });
-    context.setDefaultTimeout(8000);
+    context.setDefaultTimeout(30_000);
     const profile = new Profile(context, server);
     await profile.#observe();
     return profile;

@@ -30,7 +30,7 @@ export class Smtp {
 
   /** Waits for a mail to this address, and returns the fragment of its newest link. */
   async link(to, purpose) {
-    for (let tries = 0; tries < 200; tries += 1) {
+    for (let tries = 0; tries < 800; tries += 1) {
       const found = this.mails.filter((mail) => mail.to === to && mail.text.includes(`#/${purpose}/`)).at(-1);
       const link = found && new RegExp(`http://localhost/console/(#/${purpose}/lkm_\\w+)`).exec(found.text);
       if (link) return link[1];

@@ -62,7 +62,7 @@ function VerificationCard() {
     setError(undefined);
     try {
       await call("post", "/email-verification", { body: { email: user.email } });
-      notify("A mail with a link is on its way, unless one was sent in the last minute.");
+      notify("A mail with a link is on its way, unless the address got one a minute ago, or several already.");
     } catch (failure) {
       setError(failure);
     }
