@@ -746,6 +746,67 @@ fn blanks_around_a_value_are_ignored() {
 }
 
 #[test]
+fn mails_require_a_sender_a_page_and_an_encrypted_password() {
+    let from = ("LATCHKEY__MAIL__FROM", "no-reply@example.org");
+    let page = ("LATCHKEY__HTTP__PUBLIC_URL", "https://auth.example.org");
+    let clear = ("LATCHKEY__MAIL__STARTTLS", "none");
+    let url = |url| ("LATCHKEY__MAIL__URL", url);
+    let (open, secret) = (url("smtp://mail.example.org"), url("smtp://ada:secret@mail.example.org"));
+    for valid in [
+        vec![open, from, page],
+        vec![open, from, page, clear],
+        vec![secret, from, page],
+        vec![url("smtps://ada:secret@mail.example.org"), from, page, clear],
+        vec![url("smtp://ada:secret@localhost"), from, page, clear],
+        vec![url("smtp://ada:secret@127.0.0.1:2525"), from, page, clear],
+        vec![open, from, ("LATCHKEY__LINKS__URL", "https://app.example.org/account")],
+    ] {
+        assert_eq!(load_error(&valid), None, "{valid:?}");
+    }
+    for (variables, expected) in [
+        (vec![open, page], "settings: mail.from: mail.url is set, so this is required. "),
+        (
+            vec![secret, from, page, clear],
+            "settings: mail.starttls (LATCHKEY__MAIL__STARTTLS): This would send the password of mail.url over the \
+             network in clear. ",
+        ),
+        (
+            vec![open, from],
+            "settings: mail.url (LATCHKEY__MAIL__URL): Mails contain links. Set http.public_url with console.enabled, ",
+        ),
+        (
+            vec![open, from, page, ("LATCHKEY__CONSOLE__ENABLED", "false")],
+            "settings: mail.url (LATCHKEY__MAIL__URL): Mails contain links. ",
+        ),
+        (
+            vec![("LATCHKEY__MAIL__TEMPLATES", "/nonexistent")],
+            "settings: mail.templates (LATCHKEY__MAIL__TEMPLATES): This is not a directory. ",
+        ),
+        (
+            vec![("LATCHKEY__MAIL__CONNECT_TIMEOUT", "20")],
+            "settings: mail.send_timeout: 15 is out of range. Write 20 to 300.",
+        ),
+    ] {
+        let message = load_error(&variables).unwrap_or_else(|| panic!("{variables:?} is accepted"));
+        assert!(message.starts_with(expected), "{variables:?}: {message}");
+    }
+    for (name, low, high) in [
+        ("MAIL__CONNECT_TIMEOUT", "0", "61"),
+        ("MAIL__SEND_TIMEOUT", "9", "301"),
+        ("MAIL__ANSWER_TIMEOUT", "0", "601"),
+        ("LINKS__PASSWORD_RESET_MINUTES", "4", "1441"),
+        ("LINKS__VERIFICATION_HOURS", "0", "169"),
+        ("LINKS__EMAIL_CHANGE_MINUTES", "4", "1441"),
+        ("LINKS__INVITATION_HOURS", "0", "337"),
+    ] {
+        for value in [low, high] {
+            let message = load_error(&[(&format!("LATCHKEY__{name}"), value)]).unwrap_or_default();
+            assert!(message.contains(&format!("{value} is out of range. Write ")), "{name}={value}: {message}");
+        }
+    }
+}
+
+#[test]
 fn two_listeners_cannot_have_one_port_on_the_same_address() {
     for (server, metrics, is_allowed) in [
         ("127.0.0.1:9090", "127.0.0.1:9090", false),

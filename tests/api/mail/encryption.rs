@@ -13,30 +13,35 @@ use super::settle;
 use crate::support::smtp::{Encryption, SmtpServer};
 use crate::support::{App, Backend, Profile};
 
-/// A certification authority in PEM, and a server with a certificate of it for `localhost`.
-fn authority() -> (String, TlsAcceptor) {
+/// A certification authority in PEM, and servers with a certificate of it for `localhost` and for another host.
+fn authority() -> (String, [TlsAcceptor; 2]) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
     let authority = params.self_signed(&key).unwrap();
     let issuer = Issuer::new(params, key);
-    let leaf_key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
-    let private = PrivateKeyDer::from_pem_slice(leaf_key.serialize_pem().as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], private).unwrap();
-    (authority.pem(), TlsAcceptor::from(Arc::new(config)))
+    let server = |host: &str| {
+        let leaf_key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
+        let private = PrivateKeyDer::from_pem_slice(leaf_key.serialize_pem().as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![leaf.der().clone()], private).unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    };
+    (authority.pem(), ["localhost", "other.example"].map(server))
 }
 
 #[tokio::test]
 async fn a_connection_is_encrypted_with_starttls_or_no_mail_is_sent() {
-    let (authority, acceptor) = authority();
+    let (authority, [right, other]) = authority();
     let home = TempDir::new().unwrap();
     let file = home.path().join("authority.crt");
     std::fs::write(&file, authority).unwrap();
-    for (is_offered, trusted) in [(true, true), (true, false), (false, true)] {
-        let encryption = if is_offered { Encryption::StartTls(acceptor.clone()) } else { Encryption::None };
+    for (offered, trusted, is_sent) in
+        [(Some(&right), true, true), (Some(&right), false, false), (Some(&other), true, false), (None, true, false)]
+    {
+        let encryption = offered.map_or(Encryption::None, |acceptor| Encryption::StartTls(acceptor.clone()));
         let smtp = SmtpServer::start_with(encryption).await;
         let settings = |settings: &mut Settings| {
             smtp.configure(settings);
@@ -47,8 +52,8 @@ async fn a_connection_is_encrypted_with_starttls_or_no_mail_is_sent() {
         let app = App::start_with(Backend::Sqlite, Profile::Fastapi, settings).await.unwrap();
         app.register("ada@example.org").await;
         settle(&app).await;
-        let expected = usize::from(is_offered && trusted);
-        assert_eq!(smtp.mails().len(), expected, "offered: {is_offered}, trusted: {trusted}");
+        let expected = usize::from(is_sent);
+        assert_eq!(smtp.mails().len(), expected, "offered: {}, trusted: {trusted}", offered.is_some());
         assert!(smtp.mails().iter().all(|mail| mail.encrypted));
         let waiting = app.database.number("SELECT count(*) FROM outbox WHERE done_at IS NULL").await;
         assert_eq!(waiting, 1 - i64::try_from(expected).unwrap(), "the mail waits");
@@ -57,11 +62,16 @@ async fn a_connection_is_encrypted_with_starttls_or_no_mail_is_sent() {
 
 #[tokio::test]
 async fn a_connection_can_be_encrypted_from_the_start() {
-    let (authority, acceptor) = authority();
+    let (authority, [right, other]) = authority();
     let home = TempDir::new().unwrap();
     let file = home.path().join("authority.crt");
     std::fs::write(&file, authority).unwrap();
-    for (backend, trusted) in [(Backend::Sqlite, true), (Backend::Postgres, true), (Backend::Sqlite, false)] {
+    for (backend, acceptor, trusted, is_sent) in [
+        (Backend::Sqlite, &right, true, true),
+        (Backend::Postgres, &right, true, true),
+        (Backend::Sqlite, &right, false, false),
+        (Backend::Sqlite, &other, true, false),
+    ] {
         let smtp = SmtpServer::start_with(Encryption::Tls(acceptor.clone())).await;
         let settings = |settings: &mut Settings| {
             smtp.configure(settings);
@@ -73,8 +83,8 @@ async fn a_connection_can_be_encrypted_from_the_start() {
         app.register("ada@example.org").await;
         settle(&app).await;
         let encrypted: Vec<bool> = smtp.mails().iter().map(|mail| mail.encrypted).collect();
-        assert_eq!(encrypted, if trusted { vec![true] } else { Vec::new() }, "trusted: {trusted}");
+        assert_eq!(encrypted, if is_sent { vec![true] } else { Vec::new() }, "trusted: {trusted}");
         let waiting = app.database.number("SELECT count(*) FROM outbox WHERE done_at IS NULL").await;
-        assert_eq!(waiting, i64::from(!trusted), "the mail waits");
+        assert_eq!(waiting, i64::from(!is_sent), "the mail waits");
     }
 }

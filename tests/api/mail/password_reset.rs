@@ -120,10 +120,15 @@ async fn only_the_address_of_an_account_that_is_not_disabled_gets_a_mail() {
 #[tokio::test]
 async fn requests_are_limited_by_client() {
     for (app, _smtp) in mailing(|settings| settings.limits.enabled = true).await {
-        for number in 0..10 {
-            assert_eq!(request_reset(&app, &format!("user{number}@example.org")).await.status, 202);
+        let paths = ["/password-reset", "/email-verification"];
+        for (path, number) in paths.into_iter().cycle().zip(0..10) {
+            let body = json!({ "email": format!("user{number}@example.org") });
+            assert_eq!(post(&app, path, &body).await.status, 202);
         }
-        request_reset(&app, "nobody@example.org").await.assert_error(429, "too_many_requests");
+        for path in paths {
+            let refused = post(&app, path, &json!({ "email": "nobody@example.org" })).await;
+            refused.assert_error(429, "too_many_requests");
+        }
         app.clock.advance(120);
         assert_eq!(request_reset(&app, "nobody@example.org").await.status, 202);
     }
@@ -146,6 +151,13 @@ async fn without_an_smtp_server_requests_are_not_configured_and_links_work() {
         }
         let body = json!({ "email": "ada@example.org" });
         app.post("/users/invitations", &root, &body).await.assert_error(404, "not_configured");
+        let invitation = "INSERT INTO invitations (email, email_key, role, locale, invited_by, created_at, expires_at)
+            SELECT 'ada@example.org', 'ada@example.org', 'member', 'en', id, created_at, created_at FROM users";
+        app.database.execute(invitation).await;
+        let resent = app.post("/users/invitations/1/resend", &root, &json!({})).await;
+        resent.assert_error(404, "not_configured");
+        let extended = "SELECT count(*) FROM invitations WHERE expires_at > created_at";
+        assert_eq!(app.database.number(extended).await, 0);
         let link =
             app.service.create_reset_link(latchkey::domain::audit::RequestContext::command_line(), 1.into()).await;
         let link = link.unwrap().reveal();

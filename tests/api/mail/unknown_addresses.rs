@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{all_sent, mailing, post, stable_headers, verified_mode};
+use super::{all_sent, change_email, created_admin, mailing, post, stable_headers, verified_mode};
 use crate::support::app::registration;
 use crate::support::database::Database;
 use crate::support::{App, Backend};
@@ -53,12 +53,13 @@ async fn requests_for_all_addresses_write_the_same_rows_and_get_the_same_respons
         let set = |column: &str, name: &str| {
             app.database.execute(format!("UPDATE users SET {column} = created_at WHERE email = '{name}@example.org'"))
         };
-        for name in ["known", "verified", "disabled"] {
+        for name in ["known", "known000", "verified", "disabled"] {
             app.create_user(&format!("{name}@example.org"), "member").await;
         }
         all_sent(&app).await;
         set("email_verified_at", "verified").await;
         set("disabled_at", "disabled").await;
+        let caller = created_admin(&app, "caller@example.org").await;
         app.clock.advance(3_601);
         // A link is stored when its mail is sent.
         app.service.mail_delivery().stop();
@@ -80,6 +81,19 @@ async fn requests_for_all_addresses_write_the_same_rows_and_get_the_same_respons
                 assert_eq!(what, &seen[0].1, "{path}, {name}");
             }
         }
+        // A change of the own address. The pending one is in the response, so all have the same length.
+        let mut seen = Vec::new();
+        for name in ["unknown0", "known000", "verified", "disabled"] {
+            app.database.execute("UPDATE users SET pending_email = NULL, updated_at = created_at").await;
+            let _ = writes(&app).await;
+            let answer = change_email(&app, &caller, &format!("{name}@example.org")).await;
+            let mut body = answer.body.clone();
+            assert_eq!(body["pending_email"].take(), format!("{name}@example.org"));
+            assert!(body["updated_at"].take().is_string());
+            seen.push((answer.status, stable_headers(&answer), body, writes(&app).await));
+        }
+        assert_eq!(seen[0].0, 202);
+        assert!(seen.iter().all(|what| what == &seen[0]), "{seen:#?}");
         assert_eq!(smtp.mails().len(), before);
     }
 }
