@@ -44,6 +44,8 @@ struct Setup {
     http: reqwest::Client,
     /// Token of a member.
     ada: String,
+    /// Token of the member who is changed. An identity is not served stale between its change and the next lookup.
+    changed: String,
     /// Key of a service that introspects tokens.
     service: String,
     /// Token that is revoked before the outage.
@@ -56,6 +58,7 @@ impl Setup {
         let serving = Serving::start(command.env("LATCHKEY__AUTH__SERVE_STALE_SECONDS", stale_seconds));
         let client = Client::of(&serving);
         let ada = client.new_user("ada@example.org").await;
+        let changed = client.new_user("joe@example.org").await;
         let revoked = client.new_user("eve@example.org").await;
         client.new_user("root@example.org").await;
         Database::at(url).execute("UPDATE users SET role = 'admin' WHERE email = 'root@example.org'").await;
@@ -64,7 +67,7 @@ impl Setup {
         let service = until_available(|| client.request("POST", "/me/keys", &root, Some(key.clone()))).await;
         let service = service.text("key");
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { serving, client, http, ada, service, revoked }
+        Self { serving, client, http, ada, changed, service, revoked }
     }
 
     /// One read by a cached credential.
@@ -98,7 +101,7 @@ impl Setup {
 
     async fn change(&self) -> Answer {
         let change = json!({ "website": "https://example.org/new" });
-        self.client.request("PATCH", "/me", &self.ada, Some(change)).await.expect("the server runs and responds")
+        self.client.request("PATCH", "/me", &self.changed, Some(change)).await.expect("the server runs and responds")
     }
 
     async fn assert_revoked(&self) {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use latchkey::config::Settings;
 use tempfile::TempDir;
 
-use super::{PASSWORD_CHANGED, RESET, VERIFY, advance, all_sent, mailing, request_reset, settle, wait_until_none};
+use super::{
+    PASSWORD_CHANGED, RESET, VERIFY, advance, all_sent, mailing, request_reset, settle, short_timeouts, wait_until_none,
+};
 use crate::support::App;
 use crate::support::app::PASSWORD;
 use crate::support::program::{Serving, latchkey, out, with_input};
@@ -58,7 +60,7 @@ async fn slow_recipients_delay_no_other_mail() {
 
 #[tokio::test]
 async fn a_time_out_within_the_transaction_defers_only_that_mail() {
-    for (app, smtp) in mailing(|_| ()).await {
+    for (app, smtp) in mailing(short_timeouts).await {
         smtp.behave(Behaviour::SilentFor("slow"));
         app.register("slow@example.org").await;
         settle(&app).await;
@@ -73,7 +75,7 @@ async fn a_time_out_within_the_transaction_defers_only_that_mail() {
 
 #[tokio::test]
 async fn a_mail_without_an_answer_is_sent_once_more_with_the_same_message_id() {
-    for (app, smtp) in mailing(|_| ()).await {
+    for (app, smtp) in mailing(short_timeouts).await {
         smtp.behave(Behaviour::AnswerLater("ada", Duration::from_secs(30)));
         app.register("ada@example.org").await;
         settle(&app).await;
@@ -91,9 +93,13 @@ async fn a_mail_without_an_answer_is_sent_once_more_with_the_same_message_id() {
 
 #[tokio::test]
 async fn an_answer_that_is_late_but_within_its_own_time_out_counts() {
-    for (app, smtp) in mailing(|settings| settings.mail.answer_timeout = 20).await {
+    let settings = |settings: &mut Settings| {
+        short_timeouts(settings);
+        settings.mail.answer_timeout = 20;
+    };
+    for (app, smtp) in mailing(settings).await {
         // Longer than the time-out of the other steps.
-        smtp.behave(Behaviour::AnswerLater("ada", Duration::from_millis(1_500)));
+        smtp.behave(Behaviour::AnswerLater("ada", Duration::from_millis(2_500)));
         app.register("ada@example.org").await;
         all_sent(&app).await;
         assert_eq!((smtp.mails().len(), app.database.number("SELECT max(attempts) FROM outbox").await), (1, 1));
@@ -207,7 +213,7 @@ async fn mails_that_were_requested_while_the_server_is_down_leave_later_and_once
             app.service.mail_delivery().finished().await;
         }
         assert_eq!(app.database.number(OPEN).await, 3, "no mail is given up");
-        smtp.go_up().await;
+        smtp.go_up();
         advance(&app, 3_601).await;
         all_sent(&app).await;
         let sent: Vec<usize> = (0..3).map(|number| smtp.count(&format!("user{number}@example.org"), VERIFY)).collect();

@@ -136,6 +136,7 @@ async fn the_settings_limit_time_and_number() {
         app.get("/session", &first).await.assert_error(401, "invalid_token");
         let read = app.get("/session", &second).await;
         assert_eq!(read.body["idle_seconds"], 300, "{read:?}");
+        app.service.identities().last_uses().flush().await;
         for _ in 0..2 {
             app.clock.advance(280);
             use_and_store(&app, &second).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use latchkey::config::Settings;
 use mail_parser::MessageParser;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::app::{LINK_PAGE, mail_to};
@@ -85,6 +85,8 @@ pub struct SmtpServer {
     pub address: SocketAddr,
     state: Arc<State>,
     task: tokio::task::JoinHandle<()>,
+    /// Keeps the address while the server is down.
+    reserved: Option<TcpSocket>,
 }
 
 /// How connections are encrypted.
@@ -120,7 +122,7 @@ impl SmtpServer {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State { behaviour: Mutex::new(Behaviour::Accept), mails: Mutex::default(), encryption });
         let task = tokio::spawn(accept(listener, Arc::clone(&state)));
-        Self { address, state, task }
+        Self { address, state, task, reserved: None }
     }
 
     /// Makes the system refuse connections to the server, until [`Self::go_up`].
@@ -128,20 +130,25 @@ impl SmtpServer {
         self.task.abort();
         // The listener is closed when the task has ended.
         let _ = (&mut self.task).await;
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(self.address).unwrap();
+        self.reserved = Some(socket);
     }
 
     /// Accepts connections again, at the same address.
-    pub async fn go_up(&mut self) {
-        let listener = TcpListener::bind(self.address).await.unwrap();
+    pub fn go_up(&mut self) {
+        let listener = self.reserved.take().expect("the server is down").listen(1_024).unwrap();
         self.task = tokio::spawn(accept(listener, Arc::clone(&self.state)));
     }
 
     /// Makes a server send its mails here.
     pub fn configure(&self, settings: &mut Settings) {
         mail_to(&self.address.to_string(), settings);
-        settings.mail.connect_timeout = 1;
-        settings.mail.send_timeout = 1;
-        settings.mail.answer_timeout = 1;
+        // A busy machine must not reach them.
+        settings.mail.connect_timeout = 20;
+        settings.mail.send_timeout = 20;
+        settings.mail.answer_timeout = 20;
     }
 
     /// Makes the process of a server send its mails here.

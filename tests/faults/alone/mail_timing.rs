@@ -44,6 +44,9 @@ async fn addresses_are_indistinguishable(backend: Backend) {
         let mut smtp = SmtpServer::start().await;
         let settings = |settings: &mut Settings| {
             smtp.configure(settings);
+            settings.mail.connect_timeout = 1;
+            settings.mail.send_timeout = 1;
+            settings.mail.answer_timeout = 1;
             settings.registration.mode = mode;
         };
         let Some(app) = App::start_with(backend, Profile::Fastapi, settings).await else { return };
