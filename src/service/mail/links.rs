@@ -225,5 +225,7 @@ pub(crate) fn link_invalid() -> AppError {
 }
 
 fn no_page() -> AppError {
-    AppError::Internal("set http.public_url with console.enabled, or links.url to the page that links open".into())
+    let rule = "links begin with http.public_url (LATCHKEY__HTTP__PUBLIC_URL) if console.enabled is true, or with links.url: \
+                set one of them";
+    AppError::Internal(rule.into())
 }

@@ -8,7 +8,7 @@ use super::{
     reset_secret, verified_user,
 };
 use crate::support::app::PASSWORD;
-use crate::support::program::{latchkey, out, run};
+use crate::support::program::{failure, latchkey, out, run};
 use crate::support::{Credential, specify, specify_database};
 
 #[tokio::test]
@@ -180,6 +180,9 @@ specify_database! {
         };
         let create = ["user", "create", "ada@example.org", "--name", "Adaline"];
         out(&crate::support::program::with_input(&mut command(&create), PASSWORD));
+        let mut without_page = command(&["user", "reset-link", "ada@example.org"]);
+        let error = failure(&run(without_page.env("LATCHKEY__HTTP__PUBLIC_URL", "")));
+        assert!(error.contains("links begin with http.public_url (LATCHKEY__HTTP__PUBLIC_URL)"), "{error}");
         let link = out(&run(&mut command(&["user", "reset-link", "ADA@example.org"])));
         assert!(link.starts_with("https://auth.example.org/console/#/password-reset/lkm_"), "{link}");
         assert_eq!(database.number("SELECT count(*) FROM audit_entries WHERE action = 'link.create'").await, 1);
