@@ -47,6 +47,7 @@ pub struct LastUses {
     db: Db,
     clock: Clock,
     recent: RecentUses,
+    /// Held during a write.
     writing: tokio::sync::Mutex<()>,
     failure: RepeatedFailure,
 }

@@ -225,7 +225,7 @@ pub(crate) fn link_invalid() -> AppError {
 }
 
 fn no_page() -> AppError {
-    let rule = "links begin with http.public_url (LATCHKEY__HTTP__PUBLIC_URL) if console.enabled is true, or with links.url: \
-                set one of them";
+    let rule = "links begin with http.public_url (LATCHKEY__HTTP__PUBLIC_URL) if console.enabled is true, or with \
+                links.url: set one of them";
     AppError::Internal(rule.into())
 }

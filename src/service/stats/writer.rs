@@ -23,6 +23,7 @@ pub struct StatsWriter {
     counters: Arc<HourlyCounters>,
     /// The seconds for which counts are kept, also in memory while they cannot be written.
     retention: i64,
+    /// Held during a write.
     writing: tokio::sync::Mutex<()>,
     failure: RepeatedFailure,
 }

@@ -28,7 +28,7 @@ pub(super) fn request(
     if state.failures >= FAILURES {
         mail.notify(change, MailKind::SignInAfterFailures, user)?;
     }
-    // Also without an SMTP server, so that known places are known when one is set.
+    // Also without an SMTP server, so that places are known when one is set.
     let is_new = note_place(change, user, change.client())?;
     if is_new && !state.is_known_network() {
         mail.notify(change, MailKind::SignInFromNewNetwork, user)?;
